@@ -1,0 +1,75 @@
+"""Build the protobuf stubs: run as hatchling's build hook, or by hand with `python hatch_build.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+PROTO_ROOT = ROOT / "proto"
+DESCRIPTORS = PROTO_ROOT / "kehu" / "descriptors.binpb"
+
+
+def validate_descriptors() -> bytes:
+    """Return the descriptor set of buf/validate/validate.proto, taken from the pinned protovalidate package."""
+    from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+    from protovalidate._gen.buf.validate import validate_pb
+
+    files = descriptor_pb2.FileDescriptorSet()
+    for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
+        files.file.add().ParseFromString(module.DESCRIPTOR.serialized_pb)
+    files.file.add().ParseFromString(validate_pb.desc().proto.to_binary())
+    return files.SerializeToString()
+
+
+def include_paths() -> list[str]:
+    """Return where protoc finds our protos, google/api, google/rpc and the well-known types."""
+    import google.api
+    import grpc_tools
+
+    common = Path(next(iter(google.api.__path__))).parent.parent
+    return [f"-I{PROTO_ROOT}", f"-I{common}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+
+
+def compile_stubs() -> None:
+    """Compile every proto under proto/kehu, with type stubs and a descriptor set that keeps the comments.
+
+    Raises:
+        SystemExit: when protoc refuses a file; it has printed the file and line.
+    """
+    from grpc_tools import protoc
+
+    sources = sorted(str(path.relative_to(PROTO_ROOT)) for path in (PROTO_ROOT / "kehu").rglob("*.proto"))
+    known = PROTO_ROOT / "validate.binpb"
+    known.write_bytes(validate_descriptors())
+    common = ["protoc", f"--descriptor_set_in={known}"]
+    out = [f"--python_out={PROTO_ROOT}", f"--pyi_out={PROTO_ROOT}"]
+    runs = [
+        [*common, *out, "buf/validate/validate.proto"],
+        [*common, *include_paths(), *out, f"--grpc_python_out={PROTO_ROOT}", *sources],
+        [*common, *include_paths(), "--include_imports", "--include_source_info",
+         f"--descriptor_set_out={DESCRIPTORS}", *sources],
+    ]
+    for arguments in runs:
+        if protoc.main(arguments) != 0:
+            sys.exit("the protos do not compile: see the lines above")
+
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:  # run by hand, without hatchling
+    pass
+else:
+
+    class StubsHook(BuildHookInterface):
+        """Make the stubs before any wheel or editable install."""
+
+        PLUGIN_NAME = "custom"
+
+        def initialize(self, version: str, build_data: dict[str, object]) -> None:
+            """Compile the stubs into the tree; they are git-ignored artifacts of the build."""
+            compile_stubs()
+
+
+if __name__ == "__main__":
+    compile_stubs()
