@@ -1,0 +1,1 @@
+"""The services of Kehu and the chassis they are bolted to."""

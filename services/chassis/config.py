@@ -1,0 +1,167 @@
+"""Read the environment into one frozen value, all errors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SERVICES = ("access", "profiles", "consent", "marketing", "tickets", "analytics", "search")
+TRUST_DOMAIN = "kehu.internal"
+
+
+class ConfigError(Exception):
+    """The environment does not describe a runnable process; the message lists every fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Certificate authority, certificate and key of this process, PEM."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpConfig:
+    """Where mail is handed over; empty user means no login."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    sender: str
+    starttls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessConfig:
+    """All that a Kehu process reads from its surroundings; docs/configuration in README lists the variables."""
+
+    data_dir: Path
+    mongo_uri: str = field(repr=False)
+    amqp_uri: str = field(repr=False)
+    addresses: Mapping[str, str]
+    tls_dir: Path
+    keys_dir: Path
+    lake_dir: Path
+    index_dir: Path
+    search_engine: str
+    opensearch_url: str = field(repr=False)
+    smtp: SmtpConfig
+    public_url: str
+    token_issuer: str
+    token_audience: str
+    metrics_port: int
+    grpc_threads: int
+    drain_seconds: float
+    bootstrap_file: Path | None
+    allow_self_approval: bool
+    gateway_host: str
+    gateway_port: int
+
+    def tls(self, service: str) -> TlsFiles:
+        """Return the certificate files of a service or of the gateway."""
+        return TlsFiles(
+            self.tls_dir / "ca.pem", self.tls_dir / f"{service}.pem", self.tls_dir / f"{service}.key"
+        )
+
+
+class _Reader:
+    """Collects faults while values are read, so that one start shows all of them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.faults: list[str] = []
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.environ.get(name, default)
+        if value is None:
+            self.faults.append(f"{name} is not set")
+            return ""
+        return value
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        raw = self.environ.get(name, "")
+        try:
+            value = float(raw) if raw else default
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            self.faults.append(f"{name} must be a number from {low:g} to {high:g}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        raw = self.environ.get(name, "false").lower()
+        if raw not in ("true", "false"):
+            self.faults.append(f"{name} must be true or false")
+        return raw == "true"
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> str:
+        value = self.environ.get(name, default)
+        if value not in allowed:
+            self.faults.append(f"{name} must be one of {', '.join(allowed)}")
+        return value
+
+    def addresses(self, name: str) -> dict[str, str]:
+        """Parse access=host:port,…; what is not named answers at its own name on 8443."""
+        found = {service: f"{service}:8443" for service in SERVICES}
+        for part in filter(None, self.environ.get(name, "").split(",")):
+            service, separator, address = part.partition("=")
+            if not separator or not address.rpartition(":")[2].isdigit():
+                self.faults.append(f"{name}: '{part}' must look like service=host:port")
+                continue
+            found[service.strip()] = address.strip()
+        return found
+
+
+def load_config(environ: Mapping[str, str]) -> ProcessConfig:
+    """Return the configuration of a process.
+
+    Raises:
+        ConfigError: naming every variable that is missing or wrong.
+    """
+    read = _Reader(environ)
+    data_dir = Path(read.text("KEHU_DATA_DIR", "data"))
+    bootstrap = environ.get("KEHU_BOOTSTRAP_FILE", "")
+    config = ProcessConfig(
+        data_dir=data_dir,
+        mongo_uri=read.text("KEHU_MONGO_URI"),
+        amqp_uri=read.text("KEHU_AMQP_URI"),
+        addresses=read.addresses("KEHU_ADDRESSES"),
+        tls_dir=Path(read.text("KEHU_TLS_DIR", str(data_dir / "tls"))),
+        keys_dir=Path(read.text("KEHU_KEYS_DIR", str(data_dir / "keys"))),
+        lake_dir=Path(read.text("KEHU_LAKE_DIR", str(data_dir / "lake"))),
+        index_dir=Path(read.text("KEHU_INDEX_DIR", str(data_dir / "index"))),
+        search_engine=read.choice("KEHU_SEARCH_ENGINE", "tantivy", ("tantivy", "opensearch")),
+        opensearch_url=read.text("KEHU_OPENSEARCH_URL", ""),
+        smtp=_smtp(read),
+        public_url=read.text("KEHU_PUBLIC_URL", "http://127.0.0.1:8080"),
+        token_issuer=read.text("KEHU_TOKEN_ISSUER", "https://kehu.internal"),
+        token_audience=read.text("KEHU_TOKEN_AUDIENCE", "kehu"),
+        metrics_port=int(read.number("KEHU_METRICS_PORT", 0, 0, 65535)),
+        grpc_threads=int(read.number("KEHU_GRPC_THREADS", 16, 1, 256)),
+        drain_seconds=read.number("KEHU_DRAIN_SECONDS", 20, 0, 600),
+        bootstrap_file=Path(bootstrap) if bootstrap else None,
+        allow_self_approval=read.flag("KEHU_ALLOW_SELF_APPROVAL"),
+        gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
+        gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
+    )
+    for name, value in (("KEHU_TOKEN_ISSUER", config.token_issuer), ("KEHU_TOKEN_AUDIENCE", config.token_audience)):
+        if not value:
+            read.faults.append(f"{name} must not be empty: a token of any audience would pass")
+    if read.faults:
+        raise ConfigError("the environment is not complete:\n  " + "\n  ".join(read.faults))
+    return config
+
+
+def _smtp(read: _Reader) -> SmtpConfig:
+    return SmtpConfig(
+        host=read.text("KEHU_SMTP_HOST", "127.0.0.1"),
+        port=int(read.number("KEHU_SMTP_PORT", 25, 1, 65535)),
+        user=read.text("KEHU_SMTP_USER", ""),
+        password=read.text("KEHU_SMTP_PASSWORD", ""),
+        sender=read.text("KEHU_SMTP_SENDER", "Kehu <no-reply@kehu.internal>"),
+        starttls=read.flag("KEHU_SMTP_STARTTLS"),
+    )
