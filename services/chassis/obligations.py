@@ -1,0 +1,217 @@
+"""Apply a decision's obligations to a reply: clear or mask every field by its data class in the proto.
+
+A field without a class is cleared: what nobody classified, nobody sees (design.md §1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import date
+from functools import lru_cache
+from typing import Protocol
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from kehu.options.v1 import options_pb2 as options
+
+SHOW, MASK, HIDE = "show", "mask", "hide"
+_NAMES = {
+    options.CLASSIFICATION_PUBLIC: "public",
+    options.CLASSIFICATION_INTERNAL: "internal",
+    options.CLASSIFICATION_PERSONAL: "personal",
+    options.CLASSIFICATION_SENSITIVE: "sensitive",
+}
+
+
+class Rights(Protocol):
+    """What the decision lets this caller see."""
+
+    def disposition(self, classification: str, group: str) -> str:
+        """Return show, mask or hide for a field group."""
+
+
+def mask_name(value: str, today: date) -> str:
+    """李小明 → 李**; Latin names keep their first letter."""
+    return value[:1] + "**" if value else ""
+
+
+def mask_phone(value: str, today: date) -> str:
+    """+8613812348000 or 13812348000 → 138****8000; anything shorter than eight digits → ***."""
+    digits = value.removeprefix("+86")
+    return f"{digits[:3]}****{digits[-4:]}" if len(digits) >= 8 else "***"
+
+
+def mask_email(value: str, today: date) -> str:
+    """zhang@example.cn → z***@example.cn."""
+    local, at, domain = value.partition("@")
+    return f"{local[:1]}***@{domain}" if at else "***"
+
+
+def mask_birth(value: str, today: date) -> str:
+    """1990-01-02 → a band of five years of age, such as 35-40岁."""
+    try:
+        born = date.fromisoformat(value)
+    except ValueError:
+        return "***"
+    age = today.year - born.year - ((today.month, today.day) < (born.month, born.day))
+    low = max(age, 0) // 5 * 5
+    return f"{low}-{low + 5}岁"
+
+
+def mask_document(value: str, today: date) -> str:
+    """110101199001011237 → 110*************37."""
+    return value[:3] + "*" * (len(value) - 5) + value[-2:] if len(value) >= 8 else "***"
+
+
+_TO_CITY = re.compile(r"^(?:.{1,12}?(?:省|自治区|特别行政区))?.{1,12}?(?:市|自治州|地区|盟)")
+
+
+def mask_address(value: str, today: date) -> str:
+    """浙江省杭州市西湖区文三路1号 → 浙江省杭州市***."""
+    found = _TO_CITY.match(value)
+    return (found.group() if found else "") + "***"
+
+
+def mask_full(value: str, today: date) -> str:
+    """Anything → ***."""
+    return "***" if value else ""
+
+
+MASKS: dict[int, Callable[[str, date], str]] = {
+    options.MASK_UNSPECIFIED: mask_full,
+    options.MASK_NAME: mask_name,
+    options.MASK_PHONE: mask_phone,
+    options.MASK_EMAIL: mask_email,
+    options.MASK_BIRTH: mask_birth,
+    options.MASK_DOCUMENT: mask_document,
+    options.MASK_ADDRESS: mask_address,
+    options.MASK_FULL: mask_full,
+}
+
+
+def data_class(field: FieldDescriptor) -> options.DataClass | None:
+    """Return the field's own class, else its message's default, else None: unclassified."""
+    own = field.GetOptions()
+    if own.HasExtension(options.data):
+        return own.Extensions[options.data]
+    message = field.containing_type.GetOptions()
+    return message.Extensions[options.default_data] if message.HasExtension(options.default_data) else None
+
+
+def _is_ours(descriptor: Descriptor) -> bool:
+    return descriptor.full_name.startswith("kehu.")
+
+
+def _value_type(field: FieldDescriptor) -> Descriptor | None:
+    """Return the message type that a field holds, looking through maps; None for scalars and google.* values."""
+    kind = field.message_type
+    if kind is not None and kind.GetOptions().map_entry:
+        kind = kind.fields_by_name["value"].message_type
+    return kind if kind is not None and _is_ours(kind) else None
+
+
+# One step of a plan: clear the field, mask its text, or descend into its messages.
+Step = tuple[str, str, Callable[[str, date], str] | None]
+
+
+@lru_cache(maxsize=20_000)
+def _plan(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
+    return tuple(_steps(descriptor, rights))
+
+
+def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
+    for field in descriptor.fields:
+        found = data_class(field)
+        nested = _value_type(field)
+        own = field.GetOptions().HasExtension(options.data)
+        if nested is not None and not own:
+            yield field.name, "descend", None
+            continue
+        name = _NAMES.get(found.classification, "") if found is not None else ""
+        right = rights.disposition(name, found.group) if found is not None and name else HIDE
+        if right == SHOW:
+            if nested is not None:
+                yield field.name, "descend", None
+        elif right == MASK and nested is not None:
+            yield field.name, "descend", None
+        elif right == MASK and field.type == FieldDescriptor.TYPE_STRING and found is not None:
+            yield field.name, "mask", MASKS[found.mask]
+        else:
+            yield field.name, "clear", None
+
+
+def apply_obligations(message: Message, rights: Rights, today: date) -> Message:
+    """Clear and mask the message in place by the caller's rights, and return it.
+
+    Values of `google.protobuf.Any` are opened, treated and packed again; unknown types are emptied.
+    """
+    descriptor = message.DESCRIPTOR
+    if not _is_ours(descriptor):
+        _apply_to_any_fields(message, rights, today)
+        return message
+    for name, action, mask in _plan(descriptor, rights):
+        if action == "clear":
+            message.ClearField(name)
+        elif action == "mask" and mask is not None:
+            _mask_field(message, name, mask, today)
+        else:
+            _descend(message, name, rights, today)
+    return message
+
+
+def _mask_field(message: Message, name: str, mask: Callable[[str, date], str], today: date) -> None:
+    value = getattr(message, name)
+    if isinstance(value, str):
+        if value:
+            setattr(message, name, mask(value, today))
+    elif hasattr(value, "items"):
+        for key in list(value):
+            value[key] = mask(value[key], today)
+    else:
+        value[:] = [mask(item, today) for item in value]
+
+
+def _descend(message: Message, name: str, rights: Rights, today: date) -> None:
+    field = message.DESCRIPTOR.fields_by_name[name]
+    value = getattr(message, name)
+    if not field.is_repeated:
+        if message.HasField(name):
+            apply_obligations(value, rights, today)
+    elif hasattr(value, "items"):
+        for item in value.values():
+            apply_obligations(item, rights, today)
+    else:
+        for item in value:
+            apply_obligations(item, rights, today)
+
+
+def _apply_to_any_fields(message: Message, rights: Rights, today: date) -> None:
+    """Open the Any values of a google.longrunning reply; nothing else of google.* carries customer data."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for item in value if field.is_repeated else (value,):
+            if isinstance(item, AnyMessage):
+                _apply_to_any(item, rights, today)
+            elif isinstance(item, Message) and not _is_ours(item.DESCRIPTOR):
+                _apply_to_any_fields(item, rights, today)
+
+
+def _apply_to_any(packed: AnyMessage, rights: Rights, today: date) -> None:
+    from google.protobuf import symbol_database
+
+    try:
+        kind = symbol_database.Default().pool.FindMessageTypeByName(packed.TypeName())
+    except KeyError:
+        packed.Clear()
+        return
+    from google.protobuf.message_factory import GetMessageClass
+
+    inner = GetMessageClass(kind)()
+    packed.Unpack(inner)
+    if _is_ours(kind):
+        apply_obligations(inner, rights, today)
+    packed.Pack(inner)

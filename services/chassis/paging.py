@@ -1,0 +1,57 @@
+"""Opaque page tokens (AIP-158): they carry a position, never a right, and are tied to their filter."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+
+from services.chassis.errors import FieldViolation, Invalid
+
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 1000  # the list methods of every proto document this maximum
+
+
+class PageTokenInvalid(Invalid):
+    """The page token is not one of ours, or belongs to another filter."""
+
+    reason = "PAGE_TOKEN_INVALID"
+
+
+def page_size_of(requested: int) -> int:
+    """Return the page size: 0 means the default, too large is coerced, negative is refused (AIP-158)."""
+    if requested < 0:
+        violation = FieldViolation("page_size", "must be 0 or more")
+        raise Invalid("page_size must not be negative", violations=[violation])
+    return min(requested or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
+
+
+def filter_hash(*parts: object) -> str:
+    """Return a short hash of everything that shapes a list, for `encode_token` and `decode_token`."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def encode_token(payload: Mapping[str, str | int | None], of_filter: str) -> str:
+    """Return an opaque token for a position within a filter."""
+    raw = json.dumps({"f": of_filter, "p": dict(payload)}, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def decode_token(token: str, of_filter: str) -> dict[str, str | int | None]:
+    """Return the position of a token; an empty token is the start, an empty dict.
+
+    Raises:
+        PageTokenInvalid: when it is malformed or was made for another filter.
+    """
+    if not token:
+        return {}
+    try:
+        raw = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        if raw["f"] == of_filter and isinstance(raw["p"], dict):
+            return raw["p"]
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        pass
+    violation = FieldViolation("page_token", "use the next_page_token of the previous page with the same filter")
+    raise PageTokenInvalid("the page token does not belong to this list", violations=[violation])
