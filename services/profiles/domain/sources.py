@@ -1,0 +1,58 @@
+"""How a source's rows become raw records: its columns, date order and trust, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from services.profiles.domain.dates import parse_timestamp
+from services.profiles.domain.values import Problem, RawRecord, Severity
+
+SOURCE_RECORD_ID = "source_record_id"
+UPDATED_TIME = "updated_time"
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """One column of a source and the standard field its text belongs to; several columns may feed one field."""
+
+    column: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """What is known of a source before its first row.
+
+    `date_order` is how an all-numeric date is read when the year is not first: "dmy" or "mdy" ("ymd" refuses
+    such dates as ambiguous). `trust_rank`: 1 is trusted most. `utc_offset_minutes` is the zone of its
+    timestamps. `is_unique`: the source promises one record for one person.
+    """
+
+    source_id: str
+    mapping: tuple[ColumnMapping, ...]
+    date_order: str = "ymd"
+    trust_rank: int = 100
+    owner_department: str = ""
+    utc_offset_minutes: int = 480
+    default_region: str = "CN"
+    is_unique: bool = False
+
+
+def read_row(source: SourceSettings, row: Mapping[str, str], received_time: datetime) -> RawRecord:
+    """Map a row's columns to standard fields; columns that feed one field are joined by a space.
+
+    A missing record id or an unreadable time of change is a problem of the record, not an exception.
+    """
+    fields: dict[str, str] = {}
+    for item in source.mapping:
+        text = row.get(item.column, "")
+        if text and text.strip():
+            fields[item.field] = f"{fields[item.field]} {text}" if item.field in fields else text
+    record_id = fields.pop(SOURCE_RECORD_ID, "").strip()
+    stamp = fields.pop(UPDATED_TIME, "")
+    problems = [] if record_id else [Problem(SOURCE_RECORD_ID, "RECORD_ID_MISSING", Severity.REJECT)]
+    updated_time = parse_timestamp(stamp, source.date_order, source.utc_offset_minutes) if stamp else received_time
+    if updated_time is None:
+        problems.append(Problem(UPDATED_TIME, "TIME_UNREADABLE", Severity.REJECT))
+        updated_time = received_time
+    return RawRecord(source.source_id, record_id, updated_time.astimezone(UTC), fields, tuple(problems))
