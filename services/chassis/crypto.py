@@ -1,7 +1,7 @@
 """Keys in files, sealed bytes, a data key per customer, and keyed tokens for exact look-up.
 
-Every ciphertext is AES-256-GCM with a random 96-bit nonce (NIST SP 800-38D), bound by its associated data to the
-purpose and the place it belongs to; what a key of this installation sealed names that key in its header.
+Every ciphertext is AES-256-GCM with a random 96-bit nonce (NIST SP 800-38D), bound by its associated data to
+the purpose and the place it belongs to; what a key of this installation sealed names that key in its header.
 """
 
 from __future__ import annotations
