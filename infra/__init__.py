@@ -1,0 +1,1 @@
+"""The one-machine stack, the `kehu` command line, and the local servers behind both."""

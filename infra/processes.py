@@ -1,0 +1,148 @@
+"""Start, watch and stop child processes that die with their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LOOPBACK = "127.0.0.1"
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+class StartError(Exception):
+    """A process did not become ready; the message says which, and where its log is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute: the arguments, the whole environment, the folder and, for root only, another user."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    user: str | None = None
+
+
+class Server(Protocol):
+    """A process the stack or a test can run: prepare, start, ask whether it is ready, tidy up."""
+
+    @property
+    def name(self) -> str:
+        """The name under which it is logged."""
+
+    def prepare(self) -> None:
+        """Write its files; run again before every start."""
+
+    def command(self) -> Command:
+        """Return what to execute."""
+
+    def is_ready(self) -> bool:
+        """Tell whether it answers now; never raises, waits a second at most."""
+
+    def tidy(self) -> None:
+        """Remove what survives the process itself; runs after every end."""
+
+
+def free_port() -> int:
+    """Return a loopback TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def listens(port: int, host: str = LOOPBACK) -> bool:
+    """Tell whether something accepts TCP connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex((host, port)) == 0
+
+
+def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return `extra` with only the harmless part of our own environment: nothing of the caller leaks in."""
+    kept = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "VIRTUAL_ENV")
+    return {name: os.environ[name] for name in kept if name in os.environ} | dict(extra)
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent is gone, however it went."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def spawn(command: Command, log: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, output appended to `log`.
+
+    Call it from a thread that lives as long as the child should: the kernel ties the child to that thread.
+    """
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
+        return subprocess.Popen(
+            command.argv,
+            env=dict(command.env),
+            cwd=command.cwd,
+            user=command.user,
+            group=None if command.user is None else "nogroup",
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT if log is not None else subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], grace_seconds: float = 15.0) -> None:
+    """End the process: SIGTERM, then SIGKILL for its whole session after the grace."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_seconds)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(claim: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:
+    """Ask `claim` until it holds or the time is over; return whether it held."""
+    deadline = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every)
+    return True
+
+
+def tail(log: Path, lines: int = 15) -> str:
+    """Return the last lines of a log, empty if there is none."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def running(server: Server, log: Path, seconds: float = 60.0) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `server` for the length of the block.
+
+    Raises:
+        StartError: it ended, or was not ready in time; carries the end of its log.
+    """
+    server.prepare()
+    process = spawn(server.command(), log)
+    try:
+        wait_until(lambda: process.poll() is not None or server.is_ready(), seconds)
+        if process.poll() is not None or not server.is_ready():
+            raise StartError(f"{server.name} did not start, see {log}:\n{tail(log)}")
+        yield process
+    finally:
+        stop(process)
+        server.tidy()
