@@ -1,0 +1,42 @@
+"""Who calls, what the policy says of it, and how a token and a policy reach this process.
+
+values: what a decision is made of · rules: Casbin's model compiled to an index · snapshot: the policy of this
+moment, its holder and its poller · tokens: bearer tokens verified · wire: the same as protobuf messages.
+"""
+
+from services.chassis.access.rules import CompiledRules, PlainRules, Verdict, build_rules
+from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder, SnapshotPoller
+from services.chassis.access.tokens import TokenVerifier
+from services.chassis.access.values import (
+    ALL_SHOWN,
+    MODEL,
+    NO_PURPOSE,
+    NOTHING_SHOWN,
+    Caller,
+    Condition,
+    Decision,
+    Obligations,
+    Revocations,
+    RowFilter,
+)
+
+__all__ = [
+    "ALL_SHOWN",
+    "MODEL",
+    "NOTHING_SHOWN",
+    "NO_PURPOSE",
+    "Caller",
+    "CompiledRules",
+    "Condition",
+    "Decision",
+    "Obligations",
+    "PlainRules",
+    "PolicySnapshot",
+    "Revocations",
+    "RowFilter",
+    "SnapshotHolder",
+    "SnapshotPoller",
+    "TokenVerifier",
+    "Verdict",
+    "build_rules",
+]
