@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,7 @@ def opensearch_url(server_folder: Path) -> Iterator[str]:
     try:
         with running(server, server_folder / "opensearch.log", seconds=180):
             yield server.url
+        shutil.rmtree(server.folder, ignore_errors=True)
     except (StartError, MissingServer) as error:
         unavailable(str(error))
 
