@@ -39,19 +39,24 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class PersonName:
-    """A person's name in simplified characters without its title; `given` is empty in "张先生"."""
+    """A person's name in simplified characters without its title.
+
+    `given` is empty in "张先生". `style` is "han" (欧阳娜娜), "latin" (John Smith) or "dotted"
+    (阿依古丽·买买提, own name first).
+    """
 
     surname: str
     given: str
     title: str = ""
-    is_latin: bool = False
+    style: str = "han"
 
     @property
     def full(self) -> str:
-        """Return the name as one writes it: 张三, 欧阳娜娜, John Smith."""
-        if self.is_latin:
-            return f"{self.given} {self.surname}".strip()
-        return self.surname + self.given
+        """Return the name as one writes it."""
+        if self.style == "han":
+            return self.surname + self.given
+        separator = " " if self.style == "latin" else "·"
+        return separator.join(part for part in (self.given, self.surname) if part)
 
     @property
     def is_complete(self) -> bool:

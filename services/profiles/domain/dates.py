@@ -1,0 +1,146 @@
+"""Dates in the forms Chinese and western systems write them, to YYYY-MM-DD."""
+
+import re
+from datetime import UTC, date, datetime, timedelta, timezone
+
+from services.profiles.domain.blocked import is_empty_word
+from services.profiles.domain.text import clean
+
+EARLIEST_BIRTH_YEAR = 1900
+_LUNAR = re.compile("[农阴旧]历|闰|正月|腊月|冬月|月初[一二三四五六七八九十]")
+_PLACEHOLDERS = frozenset(("1900-01-01", "1970-01-01", "9999-12-31", "1899-12-30", "1901-01-01"))
+_YEAR_FIRST = re.compile(
+    r"(\d{4})\s*[-/.年 ]\s*(\d{1,2})\s*[-/.月 ]\s*(\d{1,2})\s*[日号]?(?:\s*[t ]?\s*\d{1,2}[:时].*)?"
+)
+_SHORT_YEAR_FIRST = re.compile(r"(\d{2})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})\s*[日号]?")
+_YEAR_LAST = re.compile(r"(\d{1,2})\s*[-/. ]\s*(\d{1,2})\s*[-/. ]\s*(\d{4})(?:\s+\d{1,2}:.*)?")
+_COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:\d{6})?")
+_SHORT_COMPACT = re.compile(r"(\d{2})(\d{2})(\d{2})")
+_EXCEL_SERIAL = re.compile(r"([1-5]\d{4})(?:\.\d+)?")
+_REPUBLIC = re.compile(r"民国\s*(\d{1,3})\s*年\s*(\d{1,2})\s*月\s*(\d{1,2})\s*[日号]?")
+_DAY_MONTH_NAME = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[-\s/.]*([a-z]{3,9})[-\s/.,]*(\d{4}|\d{2})")
+_MONTH_NAME_DAY = re.compile(r"([a-z]{3,9})[-\s/.]*(\d{1,2})(?:st|nd|rd|th)?[-\s/.,]+(\d{4})")
+_MONTHS = {
+    name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)
+}
+_HAN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
+_HAN_TENS = re.compile("([一二三])?十([一二三四五六七八九])?(?=[月日号])")
+_EXCEL_EPOCH = date(1899, 12, 30)  # ECMA-376 part 1, 18.17.4.1, with its leap-year slip folded in
+
+
+def parse_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
+    """Return (YYYY-MM-DD, "") or ("", reason); both empty for empty text.
+
+    Two-digit years are of the past hundred years before `this_year`. `date_order` settles 2/1/1990.
+    """
+    text = _arabic(clean(text).lower())
+    if is_empty_word(text):
+        return "", "DATE_PLACEHOLDER" if text else ""
+    if _LUNAR.search(text):
+        return "", "DATE_LUNAR"
+    parts = _parts(text, date_order, this_year)
+    if isinstance(parts, str):
+        return "", parts
+    try:
+        found = date(*parts).isoformat()
+    except ValueError:
+        return "", "DATE_PLACEHOLDER" if not any(parts) else "DATE_IMPOSSIBLE"
+    return ("", "DATE_PLACEHOLDER") if found in _PLACEHOLDERS else (found, "")
+
+
+def parse_birth_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
+    """Return parse_date's answer, refusing years before 1900 and after `this_year`."""
+    found, reason = parse_date(text, date_order, this_year)
+    if found and not EARLIEST_BIRTH_YEAR <= int(found[:4]) <= this_year:
+        return "", "DATE_OUT_OF_RANGE"
+    return found, reason
+
+
+def _arabic(text: str) -> str:
+    """Return text with Chinese numerals as digits: 一九九〇年十二月二十一日 → 1990年12月21日."""
+    if text.isascii():
+        return text
+
+    def tens(match: re.Match[str]) -> str:
+        high, low = match.groups()
+        return (high or "一") + (low or "〇")
+
+    return _HAN_TENS.sub(tens, text).translate(_HAN_DIGITS) if _HAN_START.match(text) else text
+
+
+_HAN_START = re.compile("(?:公元)?[0〇零一二三四五六七八九]{2,4}年|民国")
+
+
+def _parts(text: str, date_order: str, this_year: int) -> tuple[int, int, int] | str:
+    """Return year, month, day as written, or the reason why they cannot be told."""
+    if match := _YEAR_FIRST.fullmatch(text) or _COMPACT.fullmatch(text):
+        year, month, day = (int(group) for group in match.groups())
+        return year, month, day
+    if match := _YEAR_LAST.fullmatch(text):
+        first, second, year = (int(group) for group in match.groups())
+        return _day_and_month(first, second, year, date_order)
+    if match := _SHORT_YEAR_FIRST.fullmatch(text) or _SHORT_COMPACT.fullmatch(text):
+        year, month, day = (int(group) for group in match.groups())
+        return _full_year(year, this_year), month, day
+    if match := _REPUBLIC.fullmatch(text):
+        year, month, day = (int(group) for group in match.groups())
+        return year + 1911, month, day
+    return _rare_parts(text, this_year)
+
+
+def _rare_parts(text: str, this_year: int) -> tuple[int, int, int] | str:
+    if match := _DAY_MONTH_NAME.fullmatch(text):
+        day, name, year = match.groups()
+    elif match := _MONTH_NAME_DAY.fullmatch(text):
+        name, day, year = match.groups()
+    elif match := _EXCEL_SERIAL.fullmatch(text):
+        found = _EXCEL_EPOCH + timedelta(days=int(match[1]))
+        return found.year, found.month, found.day
+    else:
+        return "DATE_UNREADABLE"
+    month = _MONTHS.get(name[:3], 0)
+    return (_full_year(int(year), this_year), month, int(day)) if month else "DATE_UNREADABLE"
+
+
+def _day_and_month(first: int, second: int, year: int, date_order: str) -> tuple[int, int, int] | str:
+    """Return the parts of an all-numeric date whose year is last; a number over 12 can only be the day."""
+    if first > 12 or (date_order == "dmy" and second <= 12):
+        return year, second, first
+    if second > 12 or date_order == "mdy":
+        return year, first, second
+    return (year, first, first) if first == second else "DATE_AMBIGUOUS"
+
+
+def _full_year(year: int, this_year: int) -> int:
+    if year >= 100:
+        return year
+    century = this_year - this_year % 100
+    return century + year if century + year <= this_year else century - 100 + year
+
+
+def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int) -> datetime | None:
+    """Return an aware UTC time from ISO 8601, local date and time, or epoch seconds or milliseconds, or None.
+
+    A time without a zone is of the source's zone, `utc_offset_minutes` east of UTC.
+    """
+    text = clean(text)
+    if text.isascii() and text.isdigit() and len(text) in (10, 13):
+        return datetime.fromtimestamp(int(text[:10]), UTC)
+    zone = timezone(timedelta(minutes=utc_offset_minutes))
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        day, clock = parse_date(text, date_order, 9999)[0], _CLOCK.search(text)
+        if not day:
+            return None
+        hour, minute, second = (int(group or 0) for group in clock.groups()) if clock else (0, 0, 0)
+        if hour > 23 or minute > 59 or second > 59:
+            return None
+        found = datetime.fromisoformat(day).replace(hour=hour, minute=minute, second=second)
+    try:
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        return None
+
+
+_CLOCK = re.compile(r"(\d{1,2})[:时](\d{1,2})(?:[:分](\d{1,2}))?")

@@ -1,0 +1,63 @@
+"""StandardRecord to and from JSON-ready dicts, so that it can be sealed and stored."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeAlias, cast
+
+from services.profiles.domain.values import Address, PersonName, Phone, Problem, Severity, StandardRecord
+
+JsonValue: TypeAlias = "str | int | bool | None | list[JsonValue] | dict[str, JsonValue]"
+_ADDRESS = ("province_code", "city_code", "district_code", "province", "city", "district", "detail")
+
+
+def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
+    """Return a JSON-ready dict; unknown fields are left out."""
+    name, address = record.name, record.address
+    plain: dict[str, JsonValue] = {
+        "source_id": record.source_id,
+        "source_record_id": record.source_record_id,
+        "updated_time": record.updated_time.isoformat(),
+        "trust_rank": record.trust_rank,
+        "owner_department": record.owner_department,
+        "is_unique_in_source": record.is_unique_in_source,
+        "name": [name.surname, name.given, name.title, name.style] if name else None,
+        "phones": [[phone.number, phone.kind, phone.extension] for phone in record.phones],
+        "emails": list(record.emails),
+        "gender": record.gender,
+        "birth_date": record.birth_date,
+        "resident_id": record.resident_id,
+        "address": [getattr(address, part) for part in _ADDRESS] if address else None,
+        "originals": dict(record.originals),
+        "problems": [[item.field, item.reason, str(item.severity)] for item in record.problems],
+    }
+    return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
+
+
+def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
+    """Return the record that record_to_plain made the dict from."""
+    lists = {key: cast("list[list[str]]", plain.get(key) or []) for key in ("phones", "problems")}
+    name, address = (
+        cast("list[str] | None", plain.get("name")),
+        cast("list[str] | None", plain.get("address")),
+    )
+
+    def text(key: str) -> str:
+        return cast(str, plain.get(key) or "")
+
+    return StandardRecord(
+        text("source_id"),
+        text("source_record_id"),
+        datetime.fromisoformat(text("updated_time")),
+        cast(int, plain.get("trust_rank", 100)),
+        text("owner_department"),
+        bool(plain.get("is_unique_in_source")),
+        PersonName(*name) if name else None,
+        tuple(Phone(*phone) for phone in lists["phones"]),
+        tuple(cast("list[str]", plain.get("emails") or [])),
+        text("gender"),
+        text("birth_date"),
+        text("resident_id"),
+        Address(*address) if address else None,
+        cast("dict[str, str]", plain.get("originals") or {}),
+        tuple(Problem(item[0], item[1], Severity(item[2])) for item in lists["problems"]),
+    )

@@ -1,0 +1,99 @@
+"""From a raw record to a standard record: every field read, cross-checked, its original kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.profiles.domain.addresses import parse_address
+from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
+from services.profiles.domain.dates import parse_birth_date
+from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, severity_of
+from services.profiles.domain.documents import birth_date_of, gender_of, parse_resident_id
+from services.profiles.domain.names import parse_name
+from services.profiles.domain.phones import parse_phones
+from services.profiles.domain.sources import SourceSettings
+from services.profiles.domain.values import (
+    Address,
+    PersonName,
+    Phone,
+    Problem,
+    RawRecord,
+    Severity,
+    StandardRecord,
+)
+
+ADDRESS_FIELDS = ("province", "city", "district", "address")  # read in this order as one address
+
+
+@dataclass(slots=True)
+class _Findings:
+    """Collects the problems of one record while its fields are read."""
+
+    definitions: Mapping[str, FieldDefinition]
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, name: str, *reasons: str) -> None:
+        for reason in reasons:
+            if reason:
+                self.problems.append(Problem(name, reason, severity_of(self.definitions, name, reason)))
+
+
+def standardize(
+    raw: RawRecord,
+    source: SourceSettings,
+    definitions: Mapping[str, FieldDefinition] = DEFAULT_BY_NAME,
+) -> StandardRecord:
+    """Return the record in standard forms; raises on no text. `record.is_rejected` sets the row apart.
+
+    A birth date and a gender that are missing are taken from a valid resident ID, the gender also from a title.
+    """
+    text = raw.fields
+    found = _Findings(definitions, list(raw.problems))
+    this_year = raw.updated_time.year
+    name, reason = parse_name(text.get("name", ""))
+    found.add("name", reason)
+    phones, reasons = parse_phones(text.get("phone", ""), source.default_region)
+    found.add("phone", *reasons)
+    emails, reasons = parse_emails(text.get("email", ""))
+    found.add("email", *reasons)
+    resident_id, reason = parse_resident_id(text.get("resident_id", ""))
+    found.add("resident_id", reason)
+    birth_date, reason = parse_birth_date(text.get("birth_date", ""), source.date_order, this_year)
+    found.add("birth_date", reason)
+    gender, reason = parse_gender(text.get("gender", ""))
+    found.add("gender", reason)
+    address, reason = parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text))
+    found.add("address", reason)
+    if resident_id:
+        _cross_check(resident_id, birth_date, gender, found)
+        birth_date, gender = birth_date or birth_date_of(resident_id), gender or gender_of(resident_id)
+    if not gender and name:
+        gender = gender_of_title(name.title)
+    if not _is_identifiable(name, phones, emails, resident_id, birth_date, address):
+        found.problems.append(Problem("", "IDENTIFIER_MISSING", Severity.REJECT))
+    return StandardRecord(
+        raw.source_id, raw.source_record_id, raw.updated_time, source.trust_rank, source.owner_department,
+        source.is_unique, name, phones, emails, gender, birth_date, resident_id, address, dict(text),
+        tuple(found.problems),
+    )  # fmt: skip
+
+
+def _cross_check(resident_id: str, birth_date: str, gender: str, found: _Findings) -> None:
+    if birth_date and birth_date != birth_date_of(resident_id):
+        found.add("birth_date", "RESIDENT_ID_BIRTH_CONFLICT")
+    if gender and gender != gender_of(resident_id):
+        found.add("gender", "RESIDENT_ID_GENDER_CONFLICT")
+
+
+def _is_identifiable(
+    name: PersonName | None,
+    phones: tuple[Phone, ...],
+    emails: tuple[str, ...],
+    resident_id: str,
+    birth_date: str,
+    address: Address | None,
+) -> bool:
+    """Say whether anything could ever tell this person from others."""
+    if phones or emails or resident_id:
+        return True
+    has_place = address is not None and bool(address.city_code)
+    return name is not None and name.is_complete and (bool(birth_date) or has_place)
