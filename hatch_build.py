@@ -35,24 +35,25 @@ def compile_stubs() -> None:
     """Compile every proto under proto/kehu, with type stubs and a descriptor set that keeps the comments.
 
     Raises:
-        SystemExit: when protoc refuses a file; it has printed the file and line.
+        SystemExit: when protoc refuses a file; it has printed the file and line. The other packages are made.
     """
     from grpc_tools import protoc
 
-    sources = sorted(str(path.relative_to(PROTO_ROOT)) for path in (PROTO_ROOT / "kehu").rglob("*.proto"))
     known = PROTO_ROOT / "validate.binpb"
     known.write_bytes(validate_descriptors())
     common = ["protoc", f"--descriptor_set_in={known}"]
     out = [f"--python_out={PROTO_ROOT}", f"--pyi_out={PROTO_ROOT}"]
-    runs = [
-        [*common, *out, "buf/validate/validate.proto"],
-        [*common, *include_paths(), *out, f"--grpc_python_out={PROTO_ROOT}", *sources],
-        [*common, *include_paths(), "--include_imports", "--include_source_info",
-         f"--descriptor_set_out={DESCRIPTORS}", *sources],
-    ]
-    for arguments in runs:
-        if protoc.main(arguments) != 0:
-            sys.exit("the protos do not compile: see the lines above")
+    runs = [[*common, *out, "buf/validate/validate.proto"]]
+    packages: dict[Path, list[str]] = {}
+    for path in sorted((PROTO_ROOT / "kehu").rglob("*.proto")):
+        packages.setdefault(path.parent, []).append(str(path.relative_to(PROTO_ROOT)))
+    for sources in packages.values():
+        runs.append([*common, *include_paths(), *out, f"--grpc_python_out={PROTO_ROOT}", *sources])
+    everything = [source for sources in packages.values() for source in sources]
+    with_comments = ["--include_imports", "--include_source_info", f"--descriptor_set_out={DESCRIPTORS}"]
+    runs.append([*common, *include_paths(), *with_comments, *everything])
+    if any([protoc.main(arguments) != 0 for arguments in runs]):
+        sys.exit("some protos do not compile: see the lines above")
 
 
 try:

@@ -54,6 +54,8 @@ class ProcessConfig:
     token_issuer: str
     token_audience: str
     metrics_port: int
+    health_port: int
+    probe_host: str
     grpc_threads: int
     drain_seconds: float
     bootstrap_file: Path | None
@@ -141,6 +143,8 @@ def load_config(environ: Mapping[str, str]) -> ProcessConfig:
         token_issuer=read.text("KEHU_TOKEN_ISSUER", "https://kehu.internal"),
         token_audience=read.text("KEHU_TOKEN_AUDIENCE", "kehu"),
         metrics_port=int(read.number("KEHU_METRICS_PORT", 0, 0, 65535)),
+        health_port=int(read.number("KEHU_HEALTH_PORT", 0, 0, 65535)),
+        probe_host=read.text("KEHU_PROBE_HOST", "127.0.0.1"),
         grpc_threads=int(read.number("KEHU_GRPC_THREADS", 16, 1, 256)),
         drain_seconds=read.number("KEHU_DRAIN_SECONDS", 20, 0, 600),
         bootstrap_file=Path(bootstrap) if bootstrap else None,
@@ -148,7 +152,10 @@ def load_config(environ: Mapping[str, str]) -> ProcessConfig:
         gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
     )
-    for name, value in (("KEHU_TOKEN_ISSUER", config.token_issuer), ("KEHU_TOKEN_AUDIENCE", config.token_audience)):
+    for name, value in (
+        ("KEHU_TOKEN_ISSUER", config.token_issuer),
+        ("KEHU_TOKEN_AUDIENCE", config.token_audience),
+    ):
         if not value:
             read.faults.append(f"{name} must not be empty: a token of any audience would pass")
     if read.faults:

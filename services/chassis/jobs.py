@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -106,7 +106,9 @@ class MongoOperations:
     def update(self, operation_id: str, lease: str, changes: Mapping[str, object]) -> bool:
         """Set fields under the lease."""
         with records.driver_errors():
-            result = self._collection().update_one({"_id": operation_id, "lease": lease}, {"$set": dict(changes)})
+            result = self._collection().update_one(
+                {"_id": operation_id, "lease": lease}, {"$set": dict(changes)}
+            )
         return result.matched_count == 1
 
 
@@ -266,6 +268,7 @@ class Job:
     metadata: any_pb2.Any
     _store: OperationStore = field(repr=False)
     _lease: str = field(repr=False)
+    _stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     lost: threading.Event = field(default_factory=threading.Event)
 
     def save(self, checkpoint: Mapping[str, object], metadata: Message) -> None:
@@ -273,6 +276,7 @@ class Job:
 
         Raises:
             LeaseLost: somebody else has the job, or it was cancelled.
+            Paused: this worker is stopping; the next one goes on from here.
         """
         self.checkpoint = dict(checkpoint)
         now = datetime.now(UTC)
@@ -281,6 +285,8 @@ class Job:
         if self.lost.is_set() or not self._store.update(self.name, self._lease, changes):
             self.lost.set()
             raise LeaseLost(self.name)
+        if self._stopping.is_set():
+            raise Paused("the worker is stopping", 0.0)
 
     def renew(self) -> None:
         """Keep the lease for another LEASE; sets `lost` when it is gone."""
@@ -295,14 +301,19 @@ class Worker:
     """Takes due jobs of one service and runs them, a few at a time, until stopped."""
 
     def __init__(
-        self, service: str, handlers: Mapping[str, Handler], store: OperationStore | None = None, threads: int = 2
+        self,
+        service: str,
+        handlers: Mapping[str, Handler],
+        store: OperationStore | None = None,
+        threads: int = 2,
     ) -> None:
         self.service = service
         self._handlers = dict(handlers)
         self._store = store or MongoOperations(service)
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._loop, name=f"{service}-job-{i}", daemon=True) for i in range(threads)
+            threading.Thread(target=self._loop, name=f"{service}-job-{i}", daemon=True)
+            for i in range(threads)
         ]
 
     def start(self) -> None:
@@ -315,10 +326,6 @@ class Worker:
         self._stop.set()
         for thread in self._threads:
             thread.join(grace_seconds)
-
-    def stopping(self) -> bool:
-        """Say whether handlers should end at their next checkpoint."""
-        return self._stop.is_set()
 
     def _loop(self) -> None:
         while not self._stop.is_set():
@@ -353,7 +360,17 @@ class Worker:
         owner = Owner(str(document["subject"]), str(document["department"]))
         args, checkpoint = document["args"], document["checkpoint"]
         assert isinstance(args, Mapping) and isinstance(checkpoint, Mapping)
-        return Job(name, str(document["kind"]), args, dict(checkpoint), owner, metadata, self._store, lease)
+        return Job(
+            name,
+            str(document["kind"]),
+            args,
+            dict(checkpoint),
+            owner,
+            metadata,
+            self._store,
+            lease,
+            self._stop,
+        )
 
     def _run(self, job: Job, attempts: int) -> None:
         done = threading.Event()
@@ -412,4 +429,3 @@ def _keep_lease(job: Job, done: threading.Event) -> None:
             continue
         if job.lost.is_set():
             return
-

@@ -9,7 +9,18 @@ import time
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # Libraries that log payloads, addresses or rules on their own.
-_QUIET = ("kombu", "amqp", "nameko", "casbin", "opensearch", "urllib3", "httpx", "httpcore", "pymongo", "jieba")
+_QUIET = (
+    "kombu",
+    "amqp",
+    "nameko",
+    "casbin",
+    "opensearch",
+    "urllib3",
+    "httpx",
+    "httpcore",
+    "pymongo",
+    "jieba",
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,7 +33,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; exceptions show their type and place, not their text, which may hold values."""
         line: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "service": self.service,
             "event": record.getMessage(),

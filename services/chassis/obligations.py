@@ -14,7 +14,6 @@ from typing import Protocol
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-
 from kehu.options.v1 import options_pb2 as options
 
 SHOW, MASK, HIDE = "show", "mask", "hide"

@@ -211,7 +211,9 @@ def bulk_write(changes: Sequence[tuple[Record, Sequence[Fact]]]) -> list[str]:
     return lost
 
 
-def _operation(record: Record, facts: Sequence[Fact], now: datetime, token: str) -> pymongo.InsertOne | pymongo.UpdateOne:
+def _operation(
+    record: Record, facts: Sequence[Fact], now: datetime, token: str
+) -> pymongo.InsertOne | pymongo.UpdateOne:
     if record.version == 0:
         _stamp_new(record, facts, now, "")
         return pymongo.InsertOne({**record.to_mongo(), "write_id": token})

@@ -22,10 +22,10 @@ DECISIONS = Counter("kehu_decisions_total", "Access decisions", ["service", "res
 _tracer = trace.get_tracer("kehu")
 
 
-def serve_metrics(port: int) -> None:
+def serve_metrics(host: str, port: int) -> None:
     """Serve /metrics on a port of its own; port 0 serves none."""
     if port:
-        start_http_server(port, addr="127.0.0.1")
+        start_http_server(port, addr=host)
 
 
 def tracing_is_on() -> bool:

@@ -1,0 +1,154 @@
+"""Channels to the other services: mTLS, a deadline on every call, the caller's token passed on.
+
+Only UNAVAILABLE is retried, and only on methods that read (AIP-194); a call without a timeout is refused,
+for grpc has no default deadline and a stopped peer would hang its caller for ever.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+from google.protobuf import descriptor_pool
+
+from services.chassis.config import TRUST_DOMAIN, ProcessConfig
+from services.chassis.server.calls import find_call
+from services.chassis.server.plans import service_plans
+from services.chassis.telemetry import trace_headers
+
+StubType = TypeVar("StubType")
+MESSAGE_BYTES = 4 * 1024 * 1024
+
+
+class DeadlineMissing(TypeError):
+    """A call was made without `timeout=`: a fault of our own code."""
+
+
+class _Details(
+    collections.namedtuple(
+        "_Details", ("method", "timeout", "metadata", "credentials", "wait_for_ready", "compression")
+    ),
+    grpc.ClientCallDetails,
+):
+    """Call details with our metadata added."""
+
+
+class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
+    """Refuses calls without a deadline, shortens it to the caller's own, and passes the caller on."""
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[..., object],
+        client_call_details: grpc.ClientCallDetails,
+        request: object,
+    ) -> object:
+        """Send one request."""
+        return continuation(_outgoing(client_call_details), request)
+
+    def intercept_stream_unary(
+        self,
+        continuation: Callable[..., object],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Iterator[object],
+    ) -> object:
+        """Send a stream of requests."""
+        return continuation(_outgoing(client_call_details), request_iterator)
+
+
+def _outgoing(details: grpc.ClientCallDetails) -> _Details:
+    if details.timeout is None:
+        raise DeadlineMissing(f"{details.method} needs timeout=seconds")
+    metadata = list(details.metadata or ())
+    timeout = details.timeout
+    call = find_call()
+    if call is not None:
+        timeout = min(timeout, call.seconds_left())
+        metadata.append(("x-request-id", call.request_id))
+        if call.authorization:
+            metadata.append(("authorization", call.authorization))
+        if call.caller.purpose:
+            metadata.append(("x-purpose", call.caller.purpose))
+    metadata.extend(trace_headers().items())
+    return _Details(
+        details.method, timeout, metadata, details.credentials, getattr(details, "wait_for_ready", None),
+        getattr(details, "compression", None),
+    )  # fmt: skip
+
+
+def channel_options(peer: str, service_names: list[str]) -> list[tuple[str, object]]:
+    """Return the options of a channel to `peer`: identity expected, quick reconnect, retries for reads."""
+    pool = descriptor_pool.Default()
+    plans = [plan for name in service_names for plan in service_plans(pool.FindServiceByName(name))]
+    paths = [plan.path[1:].partition("/") for plan in plans if plan.reads_only]
+    names = [{"service": service, "method": method} for service, _, method in paths]
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": names,
+                "retryPolicy": {
+                    "maxAttempts": 3, "initialBackoff": "0.05s", "maxBackoff": "0.5s", "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ] if names else [],
+        "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+    }  # fmt: skip
+    return [
+        ("grpc.ssl_target_name_override", f"{peer}.{TRUST_DOMAIN}"),
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ]
+
+
+def channel_credentials(config: ProcessConfig, service: str) -> grpc.ChannelCredentials:
+    """Return credentials that show this process's certificate and trust our authority only."""
+    files = config.tls(service)
+    return grpc.ssl_channel_credentials(
+        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+
+
+class Channels:
+    """One lazily opened channel per service this process calls; build after any fork, close at the end."""
+
+    def __init__(self, config: ProcessConfig, service: str) -> None:
+        self._config = config
+        self._service = service
+        self._channels: dict[str, grpc.Channel] = {}
+
+    def to(self, peer: str, service_names: list[str]) -> grpc.Channel:
+        """Return the channel to a service, by its short name such as "consent"."""
+        if peer not in self._channels:
+            channel = grpc.secure_channel(
+                self._config.addresses[peer],
+                channel_credentials(self._config, self._service),
+                channel_options(peer, service_names),
+            )
+            self._channels[peer] = grpc.intercept_channel(channel, _Outgoing())
+        return self._channels[peer]
+
+    def stub(self, stub_class: Callable[[grpc.Channel], StubType]) -> StubType:
+        """Return a stub such as ConsentServiceStub over the channel its module's package names."""
+        package = stub_class.__module__.rpartition(".")[0]  # kehu.consent.v1
+        peer = package.split(".")[1]
+        full_name = f"{package}.{stub_class.__name__.removesuffix('Stub')}"
+        return stub_class(self.to(peer, [full_name]))
+
+    def close(self) -> None:
+        """Close every channel."""
+        for channel in self._channels.values():
+            channel.close()
+
+
+def intercepted(channel: grpc.Channel) -> grpc.Channel:
+    """Return a channel with the same promises over one made elsewhere, such as a test's."""
+    return grpc.intercept_channel(channel, _Outgoing())

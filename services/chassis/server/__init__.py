@@ -1,0 +1,26 @@
+"""Serve a service over gRPC: every call checked, every error mapped, every reply masked and audited.
+
+calls: the call being served · plans: what the proto says of a method · guard: the interceptor ·
+status: errors to google.rpc.Status · operations: google.longrunning · serving: the server and its drain.
+"""
+
+from services.chassis.server.calls import Call, current_call, find_call, serving_call
+from services.chassis.server.guard import Guard, peer_of, validate
+from services.chassis.server.plans import MethodPlan, plans_by_path
+from services.chassis.server.serving import RunningServer, Serving, build_server, service_names
+
+__all__ = [
+    "Call",
+    "Guard",
+    "MethodPlan",
+    "RunningServer",
+    "Serving",
+    "build_server",
+    "current_call",
+    "find_call",
+    "peer_of",
+    "plans_by_path",
+    "service_names",
+    "serving_call",
+    "validate",
+]

@@ -1,0 +1,56 @@
+"""The call being served: who asks, with what rights, until when; read by servicers and by the client."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from services.chassis.access import Caller, Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One served call; `authorization` is the caller's own token, forwarded to other services."""
+
+    caller: Caller
+    decision: Decision
+    request_id: str
+    deadline: float
+    authorization: str = ""
+
+    def seconds_left(self) -> float:
+        """Return how many seconds the caller still waits, never less than 0."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+
+_current: ContextVar[Call | None] = ContextVar("kehu_call", default=None)
+
+
+def current_call() -> Call:
+    """Return the call being served.
+
+    Raises:
+        LookupError: outside a call, such as in a job.
+    """
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call is being served here")
+    return call
+
+
+def find_call() -> Call | None:
+    """Return the call being served, or None in a job or a consumer."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def serving_call(call: Call) -> Iterator[None]:
+    """Make `call` the current one while the block runs."""
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,304 @@
+"""The one interceptor of every server: no servicer runs before the caller, the right and the request are checked.
+
+Order: deadline → peer certificate → token → decision → validation → servicer → obligations → audit → release.
+Authorization comes before validation and before existence (AIP-211); any doubt is a refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date
+from typing import Protocol
+
+import grpc
+import protovalidate
+from google.protobuf.message import Message
+from kehu.options.v1 import options_pb2 as options
+
+from services.chassis import errors, telemetry
+from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder
+from services.chassis.config import SERVICES, TRUST_DOMAIN
+from services.chassis.obligations import apply_obligations
+from services.chassis.server import status
+from services.chassis.server.calls import Call, serving_call
+from services.chassis.server.plans import MethodPlan
+
+LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
+GATEWAY = "gateway"
+_HEALTH = "/grpc.health.v1.Health/"
+_log = logging.getLogger(__name__)
+_validator = protovalidate.Validator()
+
+
+class DeadlineRequired(errors.Invalid):
+    """A call came without a deadline."""
+
+    reason = "DEADLINE_REQUIRED"
+
+
+class PeerUnknown(errors.Unauthenticated):
+    """The peer's certificate is not one of ours."""
+
+    reason = "PEER_UNKNOWN"
+
+
+class PurposeRequired(errors.Denied):
+    """The method answers only for a stated purpose."""
+
+    reason = "PURPOSE_REQUIRED"
+
+
+class TokenVerifier(Protocol):
+    """Turns a bearer token into its caller, or raises Unauthenticated."""
+
+    def verify(self, bearer: str) -> Caller:
+        """Return the caller of a valid token."""
+
+
+class Trail(Protocol):
+    """Where the outcome of a call is written before its reply is released."""
+
+    def record(self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str) -> None:
+        """Write one entry durably."""
+
+
+def peer_of(context: grpc.ServicerContext) -> str:
+    """Return the service name in the peer's SPIFFE id.
+
+    Raises:
+        PeerUnknown: there is none, or it is not a Kehu process.
+    """
+    prefix = f"spiffe://{TRUST_DOMAIN}/"
+    for value in context.auth_context().get("peer_spiffe_id", ()):
+        text = value.decode("ascii", "replace")
+        name = text.removeprefix(prefix)
+        if text.startswith(prefix) and (name in SERVICES or name == GATEWAY):
+            return name
+    raise PeerUnknown("the peer's certificate names no Kehu process")
+
+
+class Guard(grpc.ServerInterceptor):
+    """Wraps every method with the checks; a method without a plan is refused."""
+
+    def __init__(
+        self,
+        service: str,
+        plans: Mapping[str, MethodPlan],
+        holder: SnapshotHolder,
+        tokens: TokenVerifier,
+        trail: Trail,
+        peer: Callable[[grpc.ServicerContext], str] = peer_of,
+        today: Callable[[], date] = date.today,
+    ) -> None:
+        self._service = service
+        self._plans = plans
+        self._holder = holder
+        self._tokens = tokens
+        self._trail = trail
+        self._peer = peer
+        self._today = today
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Return the method's handler with the checks around it."""
+        handler = continuation(handler_call_details)
+        path = handler_call_details.method
+        if handler is None or path.startswith(_HEALTH):
+            return handler
+        plan = self._plans.get(path)
+        if plan is None or handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(_refuse)
+        method = handler.stream_unary if handler.request_streaming else handler.unary_unary
+        make = (
+            grpc.stream_unary_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(self._guarded(plan, method), handler.request_deserializer, handler.response_serializer)
+
+    def _guarded(
+        self, plan: MethodPlan, method: Callable[..., Message]
+    ) -> Callable[[Message | Iterator[Message], grpc.ServicerContext], Message]:
+        name = plan.path.rpartition("/")[2]
+
+        def serve(request: Message | Iterator[Message], context: grpc.ServicerContext) -> Message:
+            started = time.perf_counter()
+            call: Call | None = None
+            failed: object = None
+            resource = ""
+            try:
+                call = self._enter(plan, context)
+                resource = "" if not isinstance(request, Message) else _resource_of(request)
+                return self._answer(plan, call, method, request, context, resource)
+            except errors.KehuError as error:
+                failed = status.to_status(error)
+                self._after_refusal(plan, call, resource, error)
+            except grpc.RpcError as error:
+                failed = status.upstream_status(error)
+            except Exception:
+                error_id = uuid.uuid4().hex[:16]
+                _log.exception("call failed", extra={"method": name, "error_id": error_id})
+                failed = status.internal_status(error_id)
+            finally:
+                code = "OK" if failed is None else _code_name(failed)
+                self._measure(name, code, time.perf_counter() - started, call)
+            status.abort(context, failed)  # type: ignore[arg-type]
+            raise AssertionError("unreachable")
+
+        return serve
+
+    def _enter(self, plan: MethodPlan, context: grpc.ServicerContext) -> Call:
+        """Return the call with its decision.
+
+        Raises:
+            DeadlineRequired, Unauthenticated, Denied, Unavailable: the call is refused.
+        """
+        left = context.time_remaining()
+        if left is None or left > LONGEST_DEADLINE_SECONDS:
+            raise DeadlineRequired("set a deadline on the call")
+        peer = self._peer(context)
+        headers = {key: value for key, value in context.invocation_metadata()}
+        request_id = str(headers.get("x-request-id", "")) or uuid.uuid4().hex
+        authorization = str(headers.get("authorization", ""))
+        caller = self._caller(plan, peer, authorization, str(headers.get("x-purpose", "")))
+        decision = self._decide(plan, peer, caller)
+        call = Call(caller, decision, request_id, time.monotonic() + left, authorization)
+        if not decision.allowed:
+            self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
+            raise errors.Denied(
+                f"'{plan.action}' on '{plan.resource}' is not permitted, or it does not exist",
+                metadata={
+                    "resource": plan.resource,
+                    "action": plan.action,
+                    "policy": str(decision.policy_version),
+                },
+            )
+        return call
+
+    def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str) -> Caller:
+        if plan.audience == options.AUDIENCE_PUBLIC:
+            return Caller(subject="anonymous", kind="anonymous")
+        if authorization and plan.audience == options.AUDIENCE_PRINCIPAL:
+            scheme, _, token = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
+            return self._tokens.verify(token).with_purpose(purpose)
+        return Caller(subject=f"svc:{peer}", kind="svc", purpose=purpose)
+
+    def _decide(self, plan: MethodPlan, peer: str, caller: Caller) -> Decision:
+        if plan.audience == options.AUDIENCE_PUBLIC:
+            return Decision(True, "public method", 0)
+        if caller.kind == "svc":
+            if peer in plan.services:
+                return Decision(True, "service listed by the method", 0, ALL_SHOWN)
+            if plan.audience == options.AUDIENCE_PRINCIPAL and peer == GATEWAY:
+                raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
+            return Decision(False, "service not listed by the method", 0)
+        if plan.purpose_required and not caller.purpose:
+            raise PurposeRequired("state a purpose: send X-Purpose")
+        return self._holder.current.decide(caller, plan.resource, plan.action)
+
+    def _answer(
+        self,
+        plan: MethodPlan,
+        call: Call,
+        method: Callable[..., Message],
+        request: Message | Iterator[Message],
+        context: grpc.ServicerContext,
+        resource: str,
+    ) -> Message:
+        if isinstance(request, Message):
+            validate(request)
+        else:
+            request = _validated(request)
+        with serving_call(call), telemetry.span(plan.path, _carrier(context)):
+            reply = method(request, context)
+        obligations = call.decision.obligations
+        if not obligations.everything:
+            apply_obligations(reply, obligations, self._today())
+        if plan.audit == options.AUDIT_LEVEL_DATA or (
+            plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only
+        ):
+            self._trail.record(call, plan, resource, "OK", call.decision.reason)
+        return reply
+
+    def _after_refusal(
+        self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError
+    ) -> None:
+        """Audit a refusal of the servicer itself; refusals by policy are audited where they are decided."""
+        if call is not None and plan.audit != options.AUDIT_LEVEL_NONE and isinstance(error, errors.Denied):
+            self._trail.record(call, plan, resource, "PERMISSION_DENIED", error.reason)
+
+    def _measure(self, name: str, code: str, seconds: float, call: Call | None) -> None:
+        telemetry.RPC_SECONDS.labels(self._service, name, code).observe(seconds)
+        if code != "OK" and _log.isEnabledFor(logging.INFO):
+            subject = call.caller.subject if call else ""
+            request_id = call.request_id if call else ""
+            fields = {"method": name, "code": code, "ms": round(seconds * 1000, 1), "subject": subject,
+                      "request_id": request_id}  # fmt: skip
+            _log.info("call", extra=fields)
+
+
+def validate(request: Message) -> None:
+    """Check the request against the rules in its proto.
+
+    Raises:
+        Invalid: naming each bad field and what it must be; never the value.
+    """
+    found = _validator.collect_violations(request)
+    if found:
+        bad = [
+            errors.FieldViolation(_path_of(item), item.proto.message or item.proto.rule_id)
+            for item in found[:50]
+        ]
+        raise errors.Invalid("the request has bad fields", violations=bad)
+
+
+def _path_of(violation: protovalidate.Violation) -> str:
+    parts: list[str] = []
+    path = violation.proto.field
+    for element in path.elements if path is not None else ():
+        text = element.field_name or ""
+        subscript = element.subscript
+        if subscript is not None and subscript.field == "index":
+            text += f"[{subscript.value}]"
+        parts.append(text)
+    return ".".join(parts)
+
+
+def _validated(requests: Iterable[Message]) -> Iterator[Message]:
+    for request in requests:
+        validate(request)
+        yield request
+
+
+def _resource_of(request: Message) -> str:
+    """Return the id the request is about, for the audit trail: its name, or its first `…_id` field."""
+    for field in request.DESCRIPTOR.fields:
+        named = field.name == "name" or (field.name.endswith("_id") and field.name != "request_id")
+        if named and field.type == field.TYPE_STRING and not field.is_repeated and getattr(request, field.name):
+            return str(getattr(request, field.name))[:200]
+    return ""
+
+
+def _carrier(context: grpc.ServicerContext) -> dict[str, str]:
+    if not telemetry.tracing_is_on():
+        return {}
+    return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+
+
+def _code_name(found: object) -> str:
+    from google.rpc import code_pb2
+
+    return code_pb2.Code.Name(found.code)  # type: ignore[attr-defined]
+
+
+def _refuse(request: object, context: grpc.ServicerContext) -> None:
+    error = errors.Denied("this method carries no access rule, so nobody may call it")
+    status.abort(context, status.to_status(error))
