@@ -20,9 +20,7 @@ _EXCEL_SERIAL = re.compile(r"([1-5]\d{4})(?:\.\d+)?")
 _REPUBLIC = re.compile(r"民国\s*(\d{1,3})\s*年\s*(\d{1,2})\s*月\s*(\d{1,2})\s*[日号]?")
 _DAY_MONTH_NAME = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[-\s/.]*([a-z]{3,9})[-\s/.,]*(\d{4}|\d{2})")
 _MONTH_NAME_DAY = re.compile(r"([a-z]{3,9})[-\s/.]*(\d{1,2})(?:st|nd|rd|th)?[-\s/.,]+(\d{4})")
-_MONTHS = {
-    name: number for number, name in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)
-}
+_MONTHS = {"janfebmaraprmayjunjulaugsepoctnovdec"[at : at + 3]: at // 3 + 1 for at in range(0, 36, 3)}
 _HAN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
 _HAN_TENS = re.compile("([一二三])?十([一二三四五六七八九])?(?=[月日号])")
 _EXCEL_EPOCH = date(1899, 12, 30)  # ECMA-376 part 1, 18.17.4.1, with its leap-year slip folded in
