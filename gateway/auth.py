@@ -1,0 +1,126 @@
+"""Decide at the edge who calls and whether they may, before anything of the request is looked at (AIP-211)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.limits import Buckets, Limits
+from gateway.problems import Problem, refusal
+from gateway.reasons import Reason
+from gateway.transcoding.catalog import Method
+from gateway.wire import Exchange
+from services.chassis.access import Caller, SnapshotHolder
+from services.chassis.errors import Unauthenticated, Unavailable
+
+PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+ANONYMOUS = Caller(subject="anonymous", kind="anonymous")
+
+
+class Tokens(Protocol):
+    """Turns a bearer token into its caller, or raises Unauthenticated."""
+
+    def verify(self, bearer: str) -> Caller:
+        """Return the caller of a valid token."""
+
+
+class Doorkeeper:
+    """Verifies the token, takes the purpose, asks the policy, and counts what each caller sends."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        tokens: Tokens,
+        limits: Limits,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._holder = holder
+        self._tokens = tokens
+        self._now = now
+        self._callers = Buckets(limits.rate, limits.burst)
+        self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
+
+    def admit(self, exchange: Exchange, method: Method) -> Caller:
+        """Return who calls, when they may call the method; sets `exchange.caller`.
+
+        Raises:
+            Problem: 401 without a good token, 403 when the policy says no, 429 above the rate, 503 when no
+                policy was ever loaded.
+        """
+        if method.is_public:
+            self._count_stranger(exchange)
+            exchange.caller = ANONYMOUS
+            return ANONYMOUS
+        caller = self.authenticate(exchange)
+        self.decide(caller, method)
+        return caller
+
+    def authenticate(self, exchange: Exchange) -> Caller:
+        """Return the caller of the bearer token, with the purpose named; see admit."""
+        if exchange.caller is not None:
+            return exchange.caller
+        scheme, _, token = exchange.text(b"authorization").partition(" ")
+        if not token or scheme.lower() != "bearer":
+            self._count_stranger(exchange)
+            raise refusal(401, Reason.TOKEN_MISSING, "send Authorization: Bearer with a token")
+        try:
+            caller = self._tokens.verify(token)
+        except Unauthenticated as error:
+            self._count_stranger(exchange)
+            raise refusal(401, Reason.TOKEN_INVALID, error.message) from None
+        except Unavailable as error:
+            raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
+        wait = self._callers.take(caller.subject, self._now())
+        if wait:
+            raise rate_limited(wait)
+        purpose = exchange.headers.get(b"x-purpose")
+        if purpose is not None:
+            caller = caller.with_purpose(checked_purpose(purpose.decode("latin-1")))
+        exchange.caller = caller
+        return caller
+
+    def decide(self, caller: Caller, method: Method) -> None:
+        """Ask the policy; see admit."""
+        rule = method.access
+        if rule.purpose_required and not caller.purpose:
+            raise refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose")
+        try:
+            decision = self._holder.current.decide(caller, rule.resource, rule.action)
+        except Unavailable as error:
+            raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
+        if not decision.allowed:
+            raise denied(rule.resource, rule.action, decision.policy_version)
+
+    def _count_stranger(self, exchange: Exchange) -> None:
+        wait = self._strangers.take(exchange.peer, self._now())
+        if wait:
+            raise rate_limited(wait)
+
+
+def checked_purpose(purpose: str) -> str:
+    """Return the purpose when it is well formed.
+
+    Raises:
+        Problem: it is not.
+    """
+    if not PURPOSE.fullmatch(purpose):
+        raise refusal(400, Reason.BAD_HEADER, "X-Purpose must be a lower-case word of at most 64 characters")
+    return purpose
+
+
+def rate_limited(wait_seconds: float) -> Problem:
+    """Return the refusal of a caller above its rate."""
+    return refusal(429, Reason.RATE_LIMITED, "too many requests from this caller", retry_seconds=wait_seconds)
+
+
+def denied(resource: str, action: str, policy_version: int) -> Problem:
+    """Return the refusal of the policy, in the words the services use."""
+    problem = refusal(
+        403,
+        Reason.PERMISSION_DENIED,
+        f"'{action}' on '{resource}' is not permitted, or it does not exist",
+    )
+    problem.metadata = {"resource": resource, "action": action, "policy": str(policy_version)}
+    return problem

@@ -1,0 +1,58 @@
+"""Bound what one client, and all together, may ask of the gateway."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+CLIENTS_LIMIT = 10_000  # buckets kept; the least recently used goes first, and was full again by then
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one gateway process; rates are per second, sizes in bytes, times in seconds."""
+
+    rate: float = 500.0  # per caller
+    burst: float = 1000.0
+    anonymous_rate: float = 50.0  # per address, for routes without a token and for bad tokens
+    anonymous_burst: float = 100.0
+    in_flight: int = 512
+    body_bytes: int = 1024 * 1024
+    upload_bytes: int = 4 * 1024**3
+    body_wait: float = 20.0
+    deadline: float = 10.0
+    longest_deadline: float = 60.0
+    upload_deadline: float = 3600.0
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket: `tokens` were left at `at` (monotonic seconds)."""
+
+    tokens: float
+    at: float
+
+
+class Buckets:
+    """One token bucket per client."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def take(self, client: str, now: float) -> float:
+        """Take a token; return 0 when there was one, else the seconds until there will be."""
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = self._buckets[client] = Bucket(self._burst, now)
+            if len(self._buckets) > CLIENTS_LIMIT:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(client)
+        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.at = now
+        if bucket.tokens >= 1:
+            bucket.tokens -= 1
+            return 0.0
+        return (1 - bucket.tokens) / self._rate

@@ -1,0 +1,1 @@
+"""HTTP ↔ gRPC by descriptors: routes, request readers and reply writers are compiled once from the protos."""
