@@ -1,0 +1,1 @@
+"""Pure rules of tickets: business time, promises about time, states."""
