@@ -1,0 +1,135 @@
+"""State and facts are written together, once, or not at all: on the real MongoDB-wire server."""
+
+import uuid
+from types import SimpleNamespace
+
+import mongoengine
+import pytest
+from services.chassis import records
+from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.jobs import MongoOperations
+
+
+class Note(records.Record):
+    text = mongoengine.StringField()
+    colour = mongoengine.StringField()
+    meta = {
+        "db_alias": "chassis_test",
+        "collection": "notes",
+        "indexes": [*records.RECORD_INDEXES],
+        "auto_create_index": False,
+        "strict": False,
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database(mongo_uri):
+    records.connect(SimpleNamespace(mongo_uri=mongo_uri, grpc_threads=4), "chassis_test")
+    records.ensure_indexes([Note])
+    yield
+    mongoengine.disconnect("chassis_test")
+
+
+def a_note(**values) -> Note:
+    return Note(id=uuid.uuid4().hex, **values)
+
+
+def a_fact(version: int = 1) -> records.Fact:
+    from kehu.consent.v1 import events_pb2
+
+    return records.Fact(events_pb2.ConsentChanged(), "notes/1", version)
+
+
+def stored(note: Note) -> dict:
+    return Note._get_collection().find_one({"_id": note.id})
+
+
+def test_a_new_record_carries_its_fact_as_a_cloud_event():
+    note = a_note(text="one")
+
+    records.insert(note, [a_fact()])
+
+    row = stored(note)
+    assert (1, "kehu.consent.v1.ConsentChanged", "1.0") == (
+        row["version"],
+        row["outbox"][0]["type"],
+        row["outbox"][0]["specversion"],
+    )
+
+
+def test_a_second_insert_of_the_same_id_is_refused():
+    note = a_note(text="one")
+    records.insert(note)
+
+    with pytest.raises(AlreadyExists):
+        records.insert(Note(id=note.id, text="two"))
+
+    assert "one" == stored(note)["text"]
+
+
+def test_of_two_writers_one_loses_and_nothing_is_half_written():
+    note = a_note(text="one", colour="red")
+    records.insert(note)
+    first, second = Note.objects.get(id=note.id), Note.objects.get(id=note.id)
+    first.text, second.text = "first", "second"
+    records.replace(first, [a_fact(2)])
+
+    with pytest.raises(Conflict):
+        records.replace(second, [a_fact(2)])
+
+    row = stored(note)
+    assert ("first", 2, 1) == (row["text"], row["version"], len(row["outbox"]))
+
+
+def test_a_field_set_to_none_is_removed():
+    note = a_note(text="one", colour="red")
+    records.insert(note)
+    note.colour = None
+
+    records.replace(note)
+
+    assert "colour" not in stored(note)
+
+
+def test_facts_not_yet_published_survive_a_later_write():
+    note = a_note(text="one")
+    records.insert(note, [a_fact(1)])
+    note.text = "two"
+
+    records.replace(note, [a_fact(2)])
+
+    assert [1, 2] == [entry["version"] for entry in stored(note)["outbox"]]
+
+
+def test_a_bulk_write_names_exactly_the_records_that_lost():
+    notes = [a_note(text=str(number)) for number in range(5)]
+    assert [] == records.bulk_write([(note, [a_fact()]) for note in notes])
+    fresh = [Note.objects.get(id=note.id) for note in notes]
+    stale = Note.objects.get(id=notes[2].id)
+    records.replace(stale)
+    existing = Note(id=notes[4].id, text="again")
+    changes = [(note, ()) for note in fresh[:4]] + [(existing, ()), (a_note(text="new"), ())]
+
+    lost = records.bulk_write(changes)
+
+    assert sorted([notes[2].id, notes[4].id]) == sorted(lost)
+
+
+def test_the_same_request_id_gives_the_same_id():
+    assert records.new_id("r1", "user:a") == records.new_id("r1", "user:a")
+    assert records.new_id("r1", "user:a") != records.new_id("r1", "user:b")
+    assert records.new_id() != records.new_id()
+
+
+def test_an_operation_changes_hands_only_under_its_lease(mongo_uri):
+    from datetime import UTC, datetime
+
+    store = MongoOperations("chassis_test")
+    store.ensure_indexes()
+    name = f"operations/test-{uuid.uuid4().hex}"
+    now = datetime.now(UTC)
+    store.insert({"_id": name, "open": True, "wake_at": now, "lease": "", "department": "x", "create_time": now})
+
+    assert store.update(name, "", {"lease": "a"})
+    assert not store.update(name, "", {"lease": "b"})
+    assert "a" == store.get(name)["lease"]
