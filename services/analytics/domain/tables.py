@@ -1,0 +1,140 @@
+"""The tables of the lake: their columns, what makes a row one, which row wins. No direct identifier in any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta, timezone
+from typing import Final, Literal
+
+CHINA: Final = timezone(timedelta(hours=8), "CST")
+Kind = Literal["string", "int64", "int32", "bool", "timestamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: rows of equal `key` are one thing; `order` says which state of it is newer.
+
+    Without `order` the table is a log: a row whose key is there already is dropped. With it the table is a state:
+    a row not newer than the one that is there is dropped. `partition` is a string column the files are laid out by.
+    """
+
+    name: str
+    columns: dict[str, Kind]
+    key: tuple[str, ...]
+    order: str = ""
+    partition: str = ""
+    sort: tuple[str, ...] = ()
+
+
+INTERACTIONS: Final = Table(
+    name="interactions",
+    columns={
+        "message_id": "string",
+        "profile_id": "string",
+        "event_type": "string",
+        "event_time": "timestamp",
+        "amount_cents": "int64",
+        "channel": "string",
+        "category": "string",
+        "basket_id": "string",
+        "product_id": "string",
+        "quantity": "int32",
+        "month": "string",  # YYYY-MM of event_time in UTC
+    },
+    key=("message_id",),
+    partition="month",
+    sort=("profile_id", "event_time"),
+)
+# States carry the partition `part`: "recent" rows, one or more per key, are later than the one "base" row.
+PROFILES: Final = Table(
+    name="profiles",
+    columns={
+        "profile_id": "string",
+        "version": "int64",
+        "deleted": "bool",
+        "merged_into": "string",
+        "province_code": "string",
+        "city_code": "string",
+        "district_code": "string",
+        "gender": "string",
+        "birth_year": "int32",
+        "tier": "string",
+        "owner_department": "string",
+        "event_time": "timestamp",
+        "part": "string",
+    },
+    key=("profile_id",),
+    order="version",
+    partition="part",
+    sort=("profile_id",),
+)
+ALIASES: Final = Table(
+    name="aliases",
+    columns={"profile_id": "string", "survivor_id": "string", "event_time": "timestamp", "part": "string"},
+    key=("profile_id",),
+    order="event_time",
+    partition="part",
+    sort=("profile_id",),
+)
+CONSENTS: Final = Table(
+    name="consents",
+    columns={
+        "profile_id": "string",
+        "purpose_id": "string",
+        "channel": "string",
+        "state": "string",
+        "version": "int64",
+        "event_time": "timestamp",
+        "part": "string",
+    },
+    key=("profile_id", "purpose_id", "channel"),
+    order="event_time",
+    partition="part",
+    sort=("profile_id",),
+)
+DELIVERIES: Final = Table(
+    name="deliveries",
+    columns={
+        "campaign_id": "string",
+        "run_id": "string",
+        "profile_id": "string",
+        "channel": "string",
+        "outcome": "string",
+        "skip_reason": "string",
+        "version": "int64",
+        "event_time": "timestamp",
+        "part": "string",
+    },
+    key=("run_id", "profile_id"),
+    order="version",
+    partition="part",
+    sort=("run_id", "profile_id"),
+)
+SCORES: Final = Table(
+    name="scores",
+    columns={
+        "profile_id": "string",
+        "rfm_recency": "int32",
+        "rfm_frequency": "int32",
+        "rfm_monetary": "int32",
+        "rfm_segment": "string",
+        "recency_days": "int32",
+        "baskets": "int64",
+        "monetary_cents": "int64",
+        "definition_version": "string",
+        "data_cutoff": "timestamp",
+    },
+    key=("profile_id",),
+    sort=("profile_id",),
+)
+APART: Final = Table(
+    name="interactions_apart",
+    columns={
+        "operation": "string",
+        "row_number": "int64",
+        "reason": "string",
+        "event_time": "timestamp",
+    },
+    key=("operation", "row_number"),
+)
+TABLES: Final = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, CONSENTS, DELIVERIES, SCORES, APART)}
