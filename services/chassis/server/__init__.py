@@ -1,7 +1,8 @@
 """Serve a service over gRPC: every call checked, every error mapped, every reply masked and audited.
 
 calls: the call being served · plans: what the proto says of a method · guard: the interceptor ·
-status: errors to google.rpc.Status · operations: google.longrunning · serving: the server and its drain.
+status: errors to google.rpc.Status · operations: google.longrunning · serving: the server and its drain ·
+process: what `kehu serve` and `kehu work` run (imported from there, for it knows the access service).
 """
 
 from services.chassis.server.calls import Call, current_call, find_call, serving_call
