@@ -1,0 +1,119 @@
+"""The errors of the profiles service; each reason is documented in proto/kehu/profiles/v1/error_reason.proto."""
+
+from __future__ import annotations
+
+from services.chassis.errors import AlreadyExists, Conflict, Invalid, NotAllowed, NotFound
+
+
+class SourceNotFound(NotFound):
+    """No source has this name."""
+
+    reason = "SOURCE_NOT_FOUND"
+
+
+class SourceExists(AlreadyExists):
+    """A source with this id is registered already."""
+
+    reason = "SOURCE_EXISTS"
+
+
+class MappingInvalid(Invalid):
+    """The mapping names an unknown field, or a column twice."""
+
+    reason = "MAPPING_INVALID"
+
+
+class FileUnreadable(Invalid):
+    """The file is not of a known format, or is damaged."""
+
+    reason = "FILE_UNREADABLE"
+
+
+class FilePacked(Invalid):
+    """The file is an archive or compressed."""
+
+    reason = "FILE_PACKED"
+
+
+class HeaderInvalid(Invalid):
+    """The header row is missing, or a column's header is empty or repeated."""
+
+    reason = "HEADER_INVALID"
+
+
+class FileTooLarge(Invalid):
+    """The file is larger than an import takes."""
+
+    reason = "FILE_TOO_LARGE"
+
+
+class ProfileNotFound(NotFound):
+    """No profile has this name, now or formerly."""
+
+    reason = "PROFILE_NOT_FOUND"
+
+
+class RejectNotFound(NotFound):
+    """No set-apart row has this name."""
+
+    reason = "REJECT_NOT_FOUND"
+
+
+class RejectClosed(NotAllowed):
+    """The set-apart row was replayed already."""
+
+    reason = "REJECT_CLOSED"
+
+
+class RejectStillRefused(Invalid):
+    """The row is refused again."""
+
+    reason = "REJECT_STILL_REFUSED"
+
+
+class CandidateNotFound(NotFound):
+    """No match candidate has this name."""
+
+    reason = "CANDIDATE_NOT_FOUND"
+
+
+class CandidateDecided(NotAllowed):
+    """The match candidate was decided already."""
+
+    reason = "CANDIDATE_DECIDED"
+
+
+class FieldNotFound(NotFound):
+    """No field definition has this name."""
+
+    reason = "FIELD_NOT_FOUND"
+
+
+class FieldExists(AlreadyExists):
+    """A field definition with this id exists already."""
+
+    reason = "FIELD_EXISTS"
+
+
+class FieldBuiltIn(NotAllowed):
+    """A built-in field may not be removed."""
+
+    reason = "FIELD_BUILT_IN"
+
+
+class UnmergeImpossible(NotAllowed):
+    """The source records named are not the profile's, or all it has."""
+
+    reason = "UNMERGE_IMPOSSIBLE"
+
+
+class ProfilesBusy(Conflict):
+    """Others kept changing the same profiles."""
+
+    reason = "PROFILES_BUSY"
+
+
+class IdentifierUnreadable(Invalid):
+    """The identifier to look up cannot be read."""
+
+    reason = "IDENTIFIER_UNREADABLE"
