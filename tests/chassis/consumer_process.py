@@ -1,3 +1,4 @@
+# ruff: noqa: E402  eventlet patches the process before anything else is imported
 """A consumer process for the tests: `python consumer_process.py AMQP_URI FILE`, one line in FILE per call."""
 
 import eventlet

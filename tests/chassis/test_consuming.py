@@ -21,7 +21,7 @@ from infra.servers import Rabbit, new_rabbit
 from services.chassis.consuming import topology
 from services.chassis.consuming.contract import BODY_LIMIT, PoisonedEvent, Subscription, decode, handlers, snake_case
 from services.chassis.consuming.deadletters import list_dead, replay
-from services.chassis.outbox import ConfirmingPublisher, Outgoing
+from services.chassis.consuming.publishing import ConfirmingPublisher, Outgoing
 from services.chassis.records import Fact
 
 ROOT = Path(__file__).parent.parent.parent

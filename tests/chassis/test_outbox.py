@@ -21,7 +21,8 @@ from infra.servers import new_rabbit
 from services.chassis import records
 from services.chassis.config import load_config
 from services.chassis.consuming.contract import Subscription, decode
-from services.chassis.outbox import Relay, connect
+from services.chassis.consuming.publishing import connect
+from services.chassis.outbox import Relay
 from services.chassis.records import Fact
 
 HEARD = Subscription("listener", "profiles", "profile_changed")

@@ -11,8 +11,8 @@ import amqp
 
 from services.chassis.consuming.contract import BODY_LIMIT, Subscription
 from services.chassis.consuming.delivery import ATTEMPT, ERROR, PARKED_AT
+from services.chassis.consuming.publishing import ConfirmingPublisher, Outgoing, connect
 from services.chassis.consuming.topology import known_subscriptions
-from services.chassis.outbox import ConfirmingPublisher, Outgoing, connect
 
 
 @dataclass(frozen=True, slots=True)

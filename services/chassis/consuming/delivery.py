@@ -11,9 +11,9 @@ from pymongo.errors import ConnectionFailure
 
 from services.chassis import telemetry
 from services.chassis.consuming.contract import Handler, PoisonedEvent, Subscription, decode
+from services.chassis.consuming.publishing import ConfirmingPublisher, Outgoing
 from services.chassis.consuming.topology import Retries, retry_exchange
 from services.chassis.errors import Unavailable
-from services.chassis.outbox import ConfirmingPublisher, Outgoing
 
 ATTEMPT = "x-kehu-attempt"
 ERROR = "x-kehu-error"

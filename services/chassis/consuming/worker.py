@@ -21,8 +21,8 @@ from nameko.runners import ServiceRunner
 
 from services.chassis.consuming.contract import Subscription, handlers
 from services.chassis.consuming.delivery import Delivery
+from services.chassis.consuming.publishing import ConfirmingPublisher
 from services.chassis.consuming.topology import Retries, known_subscriptions
-from services.chassis.outbox import ConfirmingPublisher
 
 HEARTBEAT_SECONDS = 10
 WORKERS = 16  # per consumer class: handlers wait for the database most of the time
