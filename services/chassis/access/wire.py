@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import grpc
 from kehu.access.v1 import access_pb2 as pb
+
 from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import Revocations, RowFilter
 from services.chassis.audit import AuditEntry, Batch
+from services.chassis.errors import Invalid
 
+REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 SNAPSHOT_TIMEOUT_SECONDS = 5.0
 AUDIT_TIMEOUT_SECONDS = 10.0
 AUDIT_FIELDS = (
@@ -45,7 +49,12 @@ def batch_writer(stub: AccessStub) -> Callable[[Batch], None]:
     """Return the `write_entries` of a Shipper that sends to the access service."""
 
     def write(batch: Batch) -> None:
-        stub.WriteAuditEntries(batch_message(batch), timeout=AUDIT_TIMEOUT_SECONDS)
+        try:
+            stub.WriteAuditEntries(batch_message(batch), timeout=AUDIT_TIMEOUT_SECONDS)
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() in REFUSALS:
+                raise Invalid("access refuses the audit batch") from error
+            raise
 
     return write
 

@@ -1,0 +1,94 @@
+"""The first policy of an installation, as data: six roles, one per department."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.access.domain.policies import Content, Row
+
+# role, department, the purpose its people work for
+ROLES = (
+    ("role:marketer", "marketing", "marketing"),
+    ("role:agent", "service", "service"),
+    ("role:seller", "sales", "sales"),
+    ("role:analyst", "analytics", "analysis"),
+    ("role:steward", "data-office", "stewardship"),
+    ("role:administrator", "administration", "administration"),
+)
+
+# role → resource → actions, separated by spaces; * is every action of the resource
+ACTIONS = {
+    "role:marketer": {
+        "segments": "*", "campaigns": "*", "deliveries": "*", "suppressions": "*", "operations": "*",
+        "profiles": "read list lookup", "search": "read", "audiences": "evaluate",
+        "consents": "list decide revoke", "purposes": "read list", "notices": "read list",
+        "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
+    },
+    "role:agent": {
+        "tickets": "*", "slaPolicies": "*", "operations": "*",
+        "profiles": "read list lookup", "search": "read",
+        "consents": "create list decide revoke", "purposes": "read list", "notices": "read list",
+        "interactions": "list", "scores": "read", "deliveries": "list", "fields": "list read",
+    },
+    "role:seller": {
+        "profiles": "read list lookup", "search": "read", "operations": "*",
+        "consents": "list decide", "purposes": "read list",
+        "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
+    },
+    "role:analyst": {
+        "metrics": "*", "scores": "*", "interactions": "*", "audiences": "*", "operations": "*",
+        "profiles": "read list", "segments": "read list preview", "campaigns": "read list",
+        "deliveries": "list", "fields": "list read",
+    },
+    "role:steward": {
+        "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*",
+        "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
+        "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
+    },
+    "role:administrator": {
+        "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
+        "index": "*", "sources": "read list", "fields": "list read",
+    },
+}  # fmt: skip
+
+# role → right → field groups, for the purpose of the role's department only
+FIELDS = {
+    "role:marketer": {
+        "mask": "personal/name personal/contact personal/birth personal/address",
+        "show": "personal/behaviour personal/consent",
+        "search": "personal/name personal/contact",
+    },
+    "role:agent": {
+        "show": "personal/name personal/contact personal/address personal/behaviour personal/content "
+        "personal/consent",
+        "mask": "personal/birth sensitive/document",
+        "search": "personal/name personal/contact personal/content",
+    },
+    "role:seller": {
+        "show": "personal/name personal/contact personal/behaviour personal/consent",
+        "mask": "personal/birth personal/address",
+        "search": "personal/name personal/contact",
+    },
+    "role:analyst": {"show": "personal/behaviour", "mask": "personal/birth personal/address"},
+    "role:steward": {
+        "show": "personal/name personal/contact personal/birth personal/address sensitive/document "
+        "personal/behaviour personal/consent",
+        "mask": "personal/content",
+        "search": "personal/name personal/contact personal/address sensitive/document",
+    },
+}
+
+
+def default_content() -> Content:
+    """Return revision 1."""
+    return Content(rules=tuple(_rules()))
+
+
+def _rules() -> Iterator[Row]:
+    for role, department, purpose in ROLES:
+        for resource, actions in ACTIONS[role].items():
+            for action in actions.split():
+                yield role, department, resource, action, "*", "allow"
+        for right, groups in FIELDS.get(role, {}).items():
+            for group in groups.split():
+                yield role, department, f"fields/{group}", right, purpose, "allow"

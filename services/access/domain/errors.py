@@ -1,0 +1,95 @@
+"""The errors of access; reasons are listed in error_reason.proto."""
+
+from __future__ import annotations
+
+from services.chassis import errors
+
+
+class CredentialsRefused(errors.Unauthenticated):
+    """Something about the sign-in is wrong; which part is not said."""
+
+    reason = "CREDENTIALS_REFUSED"
+
+    def __init__(self) -> None:
+        super().__init__("The credentials are wrong, disabled, or were tried too often; check them, wait, try again.")
+
+
+class GrantTypeUnsupported(errors.Invalid):
+    """The grant type is not one of ours."""
+
+    reason = "GRANT_TYPE_UNSUPPORTED"
+
+
+class PrincipalNotFound(errors.NotFound):
+    """No principal has this id."""
+
+    reason = "PRINCIPAL_NOT_FOUND"
+
+
+class PrincipalExists(errors.AlreadyExists):
+    """A principal has this id already."""
+
+    reason = "PRINCIPAL_EXISTS"
+
+
+class PrincipalInvalid(errors.Invalid):
+    """A principal's fields contradict each other or the policy."""
+
+    reason = "PRINCIPAL_INVALID"
+
+
+class LastAdministrator(errors.NotAllowed):
+    """Nobody could administer the policy any more."""
+
+    reason = "LAST_ADMINISTRATOR"
+
+    def __init__(self) -> None:
+        super().__init__("This would leave no person who can administer policies; give another one the right first.")
+
+
+class PolicyInvalid(errors.Invalid):
+    """A policy has faults; each is a violation."""
+
+    reason = "POLICY_INVALID"
+
+
+class PolicyNotFound(errors.NotFound):
+    """No policy revision has this id."""
+
+    reason = "POLICY_NOT_FOUND"
+
+
+class PolicyState(errors.NotAllowed):
+    """The revision is not in the state this needs."""
+
+    reason = "POLICY_STATE"
+
+
+class PolicyOutdated(errors.Conflict):
+    """Another revision was published since this one was drafted."""
+
+    reason = "POLICY_OUTDATED"
+
+
+class SelfApproval(errors.NotAllowed):
+    """Author or submitter cannot approve."""
+
+    reason = "SELF_APPROVAL"
+
+
+class RoleNotFound(errors.NotFound):
+    """No role of the current policy has this name."""
+
+    reason = "ROLE_NOT_FOUND"
+
+
+class EtagMismatch(errors.Conflict):
+    """The resource was changed since it was read."""
+
+    reason = "ETAG_MISMATCH"
+
+
+class AuditBatchChanged(errors.Invalid):
+    """A batch id came back with other entries."""
+
+    reason = "AUDIT_BATCH_CHANGED"

@@ -1,0 +1,151 @@
+"""Policy revisions: immutable content, four states, one version in force; rules follow features.md G2 and G3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from services.access.domain import errors
+from services.chassis.access import MODEL, Caller, CompiledRules, PlainRules, RowFilter, build_rules
+from services.chassis.access.values import NO_PURPOSE
+
+State = Literal["draft", "submitted", "published"]
+Row = tuple[str, ...]
+
+# Who can do all of these can undo any policy; one person at least must stay able to.
+ADMINISTRATION = (
+    ("policies", "create"),
+    ("policies", "submit"),
+    ("policies", "approve"),
+    ("principals", "update"),
+)
+NEAR_MISSES = 10
+RULE_FIELDS = ("subject", "department", "resource", "action", "purpose")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a policy says: Casbin's model, its p and g lines, and row filters."""
+
+    rules: tuple[Row, ...]
+    links: tuple[Row, ...] = ()
+    row_filters: tuple[RowFilter, ...] = ()
+    model: str = MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A revision; `number` is its version in force, 0 before; `version` the stored version of the record."""
+
+    id: str
+    state: State
+    number: int
+    base: int
+    comment: str
+    content: Content
+    author: str
+    submitter: str = ""
+    approver: str = ""
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+def submitted(policy: Policy, submitter: str, current: int) -> Policy:
+    """Return the draft, handed over.
+
+    Raises:
+        PolicyState: it is no draft.
+        PolicyOutdated: another version came into force since it was drafted.
+    """
+    _require(policy, "draft")
+    _require_current(policy, current)
+    return replace(policy, state="submitted", submitter=submitter)
+
+
+def published(policy: Policy, approver: str, current: int, self_approval: bool) -> Policy:
+    """Return the submitted revision in force as the version after `current`.
+
+    Raises:
+        PolicyState, PolicyOutdated: see submitted.
+        SelfApproval: the approver is its author or submitter, and `self_approval` is off (four eyes, G3).
+    """
+    _require(policy, "submitted")
+    _require_current(policy, current)
+    if approver in (policy.author, policy.submitter) and not self_approval:
+        raise errors.SelfApproval("Another person than author and submitter must approve a policy.")
+    return replace(policy, state="published", number=current + 1, approver=approver)
+
+
+def rolled_back(policy: Policy, new_id: str, actor: str, current: int, comment: str) -> Policy:
+    """Return a new revision with the content of an earlier version, in force after `current`.
+
+    Raises:
+        PolicyState: it never was in force, or is now.
+    """
+    _require(policy, "published")
+    if policy.number == current:
+        raise errors.PolicyState("This revision is in force; roll back to an earlier one.")
+    why = comment or f"back to version {policy.number}"
+    return Policy(new_id, "published", current + 1, current, why, policy.content, actor, actor, actor)
+
+
+def _require(policy: Policy, state: State) -> None:
+    if policy.state != state:
+        raise errors.PolicyState(
+            f"The revision is {policy.state}; this needs it to be {state}.",
+            metadata={"policy_id": policy.id, "state": policy.state},
+        )
+
+
+def _require_current(policy: Policy, current: int) -> None:
+    if policy.base != current:
+        raise errors.PolicyOutdated(
+            "Another version came into force since this was drafted; draft it anew from that one.",
+            metadata={"base": str(policy.base), "current": str(current)},
+        )
+
+
+def compiled(content: Content, links: Iterable[Row] = ()) -> CompiledRules | PlainRules:
+    """Return the rules of a policy with further role links, those of the principals."""
+    return build_rules(content.model, content.rules, (*content.links, *links))
+
+
+def role_names(content: Content) -> list[str]:
+    """Return every role that has rules or includes another role, sorted."""
+    named = {row[0] for row in content.rules} | {row[0] for row in content.links}
+    return sorted(name for name in named if name.startswith("role:"))
+
+
+def can_administer(rules: CompiledRules | PlainRules, subject: str, department: str) -> bool:
+    """Tell whether a subject can still change the policy and the principals."""
+
+    def allowed(resource: str, action: str, purpose: str) -> bool:
+        return rules.decide((subject, department, resource, action, purpose)).allowed
+
+    return any(
+        all(allowed(resource, action, purpose) for resource, action in ADMINISTRATION)
+        for purpose in (NO_PURPOSE, "administration")
+    )
+
+
+def near_misses(content: Content, caller: Caller, request: Row, names: Sequence[str]) -> list[tuple[Row, str]]:
+    """Return allow rules that fail in one field only, with that field, ten at most.
+
+    `request` is department, resource, action and purpose; `names` are those the caller answers to.
+    """
+    found: list[tuple[Row, str]] = []
+    for rule in content.rules:
+        misses = [] if rule[0] in names else ["subject"]
+        misses += [
+            name
+            for name, wanted, given in zip(RULE_FIELDS[1:], rule[1:5], request, strict=True)
+            if wanted not in ("*", given)
+        ]
+        if rule[5] == "allow" and len(misses) == 1 and misses != ["resource"]:
+            found.append((rule, misses[0]))
+            if len(found) == NEAR_MISSES:
+                break
+    return found

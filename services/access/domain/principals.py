@@ -1,0 +1,134 @@
+"""Principals: people and apps, their secrets, and the rules of signing in."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+import pyotp
+
+from services.access.domain.errors import CredentialsRefused, PrincipalInvalid
+from services.access.domain.vocabulary import DEPARTMENTS
+from services.chassis.errors import FieldViolation
+
+Kind = Literal["app", "user"]
+
+LOGIN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ROLE = re.compile(r"role:[a-z][a-z0-9-]{0,39}")
+FREE_FAILURES = 5  # wrong tries before a person has to wait
+LONGEST_WAIT_SECONDS = 900
+TOTP_STEP_SECONDS = 30  # RFC 6238
+TOTP_DRIFT_STEPS = 1  # the code before and the one after count: clocks differ (RFC 6238 §5.2)
+
+
+class Passwords(Protocol):
+    """Hashes and checks secrets; slow on purpose."""
+
+    def hash(self, secret: str) -> str:
+        """Return a salted hash of the secret."""
+
+    def matches(self, hashed: str, secret: str) -> bool:
+        """Tell whether the hash is of this secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A person or an app; `version` is the stored version, 0 before the first write."""
+
+    kind: Kind
+    login: str
+    department: str
+    roles: tuple[str, ...]
+    secret_hash: str = field(repr=False)
+    totp_secret: str = field(default="", repr=False)
+    enabled: bool = True
+    failures: int = 0
+    locked_until: datetime | None = None
+    totp_step: int = 0
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        """The last segment of the resource name."""
+        return f"{self.kind}-{self.login}"
+
+    @property
+    def subject(self) -> str:
+        """The name in rules, tokens and the audit trail."""
+        return f"{self.kind}:{self.login}"
+
+    def links(self) -> list[tuple[str, str, str]]:
+        """Return the principal's role links for Casbin; none while disabled."""
+        return [(self.subject, role, self.department) for role in self.roles] if self.enabled else []
+
+
+def checked(principal: Principal, known_roles: Iterable[str]) -> Principal:
+    """Return the principal when its fields make sense.
+
+    Raises:
+        PrincipalInvalid: naming each bad field; a role must be one the current policy gives meaning.
+    """
+    violations = []
+    if not LOGIN.fullmatch(principal.login):
+        violations.append(FieldViolation("login", "use lower-case letters, digits, '.', '_' and '-'"))
+    if principal.department not in DEPARTMENTS:
+        violations.append(FieldViolation("department", f"use one of {', '.join(DEPARTMENTS)}"))
+    known = set(known_roles)
+    for position, role in enumerate(principal.roles):
+        if role not in known:
+            violations.append(FieldViolation(f"roles[{position}]", "no role of the current policy has this name"))
+    if violations:
+        raise PrincipalInvalid("The principal has bad fields.", violations=violations)
+    return principal
+
+
+def sign_in_app(principal: Principal | None, secret: str, passwords: Passwords, decoy: str) -> Principal:
+    """Return the app when its secret is right; an unknown one takes as long to refuse.
+
+    Raises:
+        CredentialsRefused: whatever is wrong.
+    """
+    right = passwords.matches(principal.secret_hash if principal else decoy, secret)
+    if principal is None or not right or principal.kind != "app" or not principal.enabled:
+        raise CredentialsRefused
+    return principal
+
+
+def sign_in_person(
+    principal: Principal | None, password: str, code: str, now: datetime, passwords: Passwords, decoy: str
+) -> tuple[Principal | None, bool]:
+    """Return the person's next state and whether they are in; the state must be stored either way.
+
+    Five wrong tries are free, then the wait doubles from one second to fifteen minutes; a one-time code
+    counts once. During a wait even right credentials are refused, in the same words.
+    """
+    right = passwords.matches(principal.secret_hash if principal else decoy, password)
+    if principal is None or principal.kind != "user" or not principal.enabled:
+        return None, False
+    if principal.locked_until is not None and now < principal.locked_until:
+        return principal, False
+    step = matching_step(principal.totp_secret, code, now, principal.totp_step)
+    if right and step is not None:
+        return replace(principal, failures=0, locked_until=None, totp_step=step), True
+    failures = principal.failures + 1
+    wait = min(2 ** min(failures - FREE_FAILURES, 20), LONGEST_WAIT_SECONDS) if failures >= FREE_FAILURES else 0
+    locked = now + timedelta(seconds=wait) if wait else None
+    return replace(principal, failures=failures, locked_until=locked), False
+
+
+def matching_step(totp_secret: str, code: str, now: datetime, last_step: int) -> int | None:
+    """Return the time step of a one-time code that is right and was not used before, else None."""
+    current = int(now.timestamp()) // TOTP_STEP_SECONDS
+    totp = pyotp.TOTP(totp_secret)
+    found = None
+    for step in range(current - TOTP_DRIFT_STEPS, current + TOTP_DRIFT_STEPS + 1):
+        same = hmac.compare_digest(totp.generate_otp(step).encode(), code.encode())
+        if same and step > last_step:
+            found = step
+    return found

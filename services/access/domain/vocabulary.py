@@ -1,0 +1,19 @@
+"""The words rules are written in: departments, purposes, and what the protos offer to decide about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office", "administration")
+PURPOSES = ("marketing", "service", "sales", "analysis", "stewardship", "administration")
+FIELD_ACTIONS = ("show", "mask", "search")
+PROTECTED = ("personal", "sensitive")
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Every resource with its actions, and every protected field group (`personal/contact`)."""
+
+    actions: Mapping[str, frozenset[str]]
+    groups: frozenset[str]

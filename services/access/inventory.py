@@ -1,0 +1,52 @@
+"""Read the inventory of resources, actions and field groups from the descriptors of all protos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from kehu.options.v1 import options_pb2 as options
+
+from services.access.domain.vocabulary import Inventory
+
+OPERATIONS = {"operations": {"read", "list", "cancel"}}  # google.longrunning carries no options of ours
+CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
+
+
+def descriptors_path() -> Path:
+    """Return where the build leaves the descriptors of all protos."""
+    return Path(options.__file__).parents[2] / "descriptors.binpb"
+
+
+def read_inventory(path: Path) -> Inventory:
+    """Return what the policy can speak of; methods no principal may call are left out."""
+    files = descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes())
+    actions = {resource: set(names) for resource, names in OPERATIONS.items()}
+    groups: set[str] = set()
+    for file in files.file:
+        if not file.package.startswith("kehu."):
+            continue
+        for resource, action in _rules(file):
+            actions.setdefault(resource, set()).add(action)
+        for message in file.message_type:
+            groups.update(_groups(message))
+    return Inventory({resource: frozenset(names) for resource, names in actions.items()}, frozenset(groups))
+
+
+def _rules(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    for service in file.service:
+        for method in service.method:
+            rule = method.options.Extensions[options.access]
+            if rule.audience == options.AUDIENCE_PRINCIPAL:
+                yield rule.resource, rule.action
+
+
+def _groups(message: descriptor_pb2.DescriptorProto) -> Iterator[str]:
+    found = [field.options.Extensions[options.data] for field in message.field]
+    found.append(message.options.Extensions[options.default_data])
+    for data in found:
+        if data.classification in CLASSES and data.group:
+            yield f"{CLASSES[data.classification]}/{data.group}"
+    for nested in message.nested_type:
+        yield from _groups(nested)
