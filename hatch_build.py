@@ -28,7 +28,11 @@ def include_paths() -> list[str]:
     import grpc_tools
 
     common = Path(next(iter(google.api.__path__))).parent.parent
-    return [f"-I{PROTO_ROOT}", f"-I{common}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    # The package ships this file under another name than its Python module registers.
+    renamed = PROTO_ROOT / ".include" / "google" / "longrunning" / "operations.proto"
+    renamed.parent.mkdir(parents=True, exist_ok=True)
+    renamed.write_bytes((common / "google" / "longrunning" / "operations_proto.proto").read_bytes())
+    return [f"-I{PROTO_ROOT}", f"-I{PROTO_ROOT / '.include'}", f"-I{common}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
 
 
 def compile_stubs() -> None:

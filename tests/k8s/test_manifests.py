@@ -1,0 +1,160 @@
+"""The manifests render, obey the schemas strictly, and say what the code says."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from google.protobuf import descriptor_pool
+from kehu.options.v1 import options_pb2 as options
+from services.chassis.config import SERVICES, TRUST_DOMAIN
+
+ROOT = Path(__file__).parents[2] / "k8s"
+OVERLAYS = ("local", "staging", "production")
+SCHEMA_VERSION = "1.32"
+NOT_BUILT_IN = {"cert-manager.io/v1"}  # custom resources have no schema in Kubernetes itself
+STORES = {"mongodb", "rabbitmq", "opensearch"}
+
+
+def renderer() -> list[str]:
+    if shutil.which("kubectl"):
+        return ["kubectl", "kustomize"]
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    reason = "install kubectl or kustomize to check the Kubernetes manifests"
+    if os.environ.get("KEHU_REQUIRE_SERVERS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@cache
+def rendered(overlay: str) -> list[dict]:
+    out = subprocess.run([*renderer(), str(ROOT / "overlays" / overlay)], capture_output=True, text=True, timeout=60)
+    assert out.returncode == 0, out.stderr
+    return [document for document in yaml.safe_load_all(out.stdout) if document]
+
+
+def of_kind(overlay: str, kind: str) -> list[dict]:
+    return [document for document in rendered(overlay) if document["kind"] == kind]
+
+
+def pods(overlay: str) -> list[tuple[str, dict]]:
+    return [(d["metadata"]["name"], d["spec"]["template"]["spec"]) for d in of_kind(overlay, "Deployment")]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_manifest_is_valid_strictly(overlay):
+    for document in rendered(overlay):
+        if document["apiVersion"] not in NOT_BUILT_IN:
+            kubernetes_validate.validate(document, SCHEMA_VERSION, strict=True)
+
+
+def test_a_typo_in_a_manifest_is_caught():
+    broken = {**of_kind("local", "Deployment")[0]}
+    broken["spec"] = {**broken["spec"], "replica": 1}
+
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, SCHEMA_VERSION, strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_restricted(overlay):
+    for name, pod in pods(overlay):
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 10000, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["automountServiceAccountToken"] is False, name
+        for container in pod["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"], name
+            assert context["capabilities"] == {"drop": ["ALL"]}, name
+            assert set(container["resources"]) == {"requests", "limits"}, name
+            assert "livenessProbe" in container, name
+
+
+def test_grace_is_longer_than_the_drain():
+    drain = float(of_kind("production", "ConfigMap")[0]["data"]["KEHU_DRAIN_SECONDS"])
+
+    for name, pod in pods("production"):
+        assert pod["terminationGracePeriodSeconds"] > drain, name
+
+
+def test_every_service_has_its_processes():
+    names = {name for name, _ in pods("local")}
+
+    for service in SERVICES:
+        folder = Path(__file__).parents[2] / "services" / service
+        roles = {"events": f"{service}-consume", "jobs": f"{service}-work"}
+        expected = {service} | {name for file, name in roles.items() if (folder / f"{file}.py").exists()}
+        assert expected <= names, service
+
+
+def test_every_deployment_has_a_budget_and_a_service_account():
+    budgets = {d["metadata"]["name"] for d in of_kind("local", "PodDisruptionBudget")}
+    accounts = {d["metadata"]["name"] for d in of_kind("local", "ServiceAccount")}
+
+    assert {name for name, _ in pods("local")} == budgets
+    assert {pod["serviceAccountName"] for _, pod in pods("local")} == accounts
+
+
+def test_every_certificate_names_its_process():
+    names = {d["metadata"]["name"]: d["spec"]["uris"] for d in of_kind("local", "Certificate")}
+
+    assert names == {name: [f"spiffe://{TRUST_DOMAIN}/{name}"] for name in ("gateway", *SERVICES)}
+
+
+def allowed_edges() -> set[tuple[str, str]]:
+    edges = set()
+    for policy in of_kind("local", "NetworkPolicy"):
+        caller = policy["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name")
+        for rule in policy["spec"].get("egress", ()):
+            for peer in rule.get("to", ()):
+                name = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+                if caller and name and name not in STORES:
+                    edges.add((caller, name))
+    return edges
+
+
+def accepted_edges() -> set[tuple[str, str]]:
+    edges = set()
+    for policy in of_kind("local", "NetworkPolicy"):
+        callee = policy["spec"]["podSelector"].get("matchLabels", {}).get("app.kubernetes.io/name")
+        for rule in policy["spec"].get("ingress", ()):
+            for peer in rule.get("from", ()):
+                name = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+                if name:
+                    edges.add((name, callee))
+    return edges
+
+
+def call_graph() -> set[tuple[str, str]]:
+    """Who calls whom, as the protos' access rules declare it; the gateway calls every service."""
+    import importlib
+
+    edges = {("gateway", service) for service in SERVICES}
+    for service in SERVICES:
+        importlib.import_module(f"kehu.{service}.v1.{service}_pb2")
+        found = descriptor_pool.Default().FindServiceByName(f"kehu.{service}.v1.{service.capitalize()}Service")
+        for method in found.methods:
+            for caller in method.GetOptions().Extensions[options.access].services:
+                edges.add((caller, service))
+    return edges
+
+
+def test_network_policies_allow_exactly_the_call_graph():
+    assert call_graph() == allowed_edges()
+    assert call_graph() == accepted_edges()
+
+
+def test_everything_is_denied_by_default():
+    deny = [d for d in of_kind("local", "NetworkPolicy") if d["metadata"]["name"] == "default-deny"]
+
+    assert [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}] == [d["spec"] for d in deny]
+
+
+def test_no_secret_is_in_the_repository():
+    for overlay in OVERLAYS:
+        assert [] == of_kind(overlay, "Secret")
