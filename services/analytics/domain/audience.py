@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from kehu.analytics.v1 import audience_pb2 as pb
+
 from services.analytics.domain.errors import InvalidAudienceRule
 from services.analytics.domain.rfm import SEGMENTS
 from services.analytics.domain.tables import CHINA
@@ -25,7 +26,7 @@ _TRAITS: Final = {
     name: f"p.{name}" for name in ("province_code", "city_code", "district_code", "gender", "tier", "owner_department")
 }
 _SCORES: Final = {name: f"s.{name}" for name in ("rfm_recency", "rfm_frequency", "rfm_monetary")}
-_COMPARE: Final = {
+_COMPARE: Final[Mapping[int, str]] = {
     pb.OPERATOR_EQ: "=",
     pb.OPERATOR_NE: "<>",
     pb.OPERATOR_LT: "<",
@@ -35,7 +36,7 @@ _COMPARE: Final = {
 }
 _MIRROR: Final = {"=": "=", "<>": "<>", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _SETS: Final = (pb.OPERATOR_EQ, pb.OPERATOR_NE, pb.OPERATOR_IN)
-_MEASURES: Final = {
+_MEASURES: Final[Mapping[int, str]] = {
     pb.MEASURE_COUNT: "count(*){filter}",
     pb.MEASURE_SUM_CENTS: "sum(i.amount_cents){filter}",
     # Days in China Standard Time, which is UTC+8 without changes since 1991.

@@ -1,10 +1,10 @@
 """RFM: recency, frequency and monetary value in quintiles, and the eight segments named by them.
 
-Definition rfm/1. Recency: whole days from the last order_completed to the data cut-off. Frequency: different baskets of
-order_completed. Monetary: sum of order_completed and order_refunded amounts, refunds negative, in cents.
-Quintiles by cut points: the i-th is the smallest measured value v with at least i/5 of the profiles ≤ v; a value `≤` a cut
-point is below it, so equal values always score the same. The score is 1 + the number of cut points below the value;
-for recency, where less is better, 5 less that number. High means a score of 4 or 5.
+Definition rfm/1. Recency: whole days from the last order_completed to the data cut-off. Frequency: different
+baskets of order_completed. Monetary: sum of order_completed and order_refunded amounts, refunds negative, in cents.
+Quintiles by cut points: the i-th is the smallest measured value v with at least i/5 of the profiles ≤ v. The score
+is 1 + the number of cut points below the value, so a value `≤` the first cut point scores 1 and equal values always
+score the same; for recency, where less is better, it is 5 less that number. High means a score of 4 or 5.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def measures_sql(*, has_aliases: bool) -> str:
     bought = "FILTER (WHERE i.event_type = $purchase)"
     return (
         f"SELECT {owner} AS profile_id,"
-        f" ((epoch_us($cutoff::TIMESTAMPTZ) - epoch_us(max(i.event_time) {bought})) // 86400000000)::INT AS recency_days,"
+        f" ((epoch_us($cutoff::TIMESTAMPTZ) - epoch_us(max(i.event_time) {bought})) // 86400000000)::INT"
+        " AS recency_days,"
         f" count(DISTINCT coalesce(i.basket_id, i.message_id)) {bought} AS baskets,"
         " sum(i.amount_cents)::BIGINT AS monetary_cents"
         f" FROM interactions i{join} WHERE i.event_type IN ($purchase, $refund)"

@@ -1,0 +1,153 @@
+"""DuckDB over a fixed version of the lake: bounded memory, bound parameters, files taken from the Delta log.
+
+DuckDB's own delta extension is a download; reading the files that the log names is as right (we never write
+deletion vectors) and lets the log's partition values and statistics choose the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from services.analytics.domain.tables import Kind, Table
+from services.analytics.lake import RECENT, Snapshot
+
+MEMORY_LIMIT: Final = "192MB"  # sorting and grouping spill beyond it
+THREADS: Final = 2
+_TYPES: Final[Mapping[Kind, str]] = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+}
+Params = dict[str, object]
+Row = tuple[object, ...]
+
+
+class Engine:
+    """One in-memory database per process; each query has a cursor of its own, all share the memory limit."""
+
+    def __init__(self, spill_dir: Path, memory_limit: str = MEMORY_LIMIT, threads: int = THREADS) -> None:
+        spill_dir.mkdir(parents=True, exist_ok=True)
+        self._database = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": memory_limit,
+                "threads": threads,
+                "temp_directory": str(spill_dir),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        self._database.execute("SET TimeZone = 'UTC'")
+        self._database.execute("SET parquet_metadata_cache = true")
+
+    def close(self) -> None:
+        """Free the memory; running queries fail."""
+        self._database.close()
+
+    @contextmanager
+    def _cursor(self, incoming: pa.Table | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = self._database.cursor()
+        try:
+            if incoming is not None:
+                cursor.register("incoming", incoming)
+            yield cursor
+        finally:
+            cursor.close()
+
+    def rows(self, statement: str, params: Params) -> list[Row]:
+        """Return all rows of a small result."""
+        with self._cursor() as cursor:
+            return cursor.execute(statement, params).fetchall()
+
+    def table(self, statement: str, params: Params, incoming: pa.Table | None = None) -> pa.Table:
+        """Return a result of moderate size; the statement may read `incoming`."""
+        with self._cursor(incoming) as cursor:
+            return cursor.sql(statement, params=params).to_arrow_table()
+
+    @contextmanager
+    def batches(self, statement: str, params: Params, batch_rows: int) -> Iterator[pa.RecordBatchReader]:
+        """Stream a large result; read it to its end or leave the block."""
+        with self._cursor() as cursor:
+            yield cursor.sql(statement, params=params).to_arrow_reader(batch_rows)
+
+    def copy(self, statement: str, params: Params, path: Path, row_group_rows: int) -> int:
+        """Write a result to a Parquet file and return its number of rows; `path` is our own, never a caller's."""
+        target = str(path).replace("'", "''")
+        options = f"(FORMAT parquet, ROW_GROUP_SIZE {row_group_rows})"
+        (row,) = self.rows(f"COPY ({statement}) TO '{target}' {options}", params)
+        return int(str(row[0]))
+
+
+def with_relations(
+    snapshots: Sequence[Snapshot], since: datetime | None = None, until: datetime | None = None
+) -> tuple[str, Params]:
+    """Return `WITH RECURSIVE name AS (…), …` for tables of the lake, and the parameters that hold their files.
+
+    Of logs only files that can hold events from `since` to `until` are named. Ends without a comma.
+    """
+    parts: list[str] = []
+    params: Params = {}
+    for snapshot in snapshots:
+        if snapshot.table.order:
+            parts += _state(snapshot, params)
+        else:
+            paths = snapshot.paths(since, until)
+            parts.append(f"{snapshot.table.name} AS ({_scan(snapshot.table, paths, 'files', params)})")
+        if snapshot.table.name == "aliases":
+            parts.append(_CHASED)
+    return "WITH RECURSIVE " + ", ".join(parts), params
+
+
+# A merged into B, B into C: A's survivor is C. The bound ends a cycle, which only a fault could make.
+_CHASED: Final = (
+    "alias_steps(profile_id, survivor_id, step) AS ("
+    "SELECT profile_id, survivor_id, 1 FROM alias_links WHERE survivor_id IS NOT NULL"
+    " UNION ALL SELECT s.profile_id, l.survivor_id, s.step + 1 FROM alias_steps s"
+    " JOIN alias_links l ON l.profile_id = s.survivor_id WHERE l.survivor_id IS NOT NULL AND s.step < 32),"
+    " aliases AS MATERIALIZED (SELECT profile_id, arg_max(survivor_id, step) AS survivor_id"
+    " FROM alias_steps GROUP BY profile_id)"
+)
+
+
+def _columns(table: Table, prefix: str = "") -> str:
+    return ", ".join(f"{prefix}{name}" for name in table.columns if name != table.partition)
+
+
+def _scan(table: Table, paths: Sequence[str], suffix: str, params: Params) -> str:
+    if not paths:
+        empty = ", ".join(
+            f"NULL::{_TYPES[kind]} AS {name}"
+            for name, kind in table.columns.items()
+            if name != table.partition
+        )
+        return f"SELECT {empty} WHERE false"
+    name = f"{table.name}_{suffix}"
+    params[name] = list(paths)
+    return f"SELECT {_columns(table)} FROM read_parquet(${name}, hive_partitioning = false)"
+
+
+def _state(snapshot: Snapshot, params: Params) -> list[str]:
+    """Return the relation of latest states: recent rows, and base rows that no recent one replaces."""
+    table = snapshot.table
+    name = "alias_links" if table.name == "aliases" else table.name
+    recent = snapshot.paths(partition=RECENT)
+    base = _scan(table, [path for path in snapshot.paths() if path not in set(recent)], "base", params)
+    if not recent:
+        return [f"{name} AS ({base})"]
+    keys = ", ".join(table.key)
+    latest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {table.order} DESC) = 1"
+    return [
+        f"{name}_recent AS MATERIALIZED ({_scan(table, recent, 'recent', params)} QUALIFY {latest})",
+        f"{name} AS (SELECT {_columns(table)} FROM ({base}) b ANTI JOIN {name}_recent USING ({keys})"
+        f" UNION ALL SELECT {_columns(table)} FROM {name}_recent)",
+    ]

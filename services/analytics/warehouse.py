@@ -1,0 +1,194 @@
+"""The lake and the engine together: pinned data versions, check-and-append, tidying up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import pyarrow as pa
+
+from services.analytics.domain.errors import StalePageToken
+from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES, Table
+from services.analytics.engine import Engine, Params, Row, with_relations
+from services.analytics.lake import BASE, RECENT, Lake, Snapshot, VersionGone, WriterRaced, arrow_schema
+from services.chassis.errors import Unavailable
+
+RACES: Final = 20  # lost races before an append gives up; each one means that another writer got on
+FILES_PER_PARTITION: Final = 12  # more small files than this in a partition are written anew as one
+RECENT_ROWS: Final = 20_000  # recent states beyond this, and a tenth of all, are folded into the base
+RECENT_FILES: Final = 24
+EMPTY_CUTOFF: Final = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """Versions of some tables that belong together, and the time of the newest event in them."""
+
+    snapshots: Mapping[str, Snapshot]
+    cutoff: datetime
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """Return table → version, for a page token."""
+        return {name: snapshot.version for name, snapshot in self.snapshots.items()}
+
+    @property
+    def has_aliases(self) -> bool:
+        """Say whether any profile was ever merged."""
+        return self.snapshots["aliases"].rows > 0
+
+
+class Warehouse:
+    """What the servicer and the jobs ask for: queries over a pinned version, and changes of the tables."""
+
+    def __init__(self, lake: Lake, engine: Engine) -> None:
+        self.lake = lake
+        self.engine = engine
+
+    def pin(self, tables: Sequence[Table], versions: Mapping[str, int] | None = None) -> Pinned:
+        """Fix tables at their newest or the given versions; profiles' aliases and the cut-off are always in.
+
+        Raises:
+            StalePageToken: a given version is gone.
+        """
+        wanted = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, *tables)}
+        try:
+            snapshots = {
+                name: self.lake.snapshot(table, (versions or {}).get(name)) for name, table in wanted.items()
+            }
+        except VersionGone as error:
+            raise StalePageToken("the data version of this page token is gone; start again") from error
+        newest = snapshots["interactions"].last_time
+        return Pinned(snapshots, newest or EMPTY_CUTOFF)
+
+    def rows(
+        self,
+        pinned: Pinned,
+        tables: Sequence[str],
+        body: str,
+        params: Mapping[str, object],
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[Row]:
+        """Run a statement (what follows the relations) over the pinned tables."""
+        statement, merged = self.statement(pinned, tables, body, params, since, until)
+        return self.engine.rows(statement, merged)
+
+    def statement(
+        self,
+        pinned: Pinned,
+        tables: Sequence[str],
+        body: str,
+        params: Mapping[str, object],
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> tuple[str, Params]:
+        """Return the whole statement with its parameters."""
+        snapshots = [pinned.snapshots[name] for name in sorted(tables)]
+        prefix, files = with_relations(snapshots, since, until)
+        joint = " " if body.lstrip().upper().startswith("SELECT") else ", "
+        return prefix + joint + body, {**files, **params}
+
+    def add(self, table: Table, rows: pa.Table) -> int:
+        """Check and append; return how many rows were new (see the protocol in lake.py).
+
+        Raises:
+            Unavailable: other writers came first, time after time.
+        """
+        for _ in range(RACES):
+            snapshot = self.lake.snapshot(table)
+            fresh = self._unknown(snapshot, rows)
+            if fresh.num_rows == 0:
+                return 0
+            try:
+                self.lake.append(snapshot, fresh)
+            except WriterRaced:
+                continue
+            return fresh.num_rows
+        raise Unavailable("the lake is being written by others; try again")
+
+    def _unknown(self, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
+        """Return the rows that the snapshot does not know, in the table's order, one per key."""
+        table = snapshot.table
+        body = _NEWER if table.order else _UNSEEN
+        partitions = set(rows.column(table.partition).to_pylist()) if table.partition else {""}
+        if not table.order:
+            files = tuple(file for file in snapshot.files if file.partition in partitions)
+            snapshot = Snapshot(table, snapshot.version, snapshot.appends, files)
+        prefix, params = with_relations([snapshot])
+        relation = "alias_links" if table is ALIASES else table.name
+        statement = body.format(
+            table=relation,
+            keys=", ".join(table.key),
+            first=table.order or table.key[0],
+            order=table.order,
+            same=" AND ".join(f"k.{key} IS NOT DISTINCT FROM n.{key}" for key in table.key),
+            sort=", ".join([name for name in (table.partition, *table.sort) if name] or ["1"]),
+        )
+        return self.engine.table(f"{prefix}, {statement}", params, incoming=rows).cast(arrow_schema(table))
+
+    def tidy(self) -> int:
+        """Write small files anew as sorted ones, and fold recent states into the base; return how many times."""
+        done = 0
+        for table in TABLES.values():
+            snapshot = self.lake.snapshot(table)
+            for partition in _untidy(snapshot):
+                try:
+                    self._rewrite(snapshot, partition)
+                except WriterRaced:
+                    continue
+                done += 1
+                snapshot = self.lake.snapshot(table)
+        return done
+
+    def _rewrite(self, snapshot: Snapshot, partition: str) -> None:
+        table = snapshot.table
+        if table.order:
+            prefix, params = with_relations([snapshot])
+            relation, value = ("alias_links" if table is ALIASES else table.name), BASE
+        else:
+            files = tuple(file for file in snapshot.files if file.partition == partition)
+            part = Snapshot(table, snapshot.version, snapshot.appends, files)
+            (prefix, params), relation, value = with_relations([part]), table.name, partition
+        column = f", $value AS {table.partition}" if table.partition else ""
+        extra: Params = {"value": value} if table.partition else {}
+        order = f" ORDER BY {', '.join(table.sort)}" if table.sort else ""
+        statement = f"{prefix} SELECT *{column} FROM {relation}{order}"
+        with self.engine.batches(statement, {**params, **extra}, 16_384) as reader:
+            self.lake.rewrite(snapshot, reader, "" if table.order else partition)
+        self.lake.clean(table)
+
+    def replace(self, table: Table, statement: str, params: Params) -> None:
+        """Replace all rows of a table by a statement's."""
+        with self.engine.batches(statement, params, 16_384) as reader:
+            self.lake.rewrite(self.lake.snapshot(table), reader)
+
+
+_UNSEEN: Final = (
+    "seen AS MATERIALIZED (SELECT {keys} FROM {table} SEMI JOIN incoming USING ({keys}))"
+    " SELECT * FROM (SELECT * FROM incoming QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {first}) = 1)"
+    " ANTI JOIN seen USING ({keys}) ORDER BY {sort}"
+)
+_NEWER: Final = (
+    "latest AS MATERIALIZED (SELECT * FROM incoming"
+    " QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order} DESC) = 1),"
+    " known AS MATERIALIZED (SELECT {keys}, {order} FROM {table} SEMI JOIN latest USING ({keys}))"
+    " SELECT n.* FROM latest n LEFT JOIN known k ON {same}"
+    " WHERE k.{order} IS NULL OR n.{order} > k.{order} ORDER BY {sort}"
+)
+
+
+def _untidy(snapshot: Snapshot) -> list[str]:
+    """Return the partitions to write anew; a state is always written whole."""
+    table = snapshot.table
+    if table.order:
+        recent = [file for file in snapshot.files if file.partition == RECENT]
+        rows = sum(file.rows for file in recent)
+        full = rows > max(RECENT_ROWS, snapshot.rows // 10) or len(recent) > RECENT_FILES
+        return [RECENT] if full else []
+    counts: dict[str, int] = {}
+    for file in snapshot.files:
+        counts[file.partition] = counts.get(file.partition, 0) + 1
+    return sorted(partition for partition, count in counts.items() if count > FILES_PER_PARTITION)

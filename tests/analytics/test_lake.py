@@ -1,0 +1,182 @@
+"""The lake adds every row exactly once, whatever is repeated, raced or late."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES
+from services.analytics.lake import WriterRaced, rows_table
+from services.analytics.warehouse import FILES_PER_PARTITION, Warehouse
+
+NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
+
+
+def interactions(*ids: str, profile: str = "a", at: datetime = NOON, cents: int = 100) -> pa.Table:
+    return rows_table(
+        INTERACTIONS,
+        [
+            {
+                "message_id": name,
+                "profile_id": profile,
+                "event_type": "order_completed",
+                "event_time": at,
+                "amount_cents": cents,
+                "month": at.strftime("%Y-%m"),
+            }
+            for name in ids
+        ],
+    )
+
+
+def profile(profile_id: str, version: int, tier: str = "gold") -> pa.Table:
+    row = {"profile_id": profile_id, "version": version, "deleted": False, "tier": tier, "part": "recent"}
+    return rows_table(PROFILES, [row])
+
+
+def alias(old: str, survivor: str | None, at: datetime = NOON) -> pa.Table:
+    return rows_table(
+        ALIASES, [{"profile_id": old, "survivor_id": survivor, "event_time": at, "part": "recent"}]
+    )
+
+
+def message_ids(warehouse: Warehouse) -> list[str]:
+    pinned = warehouse.pin([])
+    body = "SELECT message_id FROM interactions ORDER BY message_id"
+    return [str(row[0]) for row in warehouse.rows(pinned, ["interactions"], body, {})]
+
+
+def tiers(warehouse: Warehouse) -> dict[str, str]:
+    rows = warehouse.rows(warehouse.pin([]), ["profiles"], "SELECT profile_id, tier FROM profiles", {})
+    return {str(name): str(tier) for name, tier in rows}
+
+
+def test_a_message_sent_again_changes_nothing(warehouse: Warehouse) -> None:
+    first = warehouse.add(INTERACTIONS, interactions("m1", "m2", "m2"))
+    again = warehouse.add(INTERACTIONS, interactions("m2", "m3"))
+
+    assert (2, 1) == (first, again)
+    assert ["m1", "m2", "m3"] == message_ids(warehouse)
+
+
+def test_an_older_state_after_a_newer_one_changes_nothing(warehouse: Warehouse) -> None:
+    warehouse.add(PROFILES, profile("a", 5, "gold"))
+
+    assert 0 == warehouse.add(PROFILES, profile("a", 4, "silver"))
+    assert 0 == warehouse.add(PROFILES, profile("a", 5, "silver"))
+    assert {"a": "gold"} == tiers(warehouse)
+
+
+def test_an_older_state_stays_out_after_the_newer_one_was_folded_into_the_base(warehouse: Warehouse) -> None:
+    for version in range(1, 30):
+        warehouse.add(PROFILES, profile("a", version, f"tier{version}"))
+    warehouse.add(PROFILES, profile("b", 1, "silver"))
+
+    assert 1 == warehouse.tidy()
+    warehouse.add(PROFILES, profile("a", 7, "late"))
+    warehouse.add(PROFILES, profile("b", 2, "gold"))
+
+    assert {"a": "tier29", "b": "gold"} == tiers(warehouse)
+    assert {"base", "recent"} == {file.partition for file in warehouse.lake.snapshot(PROFILES).files}
+
+
+def test_of_two_writers_from_one_snapshot_only_the_first_appends(warehouse: Warehouse) -> None:
+    snapshot = warehouse.lake.snapshot(INTERACTIONS)
+    warehouse.lake.append(snapshot, interactions("m1"))
+
+    with pytest.raises(WriterRaced):
+        warehouse.lake.append(snapshot, interactions("m1"))
+    assert ["m1"] == message_ids(warehouse)
+
+
+def test_writers_that_race_with_the_same_messages_add_each_once(warehouse: Warehouse) -> None:
+    names = [f"m{number}" for number in range(40)]
+    added: list[int] = []
+
+    def write(offset: int) -> None:
+        for number in range(0, 40, 10):
+            start = (number + offset) % 40
+            added.append(warehouse.add(INTERACTIONS, interactions(*names[start : start + 10])))
+
+    threads = [threading.Thread(target=write, args=(offset,)) for offset in (0, 10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(names) == message_ids(warehouse)
+    assert 40 == sum(added)
+
+
+def test_tidying_keeps_every_row_and_leaves_one_file_a_month(warehouse: Warehouse) -> None:
+    for number in range(FILES_PER_PARTITION + 1):
+        warehouse.add(INTERACTIONS, interactions(f"m{number}", profile=f"p{number % 3}"))
+    warehouse.add(INTERACTIONS, interactions("april", at=NOON + timedelta(days=30)))
+    before = message_ids(warehouse)
+
+    assert 1 == warehouse.tidy()
+    assert before == message_ids(warehouse)
+    assert 2 == len(warehouse.lake.snapshot(INTERACTIONS).files)
+    assert 0 == warehouse.add(INTERACTIONS, interactions("m0"))
+
+
+def test_a_rewrite_that_missed_a_row_is_refused(warehouse: Warehouse) -> None:
+    warehouse.add(INTERACTIONS, interactions("m1"))
+    old = warehouse.lake.snapshot(INTERACTIONS)
+    warehouse.add(INTERACTIONS, interactions("m2"))
+
+    with pytest.raises(WriterRaced):
+        warehouse.lake.rewrite(old, interactions("m1").to_reader(), "2025-03")
+    assert ["m1", "m2"] == message_ids(warehouse)
+
+
+def test_aliases_lead_to_the_last_survivor_and_end_with_an_unmerge(warehouse: Warehouse) -> None:
+    body = "SELECT profile_id, survivor_id FROM aliases ORDER BY 1"
+    warehouse.add(ALIASES, alias("a", "b"))
+    warehouse.add(ALIASES, alias("b", "c"))
+    merged = warehouse.rows(warehouse.pin([]), ["aliases"], body, {})
+    warehouse.add(ALIASES, alias("b", None, NOON + timedelta(hours=1)))
+    unmerged = warehouse.rows(warehouse.pin([]), ["aliases"], body, {})
+
+    assert [("a", "c"), ("b", "c")] == merged
+    assert [("a", "b")] == unmerged
+
+
+def test_a_circle_of_aliases_ends(warehouse: Warehouse) -> None:
+    warehouse.add(ALIASES, alias("a", "b"))
+    warehouse.add(ALIASES, alias("b", "a"))
+
+    assert 2 == len(warehouse.rows(warehouse.pin([]), ["aliases"], "SELECT * FROM aliases", {}))
+
+
+def test_a_pinned_version_does_not_see_later_rows(warehouse: Warehouse) -> None:
+    warehouse.add(INTERACTIONS, interactions("m1"))
+    versions = warehouse.pin([]).versions
+    warehouse.add(INTERACTIONS, interactions("m2"))
+    pinned = warehouse.pin([], versions)
+
+    assert [(1,)] == warehouse.rows(pinned, ["interactions"], "SELECT count(*) FROM interactions", {})
+
+
+def test_files_outside_the_window_are_not_named(warehouse: Warehouse) -> None:
+    warehouse.add(INTERACTIONS, interactions("old", at=NOON - timedelta(days=90)))
+    warehouse.add(INTERACTIONS, interactions("new"))
+    snapshot = warehouse.lake.snapshot(INTERACTIONS)
+
+    assert 1 == len(snapshot.paths(since=NOON - timedelta(days=5)))
+    assert 2 == len(snapshot.paths())
+
+
+def test_the_tables_hold_no_direct_identifier() -> None:
+    forbidden = ("name", "phone", "mail", "resident", "address", "document", "source_record")
+    columns = [column for table in TABLES.values() for column in table.columns]
+
+    assert [] == [column for column in columns if any(word in column for word in forbidden)]
+
+
+def test_a_row_of_another_schema_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(pa.ArrowInvalid):
+        rows_table(INTERACTIONS, [{"message_id": "m1", "amount_cents": "much"}])
