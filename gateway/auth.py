@@ -5,25 +5,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Protocol
+
+from kehu.options.v1 import options_pb2
 
 from gateway.limits import Buckets, Limits
 from gateway.problems import Problem, refusal
 from gateway.reasons import Reason
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
-from services.chassis.access import Caller, SnapshotHolder
+from services.chassis.access import Caller, Decision, SnapshotHolder
 from services.chassis.errors import Unauthenticated, Unavailable
+from services.chassis.server import Call
+from services.chassis.server.guard import TokenVerifier, Trail
 
 PURPOSE = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 ANONYMOUS = Caller(subject="anonymous", kind="anonymous")
-
-
-class Tokens(Protocol):
-    """Turns a bearer token into its caller, or raises Unauthenticated."""
-
-    def verify(self, bearer: str) -> Caller:
-        """Return the caller of a valid token."""
 
 
 class Doorkeeper:
@@ -32,12 +28,14 @@ class Doorkeeper:
     def __init__(
         self,
         holder: SnapshotHolder,
-        tokens: Tokens,
+        tokens: TokenVerifier,
+        trail: Trail,
         limits: Limits,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._holder = holder
         self._tokens = tokens
+        self._trail = trail
         self._now = now
         self._callers = Buckets(limits.rate, limits.burst)
         self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
@@ -54,7 +52,7 @@ class Doorkeeper:
             exchange.caller = ANONYMOUS
             return ANONYMOUS
         caller = self.authenticate(exchange)
-        self.decide(caller, method)
+        self.decide(caller, method, exchange.request_id)
         return caller
 
     def authenticate(self, exchange: Exchange) -> Caller:
@@ -81,8 +79,8 @@ class Doorkeeper:
         exchange.caller = caller
         return caller
 
-    def decide(self, caller: Caller, method: Method) -> None:
-        """Ask the policy; see admit."""
+    def decide(self, caller: Caller, method: Method, request_id: str) -> None:
+        """Ask the policy, and audit its refusal: the service will never hear of it; see admit."""
         rule = method.access
         if rule.purpose_required and not caller.purpose:
             raise refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose")
@@ -91,7 +89,13 @@ class Doorkeeper:
         except Unavailable as error:
             raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
         if not decision.allowed:
+            self._record(caller, method, decision, request_id)
             raise denied(rule.resource, rule.action, decision.policy_version)
+
+    def _record(self, caller: Caller, method: Method, decision: Decision, request_id: str) -> None:
+        if method.plan.audit not in (options_pb2.AUDIT_LEVEL_UNSPECIFIED, options_pb2.AUDIT_LEVEL_NONE):
+            call = Call(caller, decision, request_id, self._now())
+            self._trail.record(call, method.plan, "", "PERMISSION_DENIED", decision.reason)
 
     def _count_stranger(self, exchange: Exchange) -> None:
         wait = self._strangers.take(exchange.peer, self._now())

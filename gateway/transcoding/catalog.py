@@ -13,6 +13,9 @@ from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescrip
 from google.protobuf.descriptor_pb2 import MethodOptions
 from kehu.options.v1 import options_pb2
 
+from services.chassis.server import MethodPlan
+from services.chassis.server.plans import plan_of
+
 VERBS = ("get", "put", "post", "delete", "patch")
 
 
@@ -36,7 +39,7 @@ class Method:
     response: Descriptor
     bindings: tuple[Binding, ...]
     access: options_pb2.AccessRule
-    audit: int
+    plan: MethodPlan
     is_upload: bool
     is_read: bool
 
@@ -88,7 +91,7 @@ def method_of(descriptor: MethodDescriptor) -> Method:
         response=descriptor.output_type,
         bindings=tuple(bindings_of(options.Extensions[annotations_pb2.http])),
         access=options.Extensions[options_pb2.access],
-        audit=options.Extensions[options_pb2.audit],
+        plan=plan_of(descriptor),
         is_upload=options.Extensions[options_pb2.upload],
         is_read=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
     )

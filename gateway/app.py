@@ -1,0 +1,154 @@
+"""The ASGI application: derived routes answered directly, the gateway's own pages by FastAPI behind them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from fastapi import FastAPI
+from prometheus_client import Counter, Gauge, Histogram
+
+from gateway.pages import PATHS
+from gateway.problems import HIDDEN, Problem, refusal
+from gateway.reasons import Reason
+from gateway.routes.derived import Route
+from gateway.transcoding.paths import BadPath, Router
+from gateway.wire import (
+    PROBLEM_TYPE,
+    Exchange,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    check_headers,
+    open_exchange,
+    send_reply,
+)
+
+SECONDS = Histogram(
+    "kehu_http_seconds",
+    "Time of a request",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+REQUESTS = Counter("kehu_http_requests_total", "Requests by route and status", ["route", "status"])
+IN_FLIGHT = Gauge("kehu_http_in_flight", "Requests being answered")
+NOWHERE = "other"  # the label of paths without a route: their number is anybody's to choose
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route with the name it has in metrics and logs: HTTP method and template, no ids."""
+
+    label: str
+    route: Route
+    seconds: Histogram = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", SECONDS.labels(self.label))
+
+
+Hook = Callable[[], Awaitable[None]]
+
+
+class Gateway:
+    """Dispatches every request of the process and turns what goes wrong into problems."""
+
+    def __init__(
+        self,
+        router: Router[Endpoint],
+        pages: FastAPI,
+        docs_url: str,
+        in_flight_limit: int,
+        start: Sequence[Hook] = (),
+        stop: Sequence[Hook] = (),
+    ) -> None:
+        self._router = router
+        self._pages = pages
+        self._docs_url = docs_url
+        self._limit = in_flight_limit
+        self._in_flight = 0
+        self._start, self._stop = start, stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+        elif path_of(scope) in PATHS:
+            await self._pages(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Start what runs beside the requests, and end it when the server does."""
+        while True:
+            event = await receive()
+            for hook in self._start if event["type"] == "lifespan.startup" else self._stop:
+                await hook()
+            await send({"type": f"{event['type']}.complete"})
+            if event["type"] == "lifespan.shutdown":
+                return
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = open_exchange(scope, receive)
+        endpoint: Endpoint | None = None
+        self._in_flight += 1
+        try:
+            if self._in_flight > self._limit:
+                raise refusal(503, Reason.OVERLOADED, "too many requests in flight", retry_seconds=1)
+            endpoint, segments = self._find(scope)
+            check_headers(exchange)
+            reply = await endpoint.route.answer(exchange, segments)
+        except Problem as problem:
+            reply = self._problem_reply(problem, exchange)
+        except Exception:
+            _log.exception("request failed", extra={"request_id": exchange.request_id})
+            reply = self._problem_reply(refusal(500, Reason.INTERNAL, HIDDEN), exchange)
+        finally:
+            self._in_flight -= 1
+        await send_reply(send, reply, exchange.request_id)
+        self._measure(exchange, endpoint, reply.status)
+
+    def _find(self, scope: Scope) -> tuple[Endpoint, list[str]]:
+        try:
+            found = self._router.find(path_of(scope))
+        except BadPath as bad:
+            raise refusal(400, Reason.BAD_PATH, str(bad)) from None
+        if found is None:
+            raise refusal(404, Reason.ROUTE_NOT_FOUND, "no route has this path; see /docs")
+        end = found.ends.get(scope["method"])
+        if end is None:
+            problem = refusal(405, Reason.METHOD_NOT_ALLOWED, "this path does not take this method")
+            problem.headers = ((b"allow", ", ".join(sorted(found.ends)).encode()),)
+            raise problem
+        return end[1], found.segments
+
+    def _problem_reply(self, problem: Problem, exchange: Exchange) -> Reply:
+        body = problem.body(self._docs_url, exchange.request_id)
+        headers = [PROBLEM_TYPE, *problem.headers]
+        if exchange.has_body:
+            headers.append((b"connection", b"close"))  # what is left of the body is not read
+        return Reply(problem.status, body, headers)
+
+    def _measure(self, exchange: Exchange, endpoint: Endpoint | None, status: int) -> None:
+        seconds = time.perf_counter() - exchange.started
+        label = endpoint.label if endpoint is not None else NOWHERE
+        if endpoint is not None:
+            endpoint.seconds.observe(seconds)
+        REQUESTS.labels(label, str(status)).inc()
+        IN_FLIGHT.set(self._in_flight)
+        if status >= 400 and _log.isEnabledFor(logging.INFO):
+            subject = exchange.caller.subject if exchange.caller else ""
+            fields = {"route": label, "status": status, "ms": round(seconds * 1000, 1), "subject": subject}
+            _log.info("request", extra={**fields, "request_id": exchange.request_id})
+
+
+def path_of(scope: Scope) -> bytes:
+    """Return the path as it came over the wire."""
+    raw = scope.get("raw_path")
+    return bytes(raw) if raw is not None else str(scope["path"]).encode()

@@ -1,0 +1,227 @@
+"""Put routes, parameters and schemas together into the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from gateway.openapi.schemas import Schema, Schemas, component_name, is_required
+from gateway.transcoding.catalog import Binding, Method
+from gateway.transcoding.paths import Template, parse_template
+from gateway.transcoding.query import is_leaf
+from gateway.transcoding.requests import is_text
+
+QUERY_DEPTH = 3
+PROBLEM = {"$ref": "#/components/responses/Problem"}
+PROBLEM_SCHEMA: Schema = {
+    "type": "object",
+    "description": "RFC 9457; `reason` is stable and listed at /docs/errors.",
+    "required": ["type", "title", "status", "detail", "instance", "reason"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "description": "The request id, also in X-Request-Id."},
+        "reason": {"type": "string"},
+        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}
+HEADER_PARAMETERS: dict[str, Schema] = {
+    "Purpose": {
+        "name": "X-Purpose",
+        "in": "header",
+        "description": "Why the data is used; decides which fields are shown, masked or hidden.",
+        "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
+    },
+    "RequestTimeout": {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "Seconds until the caller gives up; 10 when absent.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "A repeat of the key returns the first answer; the same as request_id.",
+        "schema": {"type": "string", "maxLength": 64},
+    },
+    "IfMatch": {
+        "name": "If-Match",
+        "in": "header",
+        "description": "The ETag the change is meant for; another one is refused with 412.",
+        "schema": {"type": "string"},
+    },
+}
+
+
+def build_document(methods: Iterable[Method], comments: dict[str, str], server_url: str) -> Schema:
+    """Return the OpenAPI 3.1 document of the methods' routes."""
+    schemas = Schemas(comments)
+    paths: dict[str, dict[str, Schema]] = {}
+    tags: dict[str, str] = {}
+    for method in methods:
+        tags.setdefault(method.service, comments.get(method.full_name.rpartition(".")[0], ""))
+        for index, binding in enumerate(method.bindings):
+            template = parse_template(binding.template)
+            item = paths.setdefault(path_of(template), {})
+            item[binding.verb.lower()] = operation_of(schemas, method, binding, template, index)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Kehu", "version": "1", "description": "The customer-data middle office."},
+        "servers": [{"url": server_url}],
+        "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
+        "security": [{"token": []}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": {**dict(sorted(schemas.components.items())), "Problem": PROBLEM_SCHEMA},
+            "parameters": HEADER_PARAMETERS,
+            "responses": {"Problem": problem_response()},
+            "securitySchemes": {"token": security_scheme(server_url)},
+        },
+    }
+
+
+def problem_response() -> Schema:
+    """Return the response every refusal has."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": "Refused.", "content": {"application/problem+json": {"schema": schema}}}
+
+
+def security_scheme(server_url: str) -> Schema:
+    """Return how a token is obtained and sent."""
+    token_url = f"{server_url}/oauth2/token"
+    return {"type": "oauth2", "flows": {"clientCredentials": {"tokenUrl": token_url, "scopes": {}}}}
+
+
+def path_of(template: Template) -> str:
+    """Return a template as OpenAPI writes paths: literals, and {name} for each variable segment."""
+    out = list(template.segments)
+    for segment, name in enumerate_names(template):
+        out[segment] = f"{{{name}}}"
+    return "/" + "/".join(out) + (f":{template.verb}" if template.verb else "")
+
+
+def enumerate_names(template: Template) -> Iterator[tuple[int, str]]:
+    """Yield each variable segment's place with a name for it: {name=profiles/*} is called profiles_id."""
+    stars = [place for place, segment in enumerate(template.segments) if segment in ("*", "**")]
+    for place in stars:
+        owner = next((v for v in template.variables if v.start <= place < (v.stop or place + 1)), None)
+        before = template.segments[place - 1]
+        if owner is not None and owner.start == place:
+            yield place, owner.field.replace(".", "_")
+        else:
+            yield place, f"{singular(before)}_id"
+
+
+def singular(collection: str) -> str:
+    """Return what one of a collection is called in a path parameter's name."""
+    if collection.endswith("ies"):
+        return f"{collection[:-3]}y"
+    return collection.removesuffix("s") if collection.isalpha() else "part"
+
+
+def operation_of(schemas: Schemas, method: Method, binding: Binding, template: Template, index: int) -> Schema:
+    """Return one operation."""
+    comment = schemas.comments.get(method.full_name, "")
+    operation: Schema = {
+        "operationId": component_name(method.full_name) + (f"-{index + 1}" if index else ""),
+        "tags": [method.service],
+        "summary": comment.split(". ")[0].rstrip("."),
+        "description": comment,
+        "parameters": parameters_of(schemas, method, binding, template),
+        "responses": {"200": success(schemas, method.response), "default": PROBLEM},
+    }
+    if method.is_public:
+        operation["security"] = []
+    body = body_of(schemas, method, binding, template)
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def success(schemas: Schemas, response: Descriptor) -> Schema:
+    """Return the 200 response: JSON, or bytes for an HttpBody."""
+    if response.full_name == "google.api.HttpBody":
+        return {"description": "OK", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
+    return {"description": "OK", "content": {"application/json": {"schema": schemas.message(response)}}}
+
+
+def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: Template) -> list[Schema]:
+    """Return path, query and header parameters of an operation."""
+    found: list[Schema] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for _, name in enumerate_names(template)
+    ]
+    if binding.body != "*":
+        taken = frozenset({variable.field for variable in template.variables} | {binding.body})
+        found.extend(query_parameters(schemas, method.request, taken, ""))
+    names = ["RequestTimeout"] if method.is_public else ["Purpose", "RequestTimeout"]
+    if not method.is_read and is_text(method.request, "request_id"):
+        names.append("IdempotencyKey")
+    if binding.verb in ("PATCH", "DELETE"):
+        names.append("IfMatch")
+    return found + [{"$ref": f"#/components/parameters/{name}"} for name in names]
+
+
+def query_parameters(
+    schemas: Schemas, message: Descriptor, taken: frozenset[str], prefix: str, depth: int = 0
+) -> Iterator[Schema]:
+    """Yield a parameter per field that text can fill, nested ones with dots."""
+    for field in message.fields:
+        name = prefix + field.name
+        if name in taken:
+            continue
+        if is_leaf(field):
+            yield query_parameter(schemas, field, name)
+        elif not field.is_repeated and depth < QUERY_DEPTH and field.message_type is not None:
+            yield from query_parameters(schemas, field.message_type, taken, f"{name}.", depth + 1)
+
+
+def query_parameter(schemas: Schemas, field: FieldDescriptor, name: str) -> Schema:
+    """Return one query parameter."""
+    schema = schemas.field(field)
+    description = str(schema.pop("description", ""))
+    found: Schema = {"name": name, "in": "query", "schema": schema, "description": description}
+    if is_required(field):
+        found["required"] = True
+    return found
+
+
+def body_of(schemas: Schemas, method: Method, binding: Binding, template: Template) -> Schema | None:
+    """Return the request body of an operation, None when it takes none."""
+    if method.is_upload:
+        return upload_body(schemas, method, template)
+    if not binding.body:
+        return None
+    given = frozenset(variable.field for variable in template.variables)
+    if binding.body == "*":
+        schema = schemas.object_of(method.request, given)
+    else:
+        schema = schemas.scalar(method.request.fields_by_name[binding.body])
+    content: dict[str, Schema] = {"application/json": {"schema": schema}}
+    if method.is_public:
+        content["application/x-www-form-urlencoded"] = {"schema": schema}
+    return {"required": True, "content": content}
+
+
+def upload_body(schemas: Schemas, method: Method, template: Template) -> Schema:
+    """Return the multipart body of an upload: the header's fields, then the file."""
+    header = method.request.fields_by_name["header"].message_type
+    given: Sequence[str] = [variable.field for variable in template.variables]
+    schema = schemas.object_of(header, frozenset((*given, "file_name")))
+    properties = schema["properties"]
+    assert isinstance(properties, dict)
+    file: Schema = {"type": "string", "format": "binary", "description": "The file; the form's last part."}
+    schema["properties"] = {**properties, "file": file}
+    schema["required"] = [*schema.get("required", []), "file"]  # type: ignore[misc]
+    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

@@ -1,0 +1,154 @@
+"""JSON Schemas of messages and enums, with what protovalidate and field_behavior say of their fields."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from buf.validate import validate_pb2
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from gateway.transcoding.scalars import INT_RANGES
+from gateway.transcoding.writing import LONG_TYPES, WRAPPERS
+
+Schema: TypeAlias = dict[str, object]
+
+WELL_KNOWN: dict[str, Schema] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
+    "google.protobuf.FieldMask": {"type": "string", "description": "Field names with commas between."},
+    "google.protobuf.Struct": {"type": "object"},
+    "google.protobuf.Value": {},
+    "google.protobuf.ListValue": {"type": "array", "items": {}},
+    "google.protobuf.Any": {
+        "type": "object",
+        "properties": {"@type": {"type": "string"}},
+        "required": ["@type"],
+    },
+    "google.protobuf.NullValue": {"type": "null"},
+}
+TEXT_RULES = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern"}
+LIST_RULES = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
+NUMBER_RULES = {"gte": "minimum", "lte": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+
+
+def component_name(full_name: str) -> str:
+    """Return the name a message or enum has among the components."""
+    return full_name.removeprefix("kehu.")
+
+
+def chosen(rules: Message, names: dict[str, str]) -> Schema:
+    """Return the rules that are set, under their JSON Schema names."""
+    return {names[field.name]: value for field, value in rules.ListFields() if field.name in names}
+
+
+def behaviors(field: FieldDescriptor) -> frozenset[int]:
+    """Return the google.api.field_behavior values of a field."""
+    return frozenset(field.GetOptions().Extensions[field_behavior_pb2.field_behavior])
+
+
+def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    """Return the protovalidate rules of a field."""
+    return field.GetOptions().Extensions[validate_pb2.field]
+
+
+def is_required(field: FieldDescriptor) -> bool:
+    """Whether a request without the field is refused."""
+    return field_behavior_pb2.REQUIRED in behaviors(field) or bool(rules_of(field).required)
+
+
+class Schemas:
+    """Collects the component schemas that the document refers to."""
+
+    def __init__(self, comments: dict[str, str]) -> None:
+        self.comments = comments
+        self.components: dict[str, Schema] = {}
+
+    def message(self, descriptor: Descriptor) -> Schema:
+        """Return a reference to a message's schema, or the schema of a well-known type."""
+        name = descriptor.full_name
+        if name in WELL_KNOWN:
+            return dict(WELL_KNOWN[name])
+        if name in WRAPPERS:
+            return self.scalar(descriptor.fields_by_name["value"])
+        key = component_name(name)
+        if key not in self.components:
+            self.components[key] = {}  # before its fields: a message may hold itself
+            self.components[key] = self.object_of(descriptor)
+        return {"$ref": f"#/components/schemas/{key}"}
+
+    def object_of(self, descriptor: Descriptor, without: frozenset[str] = frozenset()) -> Schema:
+        """Return the object schema of a message, leaving out fields that are given elsewhere."""
+        fields = [field for field in descriptor.fields if field.name not in without]
+        schema: Schema = {
+            "type": "object",
+            "properties": {field.name: self.field(field) for field in fields},
+            "additionalProperties": False,
+        }
+        required = [field.name for field in fields if is_required(field)]
+        if required:
+            schema["required"] = required
+        return self._described(schema, descriptor.full_name)
+
+    def field(self, field: FieldDescriptor) -> Schema:
+        """Return the schema of a field, repeated or not."""
+        schema = self._shape(field)
+        if field_behavior_pb2.OUTPUT_ONLY in behaviors(field):
+            schema["readOnly"] = True
+        return self._described(schema, field.full_name)
+
+    def _shape(self, field: FieldDescriptor) -> Schema:
+        entry = field.message_type
+        if entry is not None and entry.GetOptions().map_entry:
+            return {"type": "object", "additionalProperties": self.scalar(entry.fields_by_name["value"])}
+        if field.is_repeated:
+            limits = chosen(rules_of(field).repeated, LIST_RULES)
+            return {"type": "array", "items": self.scalar(field), **limits}
+        return self.scalar(field)
+
+    def scalar(self, field: FieldDescriptor) -> Schema:
+        """Return the schema of one value of a field."""
+        if field.message_type is not None:
+            return self.message(field.message_type)
+        if field.enum_type is not None:
+            return self.enum(field.enum_type)
+        return number_or_text(field)
+
+    def enum(self, enum: EnumDescriptor) -> Schema:
+        """Return a reference to an enum's schema, with a line per value."""
+        if enum.full_name in WELL_KNOWN:
+            return dict(WELL_KNOWN[enum.full_name])
+        key = component_name(enum.full_name)
+        if key not in self.components:
+            told = [(value.name, self.comments.get(f"{enum.full_name}.{value.name}", "")) for value in enum.values]
+            lines = "\n".join(f"- `{name}`: {text}" for name, text in told if text)
+            about = self.comments.get(enum.full_name, "")
+            self.components[key] = {
+                "type": "string",
+                "enum": [name for name, _ in told],
+                "description": f"{about}\n\n{lines}".strip(),
+            }
+        return {"$ref": f"#/components/schemas/{key}"}
+
+    def _described(self, schema: Schema, full_name: str) -> Schema:
+        comment = self.comments.get(full_name)
+        return {**schema, "description": comment} if comment else schema
+
+
+def number_or_text(field: FieldDescriptor) -> Schema:
+    """Return the schema of a scalar that is no message and no enum."""
+    rules = rules_of(field)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return {"type": "string", "contentEncoding": "base64"}
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        texts = rules.repeated.items.string if field.is_repeated else rules.string
+        return {"type": "string", **chosen(texts, TEXT_RULES)}
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return {"type": "boolean"}
+    if field.type in LONG_TYPES:
+        return {"type": "string", "format": "int64", "pattern": r"^-?[0-9]+$"}
+    if field.cpp_type in INT_RANGES:
+        bounds = rules.uint32 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 else rules.int32
+        return {"type": "integer", "format": "int32", **chosen(bounds, NUMBER_RULES)}
+    return {"type": "number"}

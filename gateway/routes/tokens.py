@@ -1,0 +1,76 @@
+"""Answer the OAuth 2.0 endpoints in OAuth's own shapes: form bodies, HTTP Basic, errors of RFC 6749 §5.2."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from urllib.parse import unquote_plus
+
+import orjson
+from google.protobuf.message import Message
+
+from gateway.problems import Problem, refusal
+from gateway.reasons import Reason
+from gateway.routes.derived import DerivedRoute
+from gateway.wire import JSON_TYPE, Exchange, Reply
+
+PREFIX = "/oauth2/"
+OAUTH_ERRORS = {
+    "GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type",
+    "SCOPE_INVALID": "invalid_scope",
+}
+BASIC = (b"www-authenticate", b'Basic realm="kehu"')
+
+
+class TokenRoute(DerivedRoute):
+    """A method below /oauth2/, for clients that only know OAuth."""
+
+    async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
+        """Do as any route, and turn a refusal into an OAuth error; 429 and 503 stay what they are."""
+        try:
+            return await super().answer(exchange, segments)
+        except Problem as problem:
+            if problem.status not in (400, 401, 403, 415):
+                raise
+            return oauth_error(problem)
+
+    async def read(self, exchange: Exchange, segments: list[str]) -> Message:
+        """Read the form, with the client's credentials from HTTP Basic when they are there."""
+        message = await super().read(exchange, segments)
+        scheme, _, credentials = exchange.text(b"authorization").partition(" ")
+        if scheme.lower() == "basic":
+            client_id, secret = basic_credentials(credentials)
+            if message.client_id or message.client_secret:  # type: ignore[attr-defined]
+                raise refusal(400, Reason.BAD_HEADER, "give the client's credentials once")  # RFC 6749 §2.3
+            message.client_id = client_id  # type: ignore[attr-defined]
+            message.client_secret = secret  # type: ignore[attr-defined]
+        return message
+
+
+def basic_credentials(encoded: str) -> tuple[str, str]:
+    """Return client id and secret of an HTTP Basic header, form-decoded as RFC 6749 §2.3.1 says.
+
+    Raises:
+        Problem: it is not such a header.
+    """
+    try:
+        text = base64.b64decode(encoded, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        raise refusal(401, Reason.BAD_HEADER, "the Basic credentials are malformed") from None
+    client_id, colon, secret = text.partition(":")
+    if not colon:
+        raise refusal(401, Reason.BAD_HEADER, "the Basic credentials are malformed")
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def oauth_error(problem: Problem) -> Reply:
+    """Return the error document of RFC 6749 §5.2, with our reason beside it."""
+    code = OAUTH_ERRORS.get(problem.reason) or {401: "invalid_client", 403: "unauthorized_client"}.get(
+        problem.status, "invalid_request"
+    )
+    document: dict[str, object] = {"error": code, "error_description": problem.detail, "reason": problem.reason}
+    if problem.faults:
+        document["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in problem.faults]
+    status = 401 if problem.status == 401 else 400
+    headers = (JSON_TYPE, (b"pragma", b"no-cache"), *((BASIC,) if status == 401 else ()))
+    return Reply(status, orjson.dumps(document), headers)

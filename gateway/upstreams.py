@@ -1,0 +1,91 @@
+"""Open channels to the services and call them with raw bytes: one HTTP/2 connection each, kept open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from grpc import aio
+
+from gateway.transcoding.catalog import Method
+from gateway.wire import Exchange
+from services.chassis.client import channel_credentials, channel_options
+from services.chassis.config import ProcessConfig
+from services.chassis.telemetry import trace_headers
+
+OPERATIONS = "google.longrunning.Operations"
+IDENTITY = "gateway"  # the name in our certificate
+Metadata: TypeAlias = list[tuple[str, str]]
+Connect: TypeAlias = Callable[[str, list[str]], aio.Channel]
+
+
+def connect_by(config: ProcessConfig) -> Connect:
+    """Return how a channel to a service is opened: mTLS, its identity expected, reads retried."""
+
+    def connect(service: str, names: list[str]) -> aio.Channel:
+        return aio.secure_channel(
+            config.addresses[service],
+            channel_credentials(config, IDENTITY),
+            channel_options(service, names),
+        )
+
+    return connect
+
+
+class Upstreams:
+    """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
+
+    def __init__(self, methods: Iterable[Method], connect: Connect) -> None:
+        self._connect = connect
+        self._names: dict[str, set[str]] = {}
+        for method in methods:
+            self._names.setdefault(method.service, {OPERATIONS}).add(method.path.split("/")[1])
+        self._channels: dict[str, aio.Channel] = {}
+        # Multicallables by (service, method); grpc's own types are not generic over bytes.
+        self._unary: dict[tuple[str, str], Any] = {}
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The services any method belongs to."""
+        return frozenset(self._names)
+
+    def channel(self, service: str) -> aio.Channel:
+        """Return the channel to a service."""
+        channel = self._channels.get(service)
+        if channel is None:
+            channel = self._connect(service, sorted(self._names[service]))
+            self._channels[service] = channel
+        return channel
+
+    async def call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
+        """Call a unary method.
+
+        Raises:
+            grpc.RpcError: it failed.
+        """
+        key = (service, path)
+        unary = self._unary.get(key)
+        if unary is None:
+            unary = self._unary[key] = self.channel(service).unary_unary(path)
+        reply: bytes = await unary(request, timeout=timeout, metadata=metadata)
+        return reply
+
+    def stream(self, service: str, path: str, metadata: Metadata, timeout: float) -> aio.StreamUnaryCall[bytes, bytes]:
+        """Open a client-streaming call to write to."""
+        return self.channel(service).stream_unary(path)(timeout=timeout, metadata=metadata)
+
+    async def close(self) -> None:
+        """Close every channel; calls under way get a second."""
+        for channel in self._channels.values():
+            await channel.close(grace=1.0)
+
+
+def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
+    """Return what travels with a call: the request id, the caller's own token and purpose, the trace."""
+    metadata = [("x-request-id", exchange.request_id)]
+    if with_token:
+        metadata.append(("authorization", exchange.text(b"authorization")))
+        if exchange.caller is not None and exchange.caller.purpose:
+            metadata.append(("x-purpose", exchange.caller.purpose))
+    metadata.extend(trace_headers().items())
+    return metadata
