@@ -1,0 +1,159 @@
+"""Append consent records by compare-and-set, and acknowledge withdrawals only when they hold everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kehu.consent.v1 import events_pb2
+
+from services.chassis.errors import Conflict, KehuError
+from services.consent.domain.decision import USE_WITHIN_SECONDS
+from services.consent.domain.errors import NoticeNotFound, PurposeNotFound
+from services.consent.domain.records import (
+    ConsentRecord,
+    ConsentState,
+    ProfileConsents,
+    accepted,
+    append,
+)
+from services.consent.domain.registry import Notice, Purpose
+from services.consent.store import ConsentStore, consents_for
+
+TRIES = 8  # a profile is rarely written twice at once; a batch and a merge may meet
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A record somebody wants appended to a profile."""
+
+    profile_id: str
+    record: ConsentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The record that now answers a wish, and the profile that holds it."""
+
+    profile_id: str
+    record: ConsentRecord
+
+
+Outcome = Kept | KehuError
+
+
+class Recorder:
+    """Takes wishes; `settle` waits that many seconds before a withdrawal is acknowledged."""
+
+    def __init__(self, store: ConsentStore, settle: Callable[[float], None]) -> None:
+        self._store = store
+        self._settle = settle
+
+    def record(self, wish: Wish, now: datetime) -> Kept:
+        """Append one record.
+
+        Raises:
+            KehuError: it was refused.
+        """
+        (outcome,) = self.record_many([wish], now)
+        if isinstance(outcome, KehuError):
+            raise outcome
+        return outcome
+
+    def record_many(self, wishes: Sequence[Wish], now: datetime) -> list[Outcome]:
+        """Append records, each profile's at once, and return what became of each, in order."""
+        outcomes: dict[int, Outcome] = {}
+        checked: dict[int, Wish] = {}
+        terms = self._terms({wish.record.purpose_id for wish in wishes})
+        for index, wish in enumerate(wishes):
+            try:
+                purpose, notice = self._terms_of(terms, wish.record)
+                checked[index] = Wish(wish.profile_id, accepted(wish.record, purpose, notice, now))
+            except KehuError as error:
+                outcomes[index] = error
+        withdrew = self._write(checked, outcomes)
+        if withdrew:
+            self._settle(USE_WITHIN_SECONDS)
+        return [outcomes[index] for index in range(len(wishes))]
+
+    def _terms(self, purpose_ids: set[str]) -> dict[str, tuple[Purpose, Notice | None]]:
+        found = {}
+        for purpose_id in purpose_ids:
+            purpose = self._store.purpose(purpose_id)
+            if purpose is not None:
+                found[purpose_id] = (purpose, self._store.notice(purpose.notice_id) if purpose.notice_id else None)
+        return found
+
+    def _terms_of(
+        self, terms: dict[str, tuple[Purpose, Notice | None]], record: ConsentRecord
+    ) -> tuple[Purpose, Notice | None]:
+        if record.purpose_id not in terms:
+            raise PurposeNotFound(record.purpose_id)
+        purpose, notice = terms[record.purpose_id]
+        if purpose.notice_id and notice is None and record.state is ConsentState.GRANTED:
+            raise NoticeNotFound(purpose.notice_id)
+        return purpose, notice
+
+    def _write(self, wishes: dict[int, Wish], outcomes: dict[int, Outcome]) -> bool:
+        """Write until no profile lost the race; say whether somebody withdrew what had been granted."""
+        withdrew = False
+        waiting = dict(wishes)
+        for _ in range(TRIES):
+            if not waiting:
+                return withdrew
+            answering = consents_for(self._store, [wish.profile_id for wish in waiting.values()])
+            batch = _Batch()
+            for index, wish in waiting.items():
+                batch.add(index, answering[wish.profile_id], wish.record)
+            lost = set(self._store.save_consents(batch.changes()))
+            outcomes |= batch.outcomes_without(lost)
+            withdrew = withdrew or batch.withdrew
+            waiting = {index: waiting[index] for index in batch.indexes_of(lost)}
+        raise Conflict("the profile's consents are being changed by others: try again")
+
+
+class _Batch:
+    """What one round of writing does to the profiles it touches."""
+
+    def __init__(self) -> None:
+        self.withdrew = False
+        self._consents: dict[str, ProfileConsents] = {}
+        self._facts: dict[str, list[events_pb2.ConsentChanged]] = {}
+        self._held_by: dict[int, str] = {}
+        self._outcomes: dict[int, Outcome] = {}
+
+    def add(self, index: int, answering: ProfileConsents, record: ConsentRecord) -> None:
+        profile_id = answering.profile_id
+        consents = self._consents.setdefault(profile_id, answering)
+        self._held_by[index] = profile_id
+        known = next((kept for kept in consents.records if kept.record_id == record.record_id), None)
+        if known is not None:  # the same request came before
+            self._outcomes[index] = Kept(profile_id, known)
+            self._note_withdrawal(consents, known)
+            return
+        try:
+            grown, kept, fact = append(consents, record)
+        except KehuError as error:
+            self._outcomes[index] = error
+            return
+        self._note_withdrawal(consents, kept)
+        self._consents[profile_id] = grown
+        self._outcomes[index] = Kept(profile_id, kept)
+        if fact is not None:
+            self._facts.setdefault(profile_id, []).append(fact)
+
+    def _note_withdrawal(self, consents: ProfileConsents, record: ConsentRecord) -> None:
+        granted = any(
+            held.state is ConsentState.GRANTED and held.purpose_id == record.purpose_id for held in consents.records
+        )
+        self.withdrew = self.withdrew or (granted and record.state is not ConsentState.GRANTED)
+
+    def changes(self) -> list[tuple[ProfileConsents, Sequence[events_pb2.ConsentChanged]]]:
+        return [(self._consents[profile_id], facts) for profile_id, facts in self._facts.items()]
+
+    def outcomes_without(self, lost: set[str]) -> dict[int, Outcome]:
+        return {index: self._outcomes[index] for index, held in self._held_by.items() if held not in lost}
+
+    def indexes_of(self, lost: set[str]) -> list[int]:
+        return [index for index, held in self._held_by.items() if held in lost]

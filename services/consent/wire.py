@@ -1,0 +1,177 @@
+"""Between the consent domain's values and their proto messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.consent.v1 import consent_pb2 as pb
+
+from services.consent.domain.decision import Decision
+from services.consent.domain.records import ConsentRecord, ConsentState, Evidence
+from services.consent.domain.registry import (
+    LegalBasis,
+    Notice,
+    NoticeVersion,
+    Purpose,
+    PurposeState,
+    SeparateConsent,
+)
+
+
+def milliseconds(value: datetime) -> datetime:
+    """Return the time cut to milliseconds, the precision of the database."""
+    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+
+
+def time_of(stamp: Timestamp) -> datetime:
+    """Return a timestamp as an aware UTC time, in milliseconds."""
+    return milliseconds(stamp.ToDatetime(tzinfo=UTC))
+
+
+def _stamp(value: datetime | None) -> Timestamp | None:
+    if value is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(value)
+    return stamp
+
+
+def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
+    names = (pb.SeparateConsent.Name(value).removeprefix("SEPARATE_CONSENT_") for value in values)
+    return frozenset(SeparateConsent(name) for name in names)
+
+
+def _separate_to_proto(kinds: Iterable[SeparateConsent]) -> list[int]:
+    return sorted(pb.SeparateConsent.Value(f"SEPARATE_CONSENT_{kind}") for kind in kinds)
+
+
+def purpose_from(purpose_id: str, message: pb.Purpose) -> Purpose:
+    """Return the purpose a request describes; a basis left out counts as consent, the strictest."""
+    basis = pb.LegalBasis.Name(message.legal_basis).removeprefix("LEGAL_BASIS_")
+    retired = message.state == pb.PURPOSE_STATE_RETIRED
+    return Purpose(
+        purpose_id=purpose_id,
+        display_name=message.display_name,
+        description=message.description,
+        legal_basis=LegalBasis.CONSENT if basis == "UNSPECIFIED" else LegalBasis(basis),
+        data_categories=tuple(message.data_categories),
+        channels=tuple(message.channels),
+        retention_days=message.retention_days,
+        separate_consents=_separate(message.separate_consents),
+        notice_id=message.notice_id,
+        consent_valid_days=message.consent_valid_days,
+        state=PurposeState.RETIRED if retired else PurposeState.ACTIVE,
+    )
+
+
+def purpose_to_proto(purpose: Purpose) -> pb.Purpose:
+    """Return the resource of a purpose."""
+    return pb.Purpose(
+        name=f"purposes/{purpose.purpose_id}",
+        display_name=purpose.display_name,
+        description=purpose.description,
+        legal_basis=pb.LegalBasis.Value(f"LEGAL_BASIS_{purpose.legal_basis}"),
+        data_categories=purpose.data_categories,
+        channels=purpose.channels,
+        retention_days=purpose.retention_days,
+        separate_consents=_separate_to_proto(purpose.separate_consents),  # type: ignore[arg-type]
+        notice_id=purpose.notice_id,
+        consent_valid_days=purpose.consent_valid_days,
+        state=pb.PurposeState.Value(f"PURPOSE_STATE_{purpose.state}"),
+        create_time=_stamp(purpose.create_time),
+        update_time=_stamp(purpose.update_time),
+        etag=etag_of(purpose.version),
+    )
+
+
+def etag_of(version: int) -> str:
+    """Return the etag of a version: quoted, as AIP-154 wants."""
+    return f'"{version}"'
+
+
+def notice_to_proto(notice: Notice) -> pb.Notice:
+    """Return the resource of a notice."""
+    return pb.Notice(
+        name=f"notices/{notice.notice_id}",
+        display_name=notice.display_name,
+        versions=[_version_to_proto(version) for version in notice.versions],
+        create_time=_stamp(notice.create_time),
+        update_time=_stamp(notice.update_time),
+        etag=etag_of(notice.version),
+    )
+
+
+def _version_to_proto(version: NoticeVersion) -> pb.NoticeVersion:
+    texts = [pb.NoticeText(language=t.language, body=t.body, wording_hash=t.wording_hash) for t in version.texts]
+    return pb.NoticeVersion(
+        version=version.number,
+        effective_time=_stamp(version.effective_time),
+        material=version.material,
+        texts=texts,
+        create_time=_stamp(version.create_time),
+    )
+
+
+def record_from(message: pb.ConsentRecord, record_id: str, now: datetime) -> ConsentRecord:
+    """Return the record a request describes, not yet checked."""
+    evidence = Evidence(
+        notice_version=message.notice_version,
+        language=message.language,
+        wording_hash=message.wording_hash,
+        shown_time=time_of(message.shown_time) if message.HasField("shown_time") else None,
+        collected_via=pb.CollectedVia.Name(message.collected_via).removeprefix("COLLECTED_VIA_"),
+        masked_address=message.masked_address,
+        agent=message.agent,
+        under_fourteen=message.under_fourteen,
+        guardian=message.guardian,
+        separate_consents=_separate(message.separate_consents),
+    )
+    return ConsentRecord(
+        record_id=record_id,
+        purpose_id=message.purpose_id,
+        channel=message.channel,
+        state=ConsentState(pb.ConsentState.Name(message.state).removeprefix("CONSENT_STATE_")),
+        answer_time=time_of(message.answer_time) if message.HasField("answer_time") else now,
+        create_time=now,
+        evidence=evidence,
+        expire_time=time_of(message.expire_time) if message.HasField("expire_time") else None,
+    )
+
+
+def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
+    """Return the resource of a record under the profile that holds it."""
+    evidence = record.evidence
+    return pb.ConsentRecord(
+        name=f"profiles/{profile_id}/consents/{record.record_id}",
+        purpose_id=record.purpose_id,
+        channel=record.channel,
+        state=pb.ConsentState.Value(f"CONSENT_STATE_{record.state}"),
+        notice_id=evidence.notice_id,
+        notice_version=evidence.notice_version,
+        language=evidence.language,
+        wording_hash=evidence.wording_hash,
+        shown_time=_stamp(evidence.shown_time),
+        answer_time=_stamp(record.answer_time),
+        expire_time=_stamp(record.expire_time),
+        collected_via=pb.CollectedVia.Value(f"COLLECTED_VIA_{evidence.collected_via}"),
+        masked_address=evidence.masked_address,
+        agent=evidence.agent,
+        under_fourteen=evidence.under_fourteen,
+        guardian=evidence.guardian,
+        separate_consents=_separate_to_proto(evidence.separate_consents),  # type: ignore[arg-type]
+        origin_profile_id=record.origin_profile_id,
+        derived_from=record.derived_from,
+        create_time=_stamp(record.create_time),
+    )
+
+
+def decision_to_proto(profile_id: str, decision: Decision) -> pb.Decision:
+    """Return the reply about one profile, under the id that was asked about."""
+    return pb.Decision(
+        profile_id=profile_id,
+        allowed=decision.allowed,
+        reason=decision.reason.value,
+        record_ids=decision.record_ids,
+    )
