@@ -126,9 +126,7 @@ def _columns(table: Table, prefix: str = "") -> str:
 def _scan(table: Table, paths: Sequence[str], suffix: str, params: Params) -> str:
     if not paths:
         empty = ", ".join(
-            f"NULL::{_TYPES[kind]} AS {name}"
-            for name, kind in table.columns.items()
-            if name != table.partition
+            f"NULL::{_TYPES[kind]} AS {name}" for name, kind in table.columns.items() if name != table.partition
         )
         return f"SELECT {empty} WHERE false"
     name = f"{table.name}_{suffix}"

@@ -85,15 +85,9 @@ class Snapshot:
         newest = max((file.last_time for file in self.files if file.last_time), default=None)
         return None if newest is None else newest.replace(microsecond=0) + timedelta(seconds=1)
 
-    def paths(
-        self, since: datetime | None = None, until: datetime | None = None, *, partition: str = ""
-    ) -> list[str]:
+    def paths(self, since: datetime | None = None, until: datetime | None = None, *, partition: str = "") -> list[str]:
         """Return the files that can hold events of the span, or those of a partition."""
-        return [
-            file.path
-            for file in self.files
-            if file.may_hold(since, until) and partition in ("", file.partition)
-        ]
+        return [file.path for file in self.files if file.may_hold(since, until) and partition in ("", file.partition)]
 
 
 def arrow_schema(table: Table) -> pa.Schema:

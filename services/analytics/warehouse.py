@@ -55,9 +55,7 @@ class Warehouse:
         """
         wanted = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, *tables)}
         try:
-            snapshots = {
-                name: self.lake.snapshot(table, (versions or {}).get(name)) for name, table in wanted.items()
-            }
+            snapshots = {name: self.lake.snapshot(table, (versions or {}).get(name)) for name, table in wanted.items()}
         except VersionGone as error:
             raise StalePageToken("the data version of this page token is gone; start again") from error
         newest = snapshots["interactions"].last_time

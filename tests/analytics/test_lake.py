@@ -38,9 +38,7 @@ def profile(profile_id: str, version: int, tier: str = "gold") -> pa.Table:
 
 
 def alias(old: str, survivor: str | None, at: datetime = NOON) -> pa.Table:
-    return rows_table(
-        ALIASES, [{"profile_id": old, "survivor_id": survivor, "event_time": at, "part": "recent"}]
-    )
+    return rows_table(ALIASES, [{"profile_id": old, "survivor_id": survivor, "event_time": at, "part": "recent"}])
 
 
 def message_ids(warehouse: Warehouse) -> list[str]:
@@ -58,16 +56,16 @@ def test_a_message_sent_again_changes_nothing(warehouse: Warehouse) -> None:
     first = warehouse.add(INTERACTIONS, interactions("m1", "m2", "m2"))
     again = warehouse.add(INTERACTIONS, interactions("m2", "m3"))
 
-    assert (2, 1) == (first, again)
-    assert ["m1", "m2", "m3"] == message_ids(warehouse)
+    assert (first, again) == (2, 1)
+    assert message_ids(warehouse) == ["m1", "m2", "m3"]
 
 
 def test_an_older_state_after_a_newer_one_changes_nothing(warehouse: Warehouse) -> None:
     warehouse.add(PROFILES, profile("a", 5, "gold"))
 
-    assert 0 == warehouse.add(PROFILES, profile("a", 4, "silver"))
-    assert 0 == warehouse.add(PROFILES, profile("a", 5, "silver"))
-    assert {"a": "gold"} == tiers(warehouse)
+    assert warehouse.add(PROFILES, profile("a", 4, "silver")) == 0
+    assert warehouse.add(PROFILES, profile("a", 5, "silver")) == 0
+    assert tiers(warehouse) == {"a": "gold"}
 
 
 def test_an_older_state_stays_out_after_the_newer_one_was_folded_into_the_base(warehouse: Warehouse) -> None:
@@ -75,11 +73,11 @@ def test_an_older_state_stays_out_after_the_newer_one_was_folded_into_the_base(w
         warehouse.add(PROFILES, profile("a", version, f"tier{version}"))
     warehouse.add(PROFILES, profile("b", 1, "silver"))
 
-    assert 1 == warehouse.tidy()
+    assert warehouse.tidy() == 1
     warehouse.add(PROFILES, profile("a", 7, "late"))
     warehouse.add(PROFILES, profile("b", 2, "gold"))
 
-    assert {"a": "tier29", "b": "gold"} == tiers(warehouse)
+    assert tiers(warehouse) == {"a": "tier29", "b": "gold"}
     assert {"base", "recent"} == {file.partition for file in warehouse.lake.snapshot(PROFILES).files}
 
 
@@ -89,7 +87,7 @@ def test_of_two_writers_from_one_snapshot_only_the_first_appends(warehouse: Ware
 
     with pytest.raises(WriterRaced):
         warehouse.lake.append(snapshot, interactions("m1"))
-    assert ["m1"] == message_ids(warehouse)
+    assert message_ids(warehouse) == ["m1"]
 
 
 def test_writers_that_race_with_the_same_messages_add_each_once(warehouse: Warehouse) -> None:
@@ -108,7 +106,7 @@ def test_writers_that_race_with_the_same_messages_add_each_once(warehouse: Wareh
         thread.join()
 
     assert sorted(names) == message_ids(warehouse)
-    assert 40 == sum(added)
+    assert sum(added) == 40
 
 
 def test_tidying_keeps_every_row_and_leaves_one_file_a_month(warehouse: Warehouse) -> None:
@@ -117,10 +115,10 @@ def test_tidying_keeps_every_row_and_leaves_one_file_a_month(warehouse: Warehous
     warehouse.add(INTERACTIONS, interactions("april", at=NOON + timedelta(days=30)))
     before = message_ids(warehouse)
 
-    assert 1 == warehouse.tidy()
+    assert warehouse.tidy() == 1
     assert before == message_ids(warehouse)
-    assert 2 == len(warehouse.lake.snapshot(INTERACTIONS).files)
-    assert 0 == warehouse.add(INTERACTIONS, interactions("m0"))
+    assert len(warehouse.lake.snapshot(INTERACTIONS).files) == 2
+    assert warehouse.add(INTERACTIONS, interactions("m0")) == 0
 
 
 def test_a_rewrite_that_missed_a_row_is_refused(warehouse: Warehouse) -> None:
@@ -130,7 +128,7 @@ def test_a_rewrite_that_missed_a_row_is_refused(warehouse: Warehouse) -> None:
 
     with pytest.raises(WriterRaced):
         warehouse.lake.rewrite(old, interactions("m1").to_reader(), "2025-03")
-    assert ["m1", "m2"] == message_ids(warehouse)
+    assert message_ids(warehouse) == ["m1", "m2"]
 
 
 def test_aliases_lead_to_the_last_survivor_and_end_with_an_unmerge(warehouse: Warehouse) -> None:
@@ -141,15 +139,15 @@ def test_aliases_lead_to_the_last_survivor_and_end_with_an_unmerge(warehouse: Wa
     warehouse.add(ALIASES, alias("b", None, NOON + timedelta(hours=1)))
     unmerged = warehouse.rows(warehouse.pin([]), ["aliases"], body, {})
 
-    assert [("a", "c"), ("b", "c")] == merged
-    assert [("a", "b")] == unmerged
+    assert merged == [("a", "c"), ("b", "c")]
+    assert unmerged == [("a", "b")]
 
 
 def test_a_circle_of_aliases_ends(warehouse: Warehouse) -> None:
     warehouse.add(ALIASES, alias("a", "b"))
     warehouse.add(ALIASES, alias("b", "a"))
 
-    assert 2 == len(warehouse.rows(warehouse.pin([]), ["aliases"], "SELECT * FROM aliases", {}))
+    assert len(warehouse.rows(warehouse.pin([]), ["aliases"], "SELECT * FROM aliases", {})) == 2
 
 
 def test_a_pinned_version_does_not_see_later_rows(warehouse: Warehouse) -> None:
@@ -158,7 +156,7 @@ def test_a_pinned_version_does_not_see_later_rows(warehouse: Warehouse) -> None:
     warehouse.add(INTERACTIONS, interactions("m2"))
     pinned = warehouse.pin([], versions)
 
-    assert [(1,)] == warehouse.rows(pinned, ["interactions"], "SELECT count(*) FROM interactions", {})
+    assert warehouse.rows(pinned, ["interactions"], "SELECT count(*) FROM interactions", {}) == [(1,)]
 
 
 def test_files_outside_the_window_are_not_named(warehouse: Warehouse) -> None:
@@ -166,15 +164,15 @@ def test_files_outside_the_window_are_not_named(warehouse: Warehouse) -> None:
     warehouse.add(INTERACTIONS, interactions("new"))
     snapshot = warehouse.lake.snapshot(INTERACTIONS)
 
-    assert 1 == len(snapshot.paths(since=NOON - timedelta(days=5)))
-    assert 2 == len(snapshot.paths())
+    assert len(snapshot.paths(since=NOON - timedelta(days=5))) == 1
+    assert len(snapshot.paths()) == 2
 
 
 def test_the_tables_hold_no_direct_identifier() -> None:
     forbidden = ("name", "phone", "mail", "resident", "address", "document", "source_record")
     columns = [column for table in TABLES.values() for column in table.columns]
 
-    assert [] == [column for column in columns if any(word in column for word in forbidden)]
+    assert [column for column in columns if any(word in column for word in forbidden)] == []
 
 
 def test_a_row_of_another_schema_is_refused(warehouse: Warehouse) -> None:

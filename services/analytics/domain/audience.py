@@ -220,7 +220,7 @@ def _statement(state: _Compilation, early: Sequence[str], late: Sequence[str], h
 
 
 def _measures(state: _Compilation, has_aliases: bool) -> str:
-    filters = {events: _filter(events, state) for _, events in state.measures}
+    filters = {events: _filter(events, state) for events in dict.fromkeys(key[1] for key in state.measures)}
     shared = len(filters) == 1
     columns = ", ".join(
         _MEASURES[measure].format(filter="" if shared else f" FILTER (WHERE {filters[events]})") + f" AS {column}"
