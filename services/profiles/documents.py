@@ -1,0 +1,164 @@
+"""The MongoDB form of a profile; private to the store.
+
+Hot paths write plain dictionaries through the chassis's bulk rule: hydrating mongoengine documents costs more than
+everything else that is done with a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import ClassVar
+
+import mongoengine
+from pymongo.collection import Collection
+
+from services.chassis.records import RECORD_INDEXES, Record
+from services.profiles.values import Profile, Revision, StoredRecord
+
+
+class ProfileDocument(Record):
+    """The collection of profiles and its indexes.
+
+    `place` repeats the id, since ranges on _id scan on the embedded server and ranges on an index do not.
+    `record_keys` is unique: a source record belongs to one profile at most, whoever writes.
+    """
+
+    place = mongoengine.StringField()
+    record_keys = mongoengine.ListField(mongoengine.StringField())
+    tokens = mongoengine.ListField(mongoengine.StringField())
+    key_id = mongoengine.StringField()
+    golden = mongoengine.BinaryField()
+    records = mongoengine.ListField(mongoengine.DictField())
+    owner_department = mongoengine.StringField()
+    tier = mongoengine.StringField()
+    stage = mongoengine.StringField()
+    merged_into = mongoengine.StringField()
+    is_handing_over = mongoengine.BooleanField()
+    aliases = mongoengine.ListField(mongoengine.StringField())
+    apart = mongoengine.ListField(mongoengine.StringField())
+    revisions = mongoengine.ListField(mongoengine.DictField())
+
+    meta: ClassVar[dict[str, object]] = {
+        "db_alias": "profiles",
+        "collection": "profiles",
+        "auto_create_index": False,
+        "strict": False,
+        "indexes": [
+            *RECORD_INDEXES,
+            {"fields": ["record_keys"], "unique": True, "sparse": True},
+            {"fields": ["tokens"]},
+            {"fields": ["place"]},
+            {"fields": ["is_handing_over"], "sparse": True},
+        ],
+    }
+
+
+class _State(dict[str, object]):
+    """What `to_mongo()` returns: a mapping that gives itself as a plain dictionary."""
+
+    def to_dict(self) -> dict[str, object]:
+        return dict(self)
+
+
+class ProfileWrite:
+    """A profile in the shape the chassis writes, without a mongoengine document behind it."""
+
+    __slots__ = ("create_time", "id", "outbox", "outbox_at", "profile", "request_ids", "update_time", "version")
+    _db_field_map = ProfileDocument._db_field_map
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.id = profile.profile_id
+        self.version = profile.version
+        self.create_time = profile.create_time
+        self.update_time = profile.update_time
+        self.outbox: list[Mapping[str, object]] = []
+        self.outbox_at: datetime | None = None
+        self.request_ids: list[str] = []
+
+    @staticmethod
+    def _get_collection() -> Collection:
+        return ProfileDocument._get_collection()
+
+    def to_mongo(self) -> _State:
+        """Return the document; empty values are left out, as the sparse indexes need."""
+        profile = self.profile
+        state = _State(
+            _id=self.id,
+            version=self.version,
+            place=self.id,
+            record_keys=profile.record_keys,
+            tokens=profile.tokens,
+            key_id=profile.key_id,
+            golden=profile.golden,
+            records=[_record_document(record) for record in profile.records],
+            owner_department=profile.owner_department,
+            tier=profile.tier,
+            stage=profile.stage,
+            merged_into=profile.merged_into,
+            is_handing_over=profile.is_handing_over,
+            aliases=profile.aliases,
+            apart=profile.apart,
+            revisions=[_revision_document(revision) for revision in profile.revisions],
+            create_time=self.create_time,
+            update_time=self.update_time,
+            outbox=self.outbox,
+            outbox_at=self.outbox_at,
+            request_ids=self.request_ids,
+        )
+        for name in [name for name, value in state.items() if not value and name not in ("version", "outbox")]:
+            del state[name]
+        return state
+
+
+def _record_document(record: StoredRecord) -> dict[str, object]:
+    return {
+        "s": record.source_id,
+        "i": record.source_record_id,
+        "n": record.number,
+        "h": record.content_hash,
+        "t": record.updated_time,
+        "r": record.received_time,
+        "k": record.key_id,
+        "b": record.sealed,
+        "o": record.origin,
+    }
+
+
+def record_of(document: Mapping[str, object]) -> StoredRecord:
+    """Return the source record of its stored form."""
+    return StoredRecord(*(document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o")))  # type: ignore[arg-type]
+
+
+def record_document(record: StoredRecord, profile_id: str) -> dict[str, object]:
+    """Return the stored form of a superseded version, in the collection of its own."""
+    return {**_record_document(record), "_id": f"{record.key}/{record.number}", "p": profile_id}
+
+
+def _revision_document(revision: Revision) -> list[object]:
+    return [revision.version, revision.time, revision.kind, list(revision.changed_fields),
+            list(revision.source_records), revision.other_profile]  # fmt: skip
+
+
+def profile_of(document: Mapping[str, object]) -> Profile:
+    """Return the profile of its stored form."""
+    get = document.get
+    return Profile(
+        profile_id=str(document["_id"]),
+        create_time=document["create_time"],  # type: ignore[arg-type]
+        update_time=document["update_time"],  # type: ignore[arg-type]
+        version=document["version"],  # type: ignore[arg-type]
+        key_id=get("key_id", ""),  # type: ignore[arg-type]
+        golden=get("golden", b""),  # type: ignore[arg-type]
+        records=[record_of(item) for item in get("records", ())],  # type: ignore[attr-defined]
+        tokens=get("tokens", []),  # type: ignore[arg-type]
+        owner_department=get("owner_department", ""),  # type: ignore[arg-type]
+        tier=get("tier", ""),  # type: ignore[arg-type]
+        stage=get("stage", ""),  # type: ignore[arg-type]
+        merged_into=get("merged_into", ""),  # type: ignore[arg-type]
+        is_handing_over=get("is_handing_over", False),  # type: ignore[arg-type]
+        aliases=get("aliases", []),  # type: ignore[arg-type]
+        apart=get("apart", []),  # type: ignore[arg-type]
+        revisions=[Revision(*item) for item in get("revisions", ())],  # type: ignore[attr-defined]
+    )

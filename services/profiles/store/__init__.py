@@ -1,0 +1,15 @@
+"""Where profiles and what belongs to them are kept: one protocol, MongoDB and memory, one conformance suite.
+
+Guarantees, on both:
+
+* a profile is one document, changed by compare-and-set on its version together with its facts;
+* a source record key belongs to one living profile at most, whoever writes at the same time;
+* nothing a query asks for is unindexed on MongoDB.
+"""
+
+from services.profiles.store.memory import MemoryStore
+from services.profiles.store.mongo import MongoStore
+from services.profiles.store.protocol import Changes, Store
+from services.profiles.store.shelf import MemoryShelf, MongoShelf, Shelf
+
+__all__ = ["Changes", "MemoryShelf", "MemoryStore", "MongoShelf", "MongoStore", "Shelf", "Store"]

@@ -1,0 +1,157 @@
+"""The store in memory: for tests, and for the bench of our own share of the work."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from services.chassis.records import Fact
+from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
+from services.profiles.store.shelf import MemoryShelf
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+
+
+def _copy(profile: Profile) -> Profile:
+    return replace(
+        profile,
+        records=list(profile.records),
+        tokens=list(profile.tokens),
+        aliases=list(profile.aliases),
+        apart=list(profile.apart),
+        revisions=list(profile.revisions),
+    )
+
+
+class MemoryStore:
+    """Profiles in dictionaries; `facts` holds what would have gone to the outbox, in order."""
+
+    def __init__(self) -> None:
+        self.sources: MemoryShelf[Source] = MemoryShelf()
+        self.fields: MemoryShelf[Field] = MemoryShelf()
+        self.rejects: MemoryShelf[Reject] = MemoryShelf()
+        self.pairs: MemoryShelf[Pair] = MemoryShelf()
+        self.facts: list[Fact] = []
+        self._profiles: dict[str, Profile] = {}
+        self._owners: dict[str, str] = {}
+        self._tokens: defaultdict[str, set[str]] = defaultdict(set)
+        self._keys: dict[str, bytes] = {}
+        self._archive: dict[tuple[str, int], StoredRecord] = {}
+        self._chunks: dict[tuple[str, int], bytes] = {}
+        self._round = 0
+        self._lock = threading.RLock()
+
+    def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
+        """Return profiles by id."""
+        with self._lock:
+            return {item: _copy(self._profiles[item]) for item in profile_ids if item in self._profiles}
+
+    def by_record_keys(self, keys: Sequence[str]) -> list[Profile]:
+        """Return the profiles that hold these records."""
+        with self._lock:
+            found = {self._owners[key] for key in keys if key in self._owners}
+        return list(self.profiles(sorted(found)).values())
+
+    def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
+        """Return the profiles that carry any of these tokens."""
+        with self._lock:
+            found: set[str] = set()
+            for token in tokens:
+                ids = self._tokens.get(token, ())
+                if len(ids) <= MAX_PER_TOKEN:
+                    found.update(ids)
+        return list(self.profiles(sorted(found)).values())
+
+    def write_profiles(self, changes: Changes) -> list[str]:
+        """Insert or replace profiles with their facts."""
+        now = datetime.now(UTC)
+        lost = []
+        with self._lock:
+            for profile, facts in changes:
+                if not self._may_write(profile):
+                    lost.append(profile.profile_id)
+                    continue
+                self._put(replace(_copy(profile), version=profile.version + 1, update_time=now))
+                self.facts.extend(facts)
+        return lost
+
+    def _may_write(self, profile: Profile) -> bool:
+        found = self._profiles.get(profile.profile_id)
+        if (found.version if found else 0) != profile.version:
+            return False
+        return all(self._owners.get(key, profile.profile_id) == profile.profile_id for key in profile.record_keys)
+
+    def _put(self, profile: Profile) -> None:
+        old = self._profiles.get(profile.profile_id)
+        if old is not None:
+            for key in old.record_keys:
+                self._owners.pop(key, None)
+            for token in old.tokens:
+                self._tokens[token].discard(old.profile_id)
+        self._profiles[profile.profile_id] = profile
+        for key in profile.record_keys:
+            self._owners[key] = profile.profile_id
+        for token in profile.tokens:
+            self._tokens[token].add(profile.profile_id)
+
+    def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
+        """Return living profiles by id."""
+        with self._lock:
+            found = sorted(key for key, profile in self._profiles.items() if key > after and not profile.merged_into)
+            if departments:
+                found = [key for key in found if self._profiles[key].owner_department in departments]
+            return list(self.profiles(found[:limit]).values())
+
+    def handing_over(self) -> list[Profile]:
+        """Return merged profiles that still hold records."""
+        with self._lock:
+            return [_copy(profile) for profile in self._profiles.values() if profile.is_handing_over]
+
+    def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return wrapped data keys."""
+        return {key: self._keys[key] for key in key_ids if key in self._keys}
+
+    def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Add wrapped data keys."""
+        with self._lock:
+            known = {key: self._keys[key] for key in wrapped if key in self._keys}
+            self._keys.update({key: value for key, value in wrapped.items() if key not in known})
+        return known
+
+    def destroy_data_key(self, key_id: str) -> None:
+        """Remove a data key."""
+        self._keys.pop(key_id, None)
+
+    def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
+        """Keep superseded record versions."""
+        for record, _ in superseded:
+            self._archive.setdefault((record.key, record.number), record)
+
+    def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:
+        """Return superseded versions."""
+        key = f"{source_id}/{source_record_id}"
+        return [record for (found, _), record in sorted(self._archive.items()) if found == key]
+
+    def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
+        """Keep a part."""
+        self._chunks[(upload_id, number)] = sealed
+
+    def chunk(self, upload_id: str, number: int) -> bytes | None:
+        """Return a part."""
+        return self._chunks.get((upload_id, number))
+
+    def drop_upload(self, upload_id: str, chunks: int) -> None:
+        """Remove the parts."""
+        for number in range(chunks):
+            self._chunks.pop((upload_id, number), None)
+
+    def intake_round(self) -> int:
+        """Return the number of batches written."""
+        return self._round
+
+    def count_intake(self) -> None:
+        """Count a batch."""
+        with self._lock:
+            self._round += 1

@@ -1,0 +1,185 @@
+"""The store on MongoDB: every query an equality or a bounded range on an index."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+from pymongo import errors as mongo
+from pymongo.collection import Collection
+from pymongo.operations import InsertOne
+
+from services.chassis import records
+from services.chassis.records import Fact, Record
+from services.profiles.documents import ProfileDocument, ProfileWrite, profile_of, record_document, record_of
+from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
+from services.profiles.store.shelf import MongoShelf
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+
+KEYS_PER_QUERY = 64  # the embedded server compares each document found with each key asked for
+ROUND = "intake"
+ID_SPACE = 16**8
+LAST_PLACE = "g"  # after every hexadecimal id
+
+
+class MongoStore:
+    """Profiles in the service's own database."""
+
+    def __init__(self, service: str = "profiles") -> None:
+        self._service = service
+        self.sources: MongoShelf[Source] = MongoShelf(Source, lambda: self._collection("sources"))
+        self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
+        self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
+        self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
+
+    def _collection(self, name: str) -> Collection:
+        return records.database(self._service)[name]
+
+    @property
+    def _profiles(self) -> Collection:
+        return ProfileDocument._get_collection()
+
+    def prepare(self) -> None:
+        """Create the indexes of the collections that are no records, and the intake counter."""
+        with records.driver_errors():
+            self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
+            self._collection("match_candidates").create_index([("state", 1)])
+            self._collection("source_records").create_index([("s", 1), ("i", 1)])
+            self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
+
+    def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
+        """Return profiles by id."""
+        found = self._find("_id", profile_ids, {"outbox": 0})
+        return {str(document["_id"]): profile_of(document) for document in found}
+
+    def by_record_keys(self, keys: Sequence[str]) -> list[Profile]:
+        """Return the profiles that hold these records."""
+        return _once(self._find("record_keys", keys, {"outbox": 0}))
+
+    def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
+        """Return the profiles that carry any of these tokens, none for tokens that lead to too many."""
+        found = _once(self._find("tokens", tokens, {"outbox": 0}, MAX_PER_TOKEN * 4))
+        wanted = set(tokens)
+        counts = Counter(token for profile in found for token in wanted.intersection(profile.tokens))
+        common = {token for token, count in counts.items() if count > MAX_PER_TOKEN}
+        return [profile for profile in found if wanted.intersection(profile.tokens) - common] if common else found
+
+    def _find(
+        self, name: str, values: Sequence[str], projection: Mapping[str, int], limit: int = 0
+    ) -> Iterator[dict[str, object]]:
+        unique = list(dict.fromkeys(values))
+        for start in range(0, len(unique), KEYS_PER_QUERY):
+            part = unique[start : start + KEYS_PER_QUERY]
+            with records.driver_errors():
+                query = {name: {"$in": part} if len(part) > 1 else part[0]}
+                yield from self._profiles.find(query, projection).limit(limit * len(part))
+
+    def write_profiles(self, changes: Changes) -> list[str]:
+        """Insert or replace profiles with their facts."""
+        writes = [(cast("Record", ProfileWrite(profile)), list[Fact](facts)) for profile, facts in changes]
+        return records.bulk_write(writes)
+
+    def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
+        """Return living profiles by id, through windows of the id space that grow until the page is full."""
+        found: list[Profile] = []
+        start, width = after, ID_SPACE // 4096
+        while len(found) < limit and start < LAST_PLACE:
+            end = _window_end(start, width)
+            query: dict[str, object] = {"place": {"$gt": start, "$lte": end}}
+            with records.driver_errors():
+                documents = list(self._profiles.find(query, {"outbox": 0}).sort("place", 1))
+            page = [profile_of(document) for document in documents]
+            found += [item for item in page if not item.merged_into and _is_of(item, departments)]
+            start, width = end, width * (4 if len(documents) < limit else 1)
+        return found[:limit]
+
+    def handing_over(self) -> list[Profile]:
+        """Return merged profiles that still hold records."""
+        with records.driver_errors():
+            return [profile_of(document) for document in self._profiles.find({"is_handing_over": True}, {"outbox": 0})]
+
+    def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return wrapped data keys."""
+        found: dict[str, bytes] = {}
+        unique = list(dict.fromkeys(key_ids))
+        for start in range(0, len(unique), KEYS_PER_QUERY):
+            with records.driver_errors():
+                query = {"_id": {"$in": unique[start : start + KEYS_PER_QUERY]}}
+                found.update({item["_id"]: item["wrapped"] for item in self._collection("data_keys").find(query)})
+        return found
+
+    def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Add wrapped data keys."""
+        duplicates = self._add("data_keys", [{"_id": key, "wrapped": value} for key, value in wrapped.items()])
+        return self.data_keys(duplicates)
+
+    def destroy_data_key(self, key_id: str) -> None:
+        """Remove a data key."""
+        with records.driver_errors():
+            self._collection("data_keys").delete_one({"_id": key_id})
+
+    def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
+        """Keep superseded record versions."""
+        self._add("source_records", [record_document(record, profile_id) for record, profile_id in superseded])
+
+    def _add(self, name: str, documents: Sequence[dict[str, object]]) -> list[str]:
+        """Insert documents and return the ids that were there before."""
+        if not documents:
+            return []
+        with records.driver_errors():
+            try:
+                self._collection(name).bulk_write([InsertOne(item) for item in documents], ordered=False)
+            except mongo.BulkWriteError as error:
+                faults = error.details["writeErrors"]
+                if any(item.get("code") != 11000 for item in faults):
+                    raise
+                return [str(documents[item["index"]]["_id"]) for item in faults]
+        return []
+
+    def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:
+        """Return superseded versions."""
+        with records.driver_errors():
+            found = list(self._collection("source_records").find({"s": source_id, "i": source_record_id}))
+        return sorted((record_of(item) for item in found), key=lambda record: record.number)
+
+    def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
+        """Keep a part."""
+        self._add("upload_chunks", [{"_id": f"{upload_id}/{number}", "sealed": sealed}])
+
+    def chunk(self, upload_id: str, number: int) -> bytes | None:
+        """Return a part."""
+        with records.driver_errors():
+            found = self._collection("upload_chunks").find_one({"_id": f"{upload_id}/{number}"})
+        return found["sealed"] if found else None
+
+    def drop_upload(self, upload_id: str, chunks: int) -> None:
+        """Remove the parts."""
+        for number in range(chunks):
+            with records.driver_errors():
+                self._collection("upload_chunks").delete_one({"_id": f"{upload_id}/{number}"})
+
+    def intake_round(self) -> int:
+        """Return the number of batches written."""
+        with records.driver_errors():
+            found = self._collection("counters").find_one({"_id": ROUND})
+        return int(found["count"]) if found else 0
+
+    def count_intake(self) -> None:
+        """Count a batch."""
+        with records.driver_errors():
+            self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
+
+
+def _once(documents: Iterator[dict[str, object]]) -> list[Profile]:
+    return [profile_of(item) for item in {document["_id"]: document for document in documents}.values()]
+
+
+def _window_end(start: str, width: int) -> str:
+    """Return the id that ends a window of `width` 2^32ths of the id space after `start`."""
+    head = int((start[:8] or "0").ljust(8, "0"), 16) if start else 0
+    return f"{head + width:08x}" if head + width < ID_SPACE else LAST_PLACE
+
+
+def _is_of(profile: Profile, departments: Sequence[str]) -> bool:
+    return not departments or profile.owner_department in departments

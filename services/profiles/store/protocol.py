@@ -1,0 +1,70 @@
+"""What a store of profiles can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+from services.chassis.records import Fact
+from services.profiles.store.shelf import Shelf
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+
+Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
+MAX_PER_TOKEN = 64  # profiles that one blocking key may lead to; a key that common tells nothing
+
+
+class Store(Protocol):
+    """The profiles, their keys, their superseded records, uploads, and four shelves."""
+
+    sources: Shelf[Source]
+    fields: Shelf[Field]
+    rejects: Shelf[Reject]
+    pairs: Shelf[Pair]
+
+    def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
+        """Return profiles by id, aliases as they are."""
+
+    def by_record_keys(self, keys: Sequence[str]) -> list[Profile]:
+        """Return the profiles that hold these source records, each once."""
+
+    def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
+        """Return the living profiles that carry any of these tokens, each once."""
+
+    def write_profiles(self, changes: Changes) -> list[str]:
+        """Insert (version 0) or replace profiles with their facts; return the ids that lost a race."""
+
+    def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
+        """Return living profiles with a greater id, by id; of these departments, or of all when none is named."""
+
+    def handing_over(self) -> list[Profile]:
+        """Return merged profiles whose survivor may not have their records yet."""
+
+    def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return wrapped data keys by id; destroyed ones are missing."""
+
+    def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Add wrapped data keys; return those that were there before and stay."""
+
+    def destroy_data_key(self, key_id: str) -> None:
+        """Remove a data key for ever: all that it sealed is erased."""
+
+    def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
+        """Keep superseded record versions with the profile id they belonged to; a repeat changes nothing."""
+
+    def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:
+        """Return the superseded versions of a record, oldest first."""
+
+    def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
+        """Keep a sealed part of an upload."""
+
+    def chunk(self, upload_id: str, number: int) -> bytes | None:
+        """Return a part of an upload."""
+
+    def drop_upload(self, upload_id: str, chunks: int) -> None:
+        """Remove an upload's parts."""
+
+    def intake_round(self) -> int:
+        """Return how many intake batches were written so far, by all processes."""
+
+    def count_intake(self) -> None:
+        """Count an intake batch as written."""

@@ -1,0 +1,160 @@
+"""What the profiles service stores, as plain values; personal data only within sealed bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+HISTORY_KEPT = 200  # GetProfileHistory documents this maximum
+
+
+def record_key(source_id: str, source_record_id: str) -> str:
+    """Return the key of a source record, unique over all profiles."""
+    return f"{source_id}/{source_record_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """The current version of a source record, sealed under the data key of the customer it first belonged to.
+
+    `number` counts its versions from 1; `content_hash` is keyed, so equal content is seen without opening it;
+    `origin` names the import and row that brought it, so that a resumed import recognizes its own work.
+    """
+
+    source_id: str
+    source_record_id: str
+    number: int
+    content_hash: str
+    updated_time: datetime
+    received_time: datetime
+    key_id: str
+    sealed: bytes = field(repr=False)
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key of the record."""
+        return record_key(self.source_id, self.source_record_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One change of a profile: created, updated, merged or unmerged; names of fields only, never values."""
+
+    version: int
+    time: datetime
+    kind: str
+    changed_fields: Sequence[str] = ()
+    source_records: Sequence[str] = ()
+    other_profile: str = ""
+
+
+@dataclass(slots=True)
+class Profile:
+    """A golden record with the source records it is derived from; the stored form.
+
+    `tokens` are the blind blocking keys and identifiers of all its records. `merged_into` makes it an alias;
+    `is_handing_over` says that the survivor may not have its records yet. `apart` are profiles it never merges with.
+    """
+
+    profile_id: str
+    create_time: datetime
+    update_time: datetime
+    version: int = 0
+    key_id: str = ""
+    golden: bytes = field(default=b"", repr=False)
+    records: list[StoredRecord] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    owner_department: str = ""
+    tier: str = ""
+    stage: str = ""
+    merged_into: str = ""
+    is_handing_over: bool = False
+    aliases: list[str] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+    revisions: list[Revision] = field(default_factory=list)
+
+    @property
+    def record_keys(self) -> list[str]:
+        """Return the keys of its source records; none for an alias, even while it hands over."""
+        return [] if self.merged_into else [record.key for record in self.records]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A system that sends records; see SourceSettings of the domain for the meaning of its settings."""
+
+    id: str
+    owner_department: str
+    mapping: Sequence[Sequence[str]] = ()
+    display_name: str = ""
+    trust_rank: int = 100
+    date_order: str = "ymd"
+    utc_offset_minutes: int = 480
+    default_region: str = "CN"
+    is_unique: bool = False
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An entry of the data dictionary that was added, or that changes a built-in one."""
+
+    id: str
+    display_name: str = ""
+    description: str = ""
+    format: int = 0
+    classification: int = 0
+    group: str = ""
+    mask: int = 0
+    owner_department: str = ""
+    update_rule: str = ""
+    survivorship: str = ""
+    retention_days: int = 0
+    permitted_purposes: Sequence[str] = ()
+    built_in: bool = False
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row set apart, sealed by the uploads key; `reasons` are (field, code) pairs, `state` open or replayed."""
+
+    id: str
+    source_id: str
+    operation: str
+    row_number: int
+    reasons: Sequence[Sequence[str]]
+    row: bytes = field(repr=False)
+    state: str = "open"
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two profiles that may be one person; `state` open, confirmed, rejected or obsolete."""
+
+    id: str
+    one: str
+    other: str
+    weight: float
+    probability: float
+    steps: Sequence[Sequence[object]] = ()
+    vetoes: Sequence[str] = ()
+    state: str = "open"
+    decided_by: str = ""
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+def pair_id(one: str, other: str) -> str:
+    """Return the one id that a pair of profiles has, in whichever order."""
+    return "-".join(sorted((one, other)))
