@@ -1,0 +1,97 @@
+"""Typed queries run on a tantivy searcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import tantivy
+
+from services.search.domain.queries import Clause, Match
+from services.search.store.port import FACET_VALUES, MAX_HITS, IndexHit, IndexQuery, IndexResult, Tombstone
+
+Parts = list[tuple[tantivy.Occur, tantivy.Query]]
+
+
+def run(schema: tantivy.Schema, searcher: tantivy.Searcher, query: IndexQuery) -> IndexResult:
+    """Return a page of hits and the counts of all."""
+    compiled = _compiled(schema, query)
+    found = searcher.search(compiled, limit=MAX_HITS, count=True)
+    addresses = [address for _, address in found.hits]
+    changed = searcher.fast_field_values("changed", addresses)
+    ranked = sorted(
+        zip(found.hits, changed, strict=True),
+        key=lambda hit: (-hit[0][0], -int(hit[1] or 0), hit[0][1].segment_ord, hit[0][1].doc),
+    )
+    page = ranked[query.offset : query.offset + query.limit]
+    hits = tuple(_hit(searcher, score, address) for (score, address), _ in page)
+    facets = {field: _facet(searcher, compiled, field) for field in query.facets}
+    total = int(found.count)  # type: ignore[attr-defined]  # missing in the stub of tantivy 0.27
+    return IndexResult(hits, total, facets)
+
+
+def _compiled(schema: tantivy.Schema, query: IndexQuery) -> tantivy.Query:
+    parts: Parts = [(tantivy.Occur.Must, _clause(schema, clause)) for clause in query.clauses]
+    for field, values in query.filters.items():
+        allowed = tantivy.Query.term_set_query(schema, field, sorted(values)) if values else _nothing()
+        parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(allowed, 0.0)))
+    alive = tantivy.Query.term_query(schema, "deleted", False)
+    parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(alive, 0.0)))
+    return tantivy.Query.boolean_query(parts)
+
+
+def _nothing() -> tantivy.Query:
+    return tantivy.Query.empty_query()
+
+
+def _clause(schema: tantivy.Schema, clause: Clause) -> tantivy.Query:
+    if not clause:
+        return _nothing()
+    return tantivy.Query.disjunction_max_query([_match(schema, match) for match in clause])
+
+
+def _match(schema: tantivy.Schema, match: Match) -> tantivy.Query:
+    terms: Parts = [
+        (tantivy.Occur.Must, tantivy.Query.term_query(schema, match.field, token, "basic")) for token in match.tokens
+    ]
+    return tantivy.Query.const_score_query(tantivy.Query.boolean_query(terms), match.weight)
+
+
+def _hit(searcher: tantivy.Searcher, score: float, address: tantivy.DocAddress) -> IndexHit:
+    document = searcher.doc(address)
+    return IndexHit(str(document.get_first("id")), float(score), bytes(document.get_first("payload") or b""))
+
+
+def _facet(searcher: tantivy.Searcher, compiled: tantivy.Query, field: str) -> tuple[tuple[str, int], ...]:
+    request = {"values": {"terms": {"field": field, "size": FACET_VALUES}}}
+    buckets = searcher.aggregate(compiled, request)["values"]["buckets"]
+    counted = [(str(bucket["key"]), int(bucket["doc_count"])) for bucket in buckets]
+    return tuple(sorted(counted, key=lambda pair: (-pair[1], pair[0])))
+
+
+def versions(schema: tantivy.Schema, searcher: tantivy.Searcher, ids: Sequence[str]) -> dict[str, int]:
+    """Return the versions of those documents that are there, tombstones included."""
+    if not ids or searcher.num_docs == 0:
+        return {}
+    query = tantivy.Query.term_set_query(schema, "id", list(ids))
+    found = searcher.search(query, limit=len(ids), count=False)
+    documents = [searcher.doc(address) for _, address in found.hits]
+    return {str(each.get_first("id")): int(each.get_first("version") or 0) for each in documents}
+
+
+def tombstones(schema: tantivy.Schema, searcher: tantivy.Searcher, page: int) -> Iterator[list[Tombstone]]:
+    """Yield the tombstones of one commit by id, `page` at a time."""
+    gone = tantivy.Query.term_query(schema, "deleted", True)
+    offset = 0
+    while True:
+        found = searcher.search(
+            gone, limit=page, count=False, order_by_field="id", order=tantivy.Order.Asc, offset=offset
+        )
+        if not found.hits:
+            return
+        yield [_tombstone(searcher.doc(address)) for _, address in found.hits]
+        offset += page
+
+
+def _tombstone(document: tantivy.Document) -> Tombstone:
+    version, changed = document.get_first("version"), document.get_first("changed")
+    return Tombstone(str(document.get_first("id")), int(version or 0), int(changed or 0))
