@@ -71,10 +71,13 @@ class Sight:
 
 def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
     """Return what a source with these habits has written down of a person."""
-    is_stale = random.random() < habits.stale
-    phone = person.old_phone if is_stale else person.phone
-    division, street = (person.old_place, person.old_street) if is_stale else (person.place, person.street)
     knows = random.random
+    is_stale = knows() < habits.stale
+    old_phone, old_address = random.choices(((True, False), (False, True), (True, True)), (35, 50, 15))[0]
+    phone = person.old_phone if is_stale and old_phone else person.phone
+    division, street = person.place, person.street
+    if is_stale and old_address:
+        division, street = person.old_place, person.old_street
     if knows() < habits.mistyped_phone:
         phone = noise.mistype_digits(phone, random)
     phone = noise.write_phone(phone, random) if knows() < habits.knows_phone else ""
@@ -86,12 +89,15 @@ def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
         resident_id = noise.mistype_digits(resident_id[:17], random) + resident_id[17]
     if resident_id[6:8] == "19" and knows() < 0.05:
         resident_id = resident_id[:6] + resident_id[8:17]
+    birth = _write_birth(person.birth_date, habits, random) if knows() < habits.knows_birth else ""
+    if not (phone or birth or resident_id or any(place)):
+        phone = person.phone
     days_ago = random.randrange(900, 1500) if is_stale else random.randrange(0, 700)
     return Sight(
         _write_name(person, habits, random),
         phone,
         person.email if knows() < habits.knows_email else "",
-        _write_birth(person.birth_date, habits, random) if knows() < habits.knows_birth else "",
+        birth,
         resident_id,
         place,
         street if any(place) and knows() < 0.9 else "",

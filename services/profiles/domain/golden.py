@@ -1,0 +1,207 @@
+"""Derive what is believed of a person from the source records, each value with its lineage."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, Survivorship
+from services.profiles.domain.documents import birth_date_of, gender_of
+from services.profiles.domain.values import (
+    Address,
+    BeatenValue,
+    GoldenField,
+    GoldenRecord,
+    ManualOverride,
+    StandardRecord,
+)
+
+MANUAL_RULE = "manual_override"
+MANUAL_SOURCE = "steward"
+BEATEN_LIMIT = 20  # values kept in a field's lineage
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One record's value of one field; `completeness` counts what the value tells."""
+
+    value: str
+    record: StandardRecord
+    completeness: int
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Return what breaks ties the same way in every run."""
+        return self.record.key
+
+
+_Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
+
+
+def build_golden(
+    records: Sequence[StandardRecord],
+    overrides: Iterable[ManualOverride] = (),
+    definitions: Mapping[str, FieldDefinition] = DEFAULT_BY_NAME,
+) -> GoldenRecord:
+    """Return the golden record of one profile's records; their order does not matter.
+
+    The codes of an address come from the record whose address was chosen, never from two addresses.
+    """
+    fields: dict[str, GoldenField] = {}
+    for name, extract in _EXTRACTS.items():
+        rule = definitions[name].survivorship if name in definitions else Survivorship.MOST_TRUSTED
+        ranked = _ranked(_claims(records, extract), rule)
+        if ranked:
+            fields[name] = _golden_field(ranked, rule)
+    phones = _all_values(records, _phones, definitions, "phone")
+    emails = _all_values(records, _emails, definitions, "email")
+    fields |= {name: found[0] for name, found in (("phone", phones), ("email", emails)) if found}
+    fields |= _address_codes(records, fields.get("address"))
+    for override in sorted(overrides, key=lambda item: item.time):
+        fields[override.field] = _overridden(override, fields.get(override.field))
+    return GoldenRecord(fields, phones, emails)
+
+
+def _name(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.name:
+        yield record.name.full, 2 * record.name.is_complete + (record.name.style != "latin")
+
+
+def _title(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.name and record.name.title:
+        yield record.name.title, 1
+
+
+def _resident_id(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.resident_id:
+        yield record.resident_id, 1
+
+
+def _gender(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.gender:
+        yield record.gender, 1 + bool(record.resident_id and gender_of(record.resident_id) == record.gender)
+
+
+def _birth_date(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.birth_date:
+        proven = bool(record.resident_id) and birth_date_of(record.resident_id) == record.birth_date
+        yield record.birth_date, 1 + proven
+
+
+def _owner_department(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.owner_department:
+        yield record.owner_department, 1
+
+
+def _address(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    if record.address and record.address.text:
+        yield record.address.text, _address_depth(record.address)
+
+
+def _address_depth(address: Address) -> int:
+    """Return how deep an address goes: 1 province, 2 city, 4 county, and 8 more for a street."""
+    known = (address.province_code, address.city_code, address.district_code, address.detail)
+    return sum(bool(part) << at for at, part in enumerate(known))
+
+
+def _phones(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    for phone in record.phones:
+        yield phone.number, 1 + (phone.kind == "mobile")
+
+
+def _emails(record: StandardRecord) -> Iterable[tuple[str, int]]:
+    for email in record.emails:
+        yield email, 1
+
+
+_EXTRACTS: Mapping[str, _Extract] = {
+    "name": _name,
+    "title": _title,
+    "gender": _gender,
+    "birth_date": _birth_date,
+    "resident_id": _resident_id,
+    "address": _address,
+    "owner_department": _owner_department,
+}
+
+
+def _claims(records: Sequence[StandardRecord], extract: _Extract) -> list[_Claim]:
+    return [_Claim(value, record, completeness) for record in records for value, completeness in extract(record)]
+
+
+def _ranked(claims: list[_Claim], rule: Survivorship) -> list[_Claim]:
+    """Return the claims, the winner first; what a resident ID proves beats trust and time."""
+
+    def rank(claim: _Claim) -> tuple[float, ...]:
+        recency, trust = claim.record.updated_time.timestamp(), -claim.record.trust_rank
+        if rule is Survivorship.MOST_RECENT:
+            return claim.completeness, recency, trust
+        if rule is Survivorship.MOST_COMPLETE:
+            return claim.completeness, trust, recency
+        return claim.completeness, trust, recency
+
+    claims.sort(key=lambda claim: claim.order)
+    return sorted(claims, key=rank, reverse=True)
+
+
+def _golden_field(ranked: Sequence[_Claim], rule: str) -> GoldenField:
+    winner = ranked[0]
+    beaten = {}
+    for claim in ranked[1:]:
+        if claim.value != winner.value and claim.value not in beaten:
+            beaten[claim.value] = BeatenValue(
+                claim.value, claim.record.source_id, claim.record.source_record_id, _why(claim, winner)
+            )
+    record = winner.record
+    kept = tuple(beaten.values())[:BEATEN_LIMIT]
+    return GoldenField(winner.value, record.source_id, record.source_record_id, str(rule), record.updated_time, kept)
+
+
+def _why(loser: _Claim, winner: _Claim) -> str:
+    if loser.completeness < winner.completeness:
+        return "less complete"
+    if loser.record.trust_rank > winner.record.trust_rank:
+        return "less trusted"
+    return "older" if loser.record.updated_time < winner.record.updated_time else "tie"
+
+
+def _all_values(
+    records: Sequence[StandardRecord], extract: _Extract, definitions: Mapping[str, FieldDefinition], name: str
+) -> tuple[GoldenField, ...]:
+    """Return every distinct value with the best record that claims it, the believed one first with what it beat."""
+    rule = definitions[name].survivorship if name in definitions else Survivorship.MOST_RECENT
+    ranked = _ranked(_claims(records, extract), rule)
+    firsts: dict[str, GoldenField] = {}
+    for claim in ranked:
+        firsts.setdefault(claim.value, _golden_field([claim], rule))
+    others = list(firsts.values())[1:]
+    return (_golden_field(ranked, rule), *others) if ranked else ()
+
+
+def _address_codes(records: Sequence[StandardRecord], chosen: GoldenField | None) -> dict[str, GoldenField]:
+    """Return the division codes of the chosen address as fields of the same lineage."""
+    if chosen is None:
+        return {}
+    key = (chosen.source_id, chosen.source_record_id)
+    address = next(
+        (item.address for item in records if item.key == key and item.address and item.address.text == chosen.value),
+        None,
+    )
+    if address is None:
+        return {}
+    codes = {
+        "province_code": address.province_code,
+        "city_code": address.city_code,
+        "district_code": address.district_code,
+    }
+    return {
+        name: GoldenField(code, chosen.source_id, chosen.source_record_id, "with_address", chosen.time)
+        for name, code in codes.items()
+        if code
+    }
+
+
+def _overridden(override: ManualOverride, beaten: GoldenField | None) -> GoldenField:
+    lost: tuple[BeatenValue, ...] = ()
+    if beaten is not None:
+        before = BeatenValue(beaten.value, beaten.source_id, beaten.source_record_id, "overridden")
+        lost = (before, *beaten.beat)[:BEATEN_LIMIT]
+    return GoldenField(override.value, MANUAL_SOURCE, override.set_by, MANUAL_RULE, override.time, lost)

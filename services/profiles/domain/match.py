@@ -1,0 +1,204 @@
+"""Decide who a record belongs to: scored comparison, rules that always hold, three bands."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from services.profiles.domain.comparison import (
+    EXACT,
+    LEVELS,
+    MISSING,
+    OTHER,
+    SAME,
+    Traits,
+    levels_of,
+    traits_of,
+    without_identifiers,
+)
+from services.profiles.domain.model import MatchModel
+from services.profiles.domain.values import (
+    Assignment,
+    AssignmentKind,
+    Band,
+    Candidate,
+    MatchScore,
+    ScoreStep,
+    StandardRecord,
+)
+
+SHARED_LIMIT = 5  # profiles; a phone or e-mail that more people have (a shop's, an agent's) identifies nobody
+DIFFERENT_RESIDENT_ID = "DIFFERENT_RESIDENT_ID"
+DIFFERENT_NAME = "DIFFERENT_NAME"
+DIFFERENT_BIRTH_AND_GENDER = "DIFFERENT_BIRTH_AND_GENDER"
+LOOSE_NAME = "LOOSE_NAME"
+NO_ANCHOR = "NO_ANCHOR"
+ONE_PER_SOURCE = "ONE_PER_SOURCE"
+CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
+_BORN_THE_SAME_DAY = (SAME, "swapped")
+
+
+def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
+    """Compare two records; see compare_traits."""
+    return compare_traits(traits_of(left), traits_of(right), model)
+
+
+def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore:
+    """Return the score with its waterfall: the sum of the levels' weights, then rules and vetoes.
+
+    Two valid resident IDs that differ are two people whatever else agrees.
+    """
+    found = dict(zip(LEVELS, levels_of(left, right), strict=True))
+    steps = [ScoreStep("prior", "", model.prior_weight)]
+    steps += [ScoreStep(name, level, model.weights[name][level]) for name, level in found.items() if level]
+    if found["name"] == EXACT and left.name:
+        steps.append(ScoreStep("name", "frequency", model.name_adjustment(left.name)))
+    weight = sum(step.weight for step in steps)
+    vetoes = _vetoes(found)
+    rule = "" if vetoes else _rule(found)
+    if DIFFERENT_RESIDENT_ID in vetoes:
+        band = Band.APART
+    elif rule or (weight >= model.merge_weight and not vetoes):
+        band = Band.MERGE
+    else:
+        band = Band.REVIEW if weight >= model.review_weight else Band.APART
+    bounded = max(-60.0, min(60.0, weight))
+    probability = 2**bounded / (1 + 2**bounded)
+    return MatchScore(band, weight, probability, tuple(steps), rule, vetoes, model.version)
+
+
+def _rule(levels: dict[str, str]) -> str:
+    """Return the deterministic rule that holds: an identifier and the full name agree."""
+    if levels["name"] != EXACT:
+        return ""
+    for identifier in ("resident_id", "phone", "email"):
+        if levels[identifier] == SAME:
+            return f"{identifier}+name"
+    return ""
+
+
+def _vetoes(levels: dict[str, str]) -> tuple[str, ...]:
+    """Return what forbids an automatic merge.
+
+    A shared phone, e-mail or address is no proof: families share them, so a name that agrees only in part
+    needs the birth date or the resident ID besides.
+    """
+    name, birth, gender = levels["name"], levels["birth_date"], levels["gender"]
+    vetoes = []
+    if levels["resident_id"] == OTHER:
+        vetoes.append(DIFFERENT_RESIDENT_ID)
+    if name == OTHER or (name == "surname" and not _is_mistyped(levels)):
+        vetoes.append(DIFFERENT_NAME)
+    if birth == OTHER and (gender == OTHER or name not in (EXACT, "swapped")) and levels["resident_id"] != SAME:
+        vetoes.append(DIFFERENT_BIRTH_AND_GENDER)
+    if name in ("edit", "initial", MISSING) and not _is_supported(levels):
+        vetoes.append(LOOSE_NAME)
+    anchors = (levels["phone"], levels["email"], levels["resident_id"], birth)
+    if SAME not in anchors and levels["address"] != "detail":
+        vetoes.append(NO_ANCHOR)
+    return tuple(vetoes)
+
+
+def _is_mistyped(levels: dict[str, str]) -> bool:
+    """Say whether a wrong given name must be a slip: the resident ID and a contact agree (twins share no ID)."""
+    return levels["resident_id"] == SAME and SAME in (levels["phone"], levels["email"])
+
+
+def _is_supported(levels: dict[str, str]) -> bool:
+    """Say whether something of the person, not of the family, agrees besides a loose name."""
+    if levels["resident_id"] == SAME:
+        return True
+    contacts = (levels["phone"], levels["email"]).count(SAME)
+    if levels["birth_date"] in _BORN_THE_SAME_DAY:
+        return contacts > 0 or levels["address"] == "detail"
+    return levels["name"] == "initial" and contacts == 2 and levels["birth_date"] == MISSING
+
+
+def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:
+    """Return the phones and e-mails that more than SHARED_LIMIT of the groups have."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        counts.update({item for traits in group for item in (*traits.phones, *traits.emails)})
+    return frozenset(item for item, count in counts.items() if count > SHARED_LIMIT)
+
+
+def may_join(scores: Sequence[MatchScore]) -> bool:
+    """Say whether two groups may become one, from the scores of all pairs across them.
+
+    No pair may have two resident IDs, and pairs that agree must be at least as many as pairs that conflict:
+    one strong edge does not chain two people together.
+    """
+    if any(DIFFERENT_RESIDENT_ID in score.vetoes for score in scores):
+        return False
+    conflicts = sum(not CONFLICTS.isdisjoint(score.vetoes) for score in scores)
+    agreements = sum(score.band is Band.MERGE for score in scores)
+    return agreements >= max(1, conflicts)
+
+
+def decide(
+    record: StandardRecord,
+    candidates: Sequence[Candidate],
+    model: MatchModel,
+    rejected: frozenset[str] = frozenset(),
+) -> Assignment:
+    """Return where a record belongs among the candidates that share a blocking key with it.
+
+    `rejected` are profiles a steward has ruled apart from this record. An earlier version of the same record
+    inside a candidate is not compared; drop it from the candidate before.
+    """
+    groups = {
+        candidate.profile_id: [traits_of(item) for item in candidate.records if item.key != record.key]
+        for candidate in candidates
+        if candidate.profile_id not in rejected
+    }
+    shared = shared_identifiers(list(groups.values()))
+    own = without_identifiers(traits_of(record), shared)
+    best: dict[str, MatchScore] = {}
+    strong: list[str] = []
+    for profile_id, group in groups.items():
+        scores = [compare_traits(own, without_identifiers(item, shared), model) for item in group]
+        if not scores:
+            continue
+        top = max(scores, key=lambda score: (score.band is Band.MERGE, score.weight))
+        if top.band is Band.APART or any(DIFFERENT_RESIDENT_ID in score.vetoes for score in scores):
+            continue
+        best[profile_id] = top
+        if may_join(scores) and not _breaks_one_per_source(own, group):
+            strong.append(profile_id)
+    return _assign(best, strong, groups, candidates, model)
+
+
+def _breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
+    return own.is_unique_in_source and any(item.key[0] == own.key[0] for item in group)
+
+
+def _assign(
+    best: dict[str, MatchScore],
+    strong: list[str],
+    groups: dict[str, list[Traits]],
+    candidates: Sequence[Candidate],
+    model: MatchModel,
+) -> Assignment:
+    """Join the best of the strong profiles, merge those that fit it, and leave the others to a steward."""
+    if not strong:
+        kind = AssignmentKind.REVIEW if best else AssignmentKind.NEW
+        return Assignment(kind, review_profile_ids=tuple(best), scores=best)
+    strong.sort(key=lambda profile_id: -best[profile_id].weight)
+    joined = [strong[0]]
+    for profile_id in strong[1:]:
+        members = [item for other in joined for item in groups[other]]
+        if _may_merge(members, groups[profile_id], model):
+            joined.append(profile_id)
+    ages = {candidate.profile_id: (candidate.created_time, candidate.profile_id) for candidate in candidates}
+    joined.sort(key=ages.__getitem__)
+    rest = tuple(profile_id for profile_id in best if profile_id not in joined)
+    return Assignment(AssignmentKind.MERGE, joined[0], tuple(joined[1:]), rest, best)
+
+
+def _may_merge(left: Sequence[Traits], right: Sequence[Traits], model: MatchModel) -> bool:
+    """Say whether two profiles that one record links strongly hold nothing against each other."""
+    for a in left:
+        for b in right:
+            if not CONFLICTS.isdisjoint(compare_traits(a, b, model).vetoes) or (
+                a.is_unique_in_source and a.key[0] == b.key[0]
+            ):
+                return False
+    return True

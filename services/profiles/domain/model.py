@@ -1,0 +1,97 @@
+"""The Fellegi–Sunter model as versioned data: how likely each level is for one person and for two."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from math import log2
+
+from services.profiles.domain.comparison import EXACT, LEVELS
+from services.profiles.domain.values import PersonName
+
+LevelOdds = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class MatchModel:
+    """Probabilities of the levels (Fellegi and Sunter 1969): m for one person, u for two.
+
+    `prior_weight` is log2 of the odds that two records taken at random are of one person. A weight of at
+    least `merge_weight` bits merges, of at least `review_weight` asks a steward. `surnames` and `given_names`
+    are shares of the population; names not listed have the share of the rarest listed one.
+    """
+
+    version: str
+    prior_weight: float
+    merge_weight: float
+    review_weight: float
+    odds: Mapping[str, LevelOdds]
+    weights: Mapping[str, Mapping[str, float]]
+    surnames: Mapping[str, float]
+    given_names: Mapping[str, float]
+
+    def name_adjustment(self, name: PersonName) -> float:
+        """Return the bits a shared rare name adds, or a shared frequent one takes away (term frequency)."""
+        share = self.surnames.get(name.surname, self._rarest(self.surnames))
+        share *= self.given_names.get(name.given, self._rarest(self.given_names))
+        u_exact = self.odds["name"][EXACT][1]
+        return max(-_ADJUSTMENT_LIMIT, min(_ADJUSTMENT_LIMIT, log2(u_exact / max(share, 1e-9))))
+
+    @staticmethod
+    def _rarest(shares: Mapping[str, float]) -> float:
+        return min(shares.values(), default=1e-3)
+
+
+_ADJUSTMENT_LIMIT = 6.0  # bits; a name alone must not outweigh an identifier
+
+
+def make_model(
+    version: str,
+    prior_weight: float,
+    bands: tuple[float, float],
+    odds: Mapping[str, LevelOdds],
+    surnames: Mapping[str, float],
+    given_names: Mapping[str, float],
+) -> MatchModel:
+    """Return a model with its weights computed; `bands` are the merge and the review weight."""
+    weights = {
+        comparison: {level: log2(odds[comparison][level][0] / odds[comparison][level][1]) for level in levels}
+        for comparison, levels in LEVELS.items()
+    }
+    return MatchModel(version, prior_weight, bands[0], bands[1], odds, weights, surnames, given_names)
+
+
+def model_from_json(text: str) -> MatchModel:
+    """Read a model that model_to_json wrote."""
+    read = json.loads(text)
+    odds = {
+        name: {level: (float(pair[0]), float(pair[1])) for level, pair in levels.items()}
+        for name, levels in read["odds"].items()
+    }
+    bands = (float(read["merge_weight"]), float(read["review_weight"]))
+    return make_model(read["version"], float(read["prior_weight"]), bands, odds, read["surnames"], read["given_names"])
+
+
+def model_to_json(model: MatchModel) -> str:
+    """Write a model as JSON, its probabilities with six significant digits."""
+    written = {
+        "version": model.version,
+        "prior_weight": round(model.prior_weight, 4),
+        "merge_weight": model.merge_weight,
+        "review_weight": model.review_weight,
+        "odds": {
+            name: {level: [float(f"{value:.6g}") for value in pair] for level, pair in levels.items()}
+            for name, levels in model.odds.items()
+        },
+        "surnames": {key: float(f"{value:.4g}") for key, value in model.surnames.items()},
+        "given_names": {key: float(f"{value:.4g}") for key, value in model.given_names.items()},
+    }
+    return json.dumps(written, ensure_ascii=False, indent=1) + "\n"
+
+
+@lru_cache(maxsize=1)
+def default_model() -> MatchModel:
+    """Return the model shipped with the package, match_model.json."""
+    text = resources.files("services.profiles.domain").joinpath("match_model.json").read_text("utf-8")
+    return model_from_json(text)
