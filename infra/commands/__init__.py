@@ -1,0 +1,1 @@
+"""The commands of `kehu` that talk to a running stack."""

@@ -1,0 +1,8 @@
+"""`kehu policy`."""
+
+import typer
+
+app = typer.Typer()
+
+
+def search() -> None: ...

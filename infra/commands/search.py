@@ -1,0 +1,8 @@
+"""`kehu search`."""
+
+import typer
+
+app = typer.Typer()
+
+
+def search() -> None: ...
