@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Literal
 
 from services.access.domain import errors
-from services.chassis.access import MODEL, Caller, CompiledRules, PlainRules, RowFilter, build_rules
+from services.chassis.access import MODEL, CompiledRules, PlainRules, RowFilter, build_rules
+from services.chassis.access.rules import Rules
 from services.chassis.access.values import NO_PURPOSE
 
 State = Literal["draft", "submitted", "published"]
@@ -119,7 +120,7 @@ def role_names(content: Content) -> list[str]:
     return sorted(name for name in named if name.startswith("role:"))
 
 
-def can_administer(rules: CompiledRules | PlainRules, subject: str, department: str) -> bool:
+def can_administer(rules: Rules, subject: str, department: str) -> bool:
     """Tell whether a subject can still change the policy and the principals."""
 
     def allowed(resource: str, action: str, purpose: str) -> bool:
@@ -131,7 +132,7 @@ def can_administer(rules: CompiledRules | PlainRules, subject: str, department: 
     )
 
 
-def near_misses(content: Content, caller: Caller, request: Row, names: Sequence[str]) -> list[tuple[Row, str]]:
+def near_misses(content: Content, request: Row, names: Sequence[str]) -> list[tuple[Row, str]]:
     """Return allow rules that fail in one field only, with that field, ten at most.
 
     `request` is department, resource, action and purpose; `names` are those the caller answers to.

@@ -85,6 +85,15 @@ class PolicySnapshot:
             obligations = self._narrowed(obligations, caller, resource)
         return Decision(True, verdict.reason, self.version, obligations, verdict.rule)
 
+    @property
+    def rules(self) -> Rules:
+        """The compiled rules."""
+        return self._rules
+
+    def names(self, caller: Caller) -> frozenset[str]:
+        """Return the subject and all roles it has in its department."""
+        return self._rules.names(caller.subject, caller.department)
+
     def obligations(self, caller: Caller) -> Obligations:
         """Return the field groups this caller sees, sees masked and may search by, for the purpose named."""
         if not caller.purpose:

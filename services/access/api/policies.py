@@ -1,0 +1,196 @@
+"""Policies and roles: draft, validate, submit, approve, roll back, explain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import grpc
+from kehu.access.v1 import access_pb2 as pb
+
+from services.access.api.context import Context
+from services.access.api.messages import content_of, policy_message, row_filter_message, rule_message
+from services.access.domain.checks import faults
+from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, RoleNotFound
+from services.access.domain.policies import (
+    Content,
+    Policy,
+    can_administer,
+    near_misses,
+    published,
+    role_names,
+    rolled_back,
+    submitted,
+)
+from services.chassis.access import NO_PURPOSE, Caller, RowFilter
+from services.chassis.errors import AlreadyExists, FieldViolation
+from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.records import new_id
+from services.chassis.server import current_call
+
+
+class PolicyMethods:
+    """The policy and role methods of AccessService."""
+
+    _context: Context
+
+    def CreatePolicy(self, request: pb.CreatePolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Draft a revision; faults are shown by validate and refused by submit."""
+        author, current = current_call().caller.subject, self._context.directory.policy.number
+        policy_id = new_id(request.request_id, "policies", author)
+        given = request.policy
+        draft = Policy(
+            policy_id, "draft", 0, given.base_version or current, given.comment, content_of(given), author
+        )
+        try:
+            return policy_message(self._context.policies.insert(draft, request.request_id))
+        except AlreadyExists:
+            return policy_message(self._find_policy(policy_id))  # the same request again
+
+    def GetPolicy(self, request: pb.GetPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Return one with its rules."""
+        return policy_message(self._find_policy(request.policy_id))
+
+    def ListPolicies(
+        self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext
+    ) -> pb.ListPoliciesResponse:
+        """Return a page, the newest first."""
+        size, of_filter = page_size_of(request.page_size), filter_hash("policies")
+        before = decode_token(request.page_token, of_filter).get("before")
+        found = self._context.policies.page(datetime.fromisoformat(str(before)) if before else None, size + 1)
+        more = ""
+        if len(found) > size and found[size - 1].create_time:
+            more = encode_token({"before": str(found[size - 1].create_time)}, of_filter)
+        messages = [policy_message(policy, whole=False) for policy in found[:size]]
+        return pb.ListPoliciesResponse(policies=messages, next_page_token=more)
+
+    def ValidatePolicy(
+        self, request: pb.ValidatePolicyRequest, context: grpc.ServicerContext
+    ) -> pb.ValidatePolicyResponse:
+        """List the faults of a revision."""
+        found = self._faults(self._find_policy(request.policy_id).content)
+        reply = pb.ValidatePolicyResponse(valid=not found)
+        for fault in found:
+            reply.faults.add(field=fault.field, description=fault.description)
+        return reply
+
+    def SubmitPolicy(self, request: pb.SubmitPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Hand a draft over."""
+        policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
+        if policy.state == "submitted" and policy.submitter == caller:
+            return policy_message(policy)
+        handed_over = submitted(policy, caller, self._context.directory.policy.number)
+        self._refuse_faults(policy.content)
+        return policy_message(self._context.policies.save(handed_over))
+
+    def ApprovePolicy(self, request: pb.ApprovePolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Put a submitted revision in force."""
+        policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
+        if policy.state == "published" and policy.approver == caller:
+            return policy_message(policy)
+        current = self._context.directory.policy.number
+        in_force = published(policy, caller, current, self._may_approve_alone())
+        self._refuse_faults(policy.content)
+        return self._publish(in_force, stored=True)
+
+    def RollbackPolicy(self, request: pb.RollbackPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Put an earlier version in force again."""
+        policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
+        policy_id = new_id(request.request_id, "rollback", caller)
+        known = self._context.policies.get(policy_id) if request.request_id else None
+        if known is not None:
+            return policy_message(known)
+        current = self._context.directory.policy.number
+        in_force = rolled_back(policy, policy_id, caller, current, request.comment)
+        self._refuse_faults(policy.content)
+        return self._publish(in_force, stored=False)
+
+    def ExplainAccess(
+        self, request: pb.ExplainAccessRequest, context: grpc.ServicerContext
+    ) -> pb.ExplainAccessResponse:
+        """Decide for somebody else, with reasons."""
+        caller = Caller(request.subject, request.subject.partition(":")[0], request.department, request.purpose)
+        snapshot = self._context.directory.snapshot()
+        decision = snapshot.decide(caller, request.resource, request.action)
+        names, obligations = sorted(snapshot.names(caller)), decision.obligations
+        reply = pb.ExplainAccessResponse(
+            allowed=decision.allowed,
+            reason=decision.reason,
+            policy_version=decision.policy_version,
+            rule=rule_message(decision.rule) if decision.rule else None,
+            names=names,
+            shown_groups=sorted(obligations.shown),
+            masked_groups=sorted(obligations.masked),
+            searchable_groups=sorted(obligations.searchable),
+        )
+        for condition in obligations.row_filter:
+            found = RowFilter(caller.subject, caller.department, request.resource, condition.field, condition.values)
+            reply.row_filters.append(row_filter_message(found))
+        if decision.reason == "NO_MATCHING_RULE":
+            asked = (request.department, request.resource, request.action, request.purpose or NO_PURPOSE)
+            content = self._context.directory.policy.content
+            for rule, field in near_misses(content, asked, names):
+                reply.near_misses.add(rule=rule_message(rule), field=field)
+        return reply
+
+    def GetRole(self, request: pb.GetRoleRequest, context: grpc.ServicerContext) -> pb.Role:
+        """Return one role of the policy in force."""
+        role = f"role:{request.role_id}"
+        if role not in role_names(self._context.directory.policy.content):
+            raise RoleNotFound("The policy in force has no such role.", metadata={"role_id": request.role_id})
+        return self._role(role)
+
+    def ListRoles(self, request: pb.ListRolesRequest, context: grpc.ServicerContext) -> pb.ListRolesResponse:
+        """Return a page of roles by name."""
+        size, of_filter = page_size_of(request.page_size), filter_hash("roles")
+        after = str(decode_token(request.page_token, of_filter).get("after", ""))
+        found = [role for role in role_names(self._context.directory.policy.content) if role > after]
+        more = encode_token({"after": found[size - 1]}, of_filter) if len(found) > size else ""
+        return pb.ListRolesResponse(roles=[self._role(role) for role in found[:size]], next_page_token=more)
+
+    def _role(self, role: str) -> pb.Role:
+        content = self._context.directory.policy.content
+        rules = [rule for rule in content.rules if rule[0] == role]
+        links = [*content.links, *self._context.directory.links()]
+        return pb.Role(
+            name=f"roles/{role.removeprefix('role:')}",
+            departments=sorted({rule[1] for rule in rules}),
+            rules=[rule_message(rule) for rule in rules],
+            includes=sorted({link[1] for link in links if link[0] == role}),
+            members=sorted({link[0] for link in links if link[1] == role}),
+        )
+
+    def _find_policy(self, policy_id: str) -> Policy:
+        if policy_id == "current":
+            return self._context.directory.policy
+        found = self._context.policies.get(policy_id)
+        if found is None:
+            raise PolicyNotFound("No policy revision has this id.", metadata={"policy_id": policy_id})
+        return found
+
+    def _faults(self, content: Content) -> list[FieldViolation]:
+        directory = self._context.directory
+        return faults(content, self._context.inventory, directory.links(), directory.persons())
+
+    def _refuse_faults(self, content: Content) -> None:
+        found = self._faults(content)
+        if found:
+            raise PolicyInvalid("The policy has faults; mend them in a new draft.", violations=found)
+
+    def _publish(self, policy: Policy, stored: bool) -> pb.Policy:
+        """Write the next version; whoever took its number first wins."""
+        try:
+            write = self._context.policies.save if stored else self._context.policies.insert
+            in_force = write(policy)
+        except AlreadyExists as error:
+            raise PolicyOutdated("Another version came into force just now; draft it anew.") from error
+        self._context.directory.refresh(at_once=True)
+        return policy_message(in_force)
+
+    def _may_approve_alone(self) -> bool:
+        """Tell whether four eyes are waived: by configuration, and only while there is one administrator."""
+        if not self._context.self_approval:
+            return False
+        directory = self._context.directory
+        rules = directory.snapshot().rules
+        able = [person for person in directory.persons() if can_administer(rules, *person)]
+        return len(able) == 1

@@ -1,0 +1,149 @@
+"""Principals: create, read, list, change, shut out, let in, give a new secret."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import grpc
+from kehu.access.v1 import access_pb2 as pb
+
+from services.access.api.context import Context
+from services.access.api.messages import etag_of, principal_message
+from services.access.domain.errors import (
+    EtagMismatch,
+    LastAdministrator,
+    PrincipalExists,
+    PrincipalInvalid,
+    PrincipalNotFound,
+)
+from services.access.domain.policies import can_administer, compiled, role_names
+from services.access.domain.principals import Principal, checked
+from services.access.domain.tokens import revoke_subject
+from services.chassis.errors import FieldViolation
+from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+
+UPDATABLE = ("department", "roles")
+KINDS = {pb.PRINCIPAL_KIND_APP: "app", pb.PRINCIPAL_KIND_PERSON: "user"}
+
+
+class PrincipalMethods:
+    """The principal methods of AccessService."""
+
+    _context: Context
+
+    def CreatePrincipal(
+        self, request: pb.CreatePrincipalRequest, context: grpc.ServicerContext
+    ) -> pb.Principal:
+        """Create one and show its secret once."""
+        given, c = request.principal, self._context
+        if given.kind not in KINDS:
+            violation = FieldViolation("principal.kind", "say whether it is an app or a person")
+            raise PrincipalInvalid("The principal has bad fields.", violations=[violation])
+        kind = "app" if given.kind == pb.PRINCIPAL_KIND_APP else "user"
+        new = Principal(kind, given.login, given.department, tuple(given.roles), "")  # type: ignore[arg-type]
+        if request.request_id and c.principals.made_by(request.request_id, new.id):
+            return principal_message(self._find_principal(new.id))
+        checked(new, role_names(c.directory.policy.content))
+        new, secret = self._with_secret(new)
+        try:
+            stored = c.principals.insert(new, request.request_id)
+        except PrincipalExists:
+            if c.principals.made_by(request.request_id, new.id):
+                return principal_message(self._find_principal(new.id))
+            raise
+        c.directory.refresh(at_once=True)
+        return principal_message(stored, secret)
+
+    def GetPrincipal(self, request: pb.GetPrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
+        """Return one."""
+        return principal_message(self._find_principal(request.principal_id))
+
+    def ListPrincipals(
+        self, request: pb.ListPrincipalsRequest, context: grpc.ServicerContext
+    ) -> pb.ListPrincipalsResponse:
+        """Return a page by id."""
+        size, of_filter = page_size_of(request.page_size), filter_hash("principals", request.department)
+        after = str(decode_token(request.page_token, of_filter).get("after", ""))
+        found = self._context.principals.page(after, size + 1, request.department)
+        more = encode_token({"after": found[size - 1].id}, of_filter) if len(found) > size else ""
+        messages = [principal_message(principal) for principal in found[:size]]
+        return pb.ListPrincipalsResponse(principals=messages, next_page_token=more)
+
+    def UpdatePrincipal(
+        self, request: pb.UpdatePrincipalRequest, context: grpc.ServicerContext
+    ) -> pb.Principal:
+        """Change department or roles; tokens with the old ones end."""
+        known, given = self._find_principal(request.principal_id), request.principal
+        if given.etag and given.etag != etag_of(known.version):
+            raise EtagMismatch("The principal was changed since it was read; read it again and repeat.")
+        paths = list(request.update_mask.paths) or [name for name in UPDATABLE if getattr(given, name)]
+        if not set(paths) <= set(UPDATABLE):
+            violation = FieldViolation("update_mask", f"name only {' and '.join(UPDATABLE)}")
+            raise PrincipalInvalid("These fields cannot be changed.", violations=[violation])
+        changed = known
+        if "department" in paths:
+            changed = replace(changed, department=given.department)
+        if "roles" in paths:
+            changed = replace(changed, roles=tuple(given.roles))
+        return principal_message(self._change(checked(changed, self._roles())))
+
+    def DisablePrincipal(
+        self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext
+    ) -> pb.Principal:
+        """Shut one out."""
+        known = self._find_principal(request.principal_id)
+        return principal_message(self._change(replace(known, enabled=False)))
+
+    def EnablePrincipal(
+        self, request: pb.EnablePrincipalRequest, context: grpc.ServicerContext
+    ) -> pb.Principal:
+        """Let one in again."""
+        known = self._find_principal(request.principal_id)
+        return principal_message(self._change(replace(known, enabled=True, failures=0, locked_until=None)))
+
+    def RotateSecret(self, request: pb.RotateSecretRequest, context: grpc.ServicerContext) -> pb.Principal:
+        """Give one a new secret."""
+        changed, secret = self._with_secret(self._find_principal(request.principal_id))
+        return principal_message(self._change(replace(changed, failures=0, locked_until=None)), secret)
+
+    def _find_principal(self, principal_id: str) -> Principal:
+        found = self._context.principals.get(principal_id)
+        if found is None:
+            raise PrincipalNotFound("No principal has this id.", metadata={"principal_id": principal_id})
+        return found
+
+    def _roles(self) -> list[str]:
+        return role_names(self._context.directory.policy.content)
+
+    def _with_secret(self, principal: Principal) -> tuple[Principal, pb.PrincipalSecret]:
+        make, hashed = self._context.secrets, self._context.passwords.hash
+        if principal.kind == "app":
+            secret = pb.PrincipalSecret(client_secret=make.client_secret())
+            return replace(principal, secret_hash=hashed(secret.client_secret)), secret
+        secret = pb.PrincipalSecret(password=make.password(), totp_secret=make.totp_secret())
+        changed = replace(principal, secret_hash=hashed(secret.password), totp_secret=secret.totp_secret)
+        return replace(changed, totp_step=0), secret
+
+    def _change(self, changed: Principal) -> Principal:
+        """Store a change; tokens end before it is stored, so that no moment lets an old one pass."""
+        c = self._context
+        self._keep_an_administrator(changed)
+        c.revocations.add(revoke_subject(changed.subject, c.now()))
+        stored = c.principals.save(changed)
+        c.revocations.add(revoke_subject(changed.subject, c.now()))  # those issued between the two
+        c.directory.refresh(at_once=True)
+        return stored
+
+    def _keep_an_administrator(self, changed: Principal) -> None:
+        directory = self._context.directory
+        before = directory.persons()
+        now = compiled(directory.policy.content, directory.links())
+        if not any(can_administer(now, subject, department) for subject, department in before):
+            return  # there was none before: nothing to lose
+        links = [*directory.links(without=changed.subject), *changed.links()]
+        people = directory.persons(without=changed.subject)
+        if changed.kind == "user" and changed.enabled:
+            people.append((changed.subject, changed.department))
+        rules = compiled(directory.policy.content, links)
+        if not any(can_administer(rules, subject, department) for subject, department in people):
+            raise LastAdministrator

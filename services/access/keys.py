@@ -1,0 +1,57 @@
+"""The signing keys of access as files: made on the first start, mode 0600, never sent anywhere."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from services.access.domain.tokens import SigningKey
+
+
+def token_keys(keys_dir: Path) -> tuple[SigningKey, ...]:
+    """Return all keys `token-*.pem` by name, the newest last; the first is made when there is none."""
+    if not any(keys_dir.glob("token-*.pem")):
+        _create(keys_dir / "token-0001.pem")
+    return tuple(SigningKey(_load(path)) for path in sorted(keys_dir.glob("token-*.pem")))
+
+
+def audit_key(keys_dir: Path) -> Ed25519PrivateKey:
+    """Return the key that signs audit blocks; whoever has only the database cannot forge a chain."""
+    path = keys_dir / "audit.pem"
+    if not path.exists():
+        _create(path)
+    return _load(path)
+
+
+def _create(path: Path) -> None:
+    """Write a new key whole; of several processes starting at once the first wins."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _load(path: Path) -> Ed25519PrivateKey:
+    key = load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError(f"{path.name} holds no Ed25519 key: restore it from its backup")
+    return key

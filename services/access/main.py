@@ -1,0 +1,73 @@
+"""The composition root of access: reads the configuration, builds the objects."""
+
+from __future__ import annotations
+
+from kehu.access.v1 import access_pb2_grpc
+
+from services.access.api import AccessServicer
+from services.access.api.context import Argon2, Context
+from services.access.bootstrap import read_bootstrap, seed
+from services.access.chain import Chain
+from services.access.directory import Directory
+from services.access.domain.tokens import Issuer
+from services.access.inventory import descriptors_path, read_inventory
+from services.access.keys import audit_key, token_keys
+from services.access.store import mongo
+from services.access.store.ports import Blocks, Policies, Principals, Revocations
+from services.chassis import records
+from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
+from services.chassis.config import ProcessConfig
+from services.chassis.crypto import Sealer
+from services.chassis.server import Serving
+
+
+def serving(config: ProcessConfig) -> Serving:
+    """Return what the chassis serves for access."""
+    records.connect(config, "access")
+    wanted = read_bootstrap(config.bootstrap_file)
+    sealer = Sealer("access", config.keys_dir)
+    stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
+    context = build_context(config, *stores)
+
+    def prepare() -> None:
+        mongo.ensure_indexes()
+        seed(context, wanted)
+        context.chain.head()
+
+    return Serving(
+        service="access",
+        servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
+        records=mongo.RECORDS,
+        prepare=prepare,
+    )
+
+
+def build_context(
+    config: ProcessConfig, principals: Principals, policies: Policies, revocations: Revocations, blocks: Blocks
+) -> Context:
+    """Return the servicer's context over these stores, with the keys of the installation."""
+    keys = token_keys(config.keys_dir)
+    own = SnapshotHolder()
+    own.swap(PolicySnapshot(0, MODEL, (), (), keys={key.key_id: key.public for key in keys}))
+    passwords = Argon2()
+    return Context(
+        principals=principals,
+        policies=policies,
+        revocations=revocations,
+        directory=Directory(principals, policies, revocations, keys),
+        chain=Chain(blocks, audit_key(config.keys_dir)),
+        issuer=Issuer(keys, config.token_issuer, config.token_audience),
+        own_tokens=TokenVerifier(own, config.token_issuer, config.token_audience),
+        inventory=read_inventory(descriptors_path()),
+        passwords=passwords,
+        decoy=passwords.hash("nobody has this secret"),
+        self_approval=config.allow_self_approval,
+    )
+
+
+def consuming(config: ProcessConfig) -> None:
+    """Access listens to no events."""
+
+
+def working(config: ProcessConfig) -> None:
+    """Access has no long work."""

@@ -1,0 +1,1 @@
+"""Where access keeps its things: ports, the MongoDB implementation, and one in memory with the same promises."""

@@ -1,0 +1,269 @@
+"""The stores in MongoDB; documents are private to this file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from typing import ClassVar
+
+import mongoengine
+import orjson
+import pymongo
+
+from services.access.domain.errors import PrincipalExists
+from services.access.domain.policies import Content, Policy
+from services.access.domain.principals import Principal
+from services.access.domain.tokens import Revocation
+from services.access.domain.trail import Block
+from services.chassis import records
+from services.chassis.access import RowFilter
+from services.chassis.audit import AuditEntry
+from services.chassis.crypto import Sealer
+from services.chassis.errors import AlreadyExists
+
+WALK = 200  # blocks read at once
+
+
+class PrincipalRecord(records.Record):
+    """A person or an app."""
+
+    kind = mongoengine.StringField()
+    login = mongoengine.StringField()
+    department = mongoengine.StringField()
+    roles = mongoengine.ListField(mongoengine.StringField())
+    secret_hash = mongoengine.StringField()
+    totp_secret = mongoengine.StringField()
+    enabled = mongoengine.BooleanField()
+    failures = mongoengine.IntField()
+    locked_until = mongoengine.DateTimeField()
+    totp_step = mongoengine.IntField()
+    meta: ClassVar[dict[str, object]] = {
+        "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
+        "indexes": [*records.RECORD_INDEXES, "update_time"],
+    }  # fmt: skip
+
+
+class PolicyRecord(records.Record):
+    """A policy revision; its content as JSON, for it is read whole and never changed."""
+
+    state = mongoengine.StringField()
+    number = mongoengine.IntField()
+    base = mongoengine.IntField()
+    comment = mongoengine.StringField()
+    content = mongoengine.StringField()
+    author = mongoengine.StringField()
+    submitter = mongoengine.StringField()
+    approver = mongoengine.StringField()
+    meta: ClassVar[dict[str, object]] = {
+        "db_alias": "access", "collection": "policies", "auto_create_index": False, "strict": False,
+        "indexes": [
+            *records.RECORD_INDEXES, "create_time", {"fields": ["number"], "unique": True, "sparse": True},
+        ],
+    }  # fmt: skip
+
+
+RECORDS: tuple[type[records.Record], ...] = (PrincipalRecord, PolicyRecord)
+
+
+def ensure_indexes() -> None:
+    """Create the indexes of the collections that are no records; idempotent."""
+    with records.driver_errors():
+        records.database("access")["audit_blocks"].create_index("batch_id", unique=True)
+        records.database("access")["revocations"].create_index("expire_time")
+
+
+class MongoPrincipals:
+    """People and apps; one-time secrets are sealed."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+
+    def insert(self, principal: Principal, request_id: str = "") -> Principal:
+        """Add one."""
+        record = self._record(principal)
+        try:
+            records.insert(record, request_id=request_id)
+        except AlreadyExists as error:
+            raise PrincipalExists("This login is taken.", metadata={"principal_id": principal.id}) from error
+        return self._value(record)
+
+    def get(self, principal_id: str) -> Principal | None:
+        """Return one by id."""
+        with records.driver_errors():
+            record = next(iter(PrincipalRecord.objects(id=principal_id).limit(1)), None)
+        return self._value(record) if record else None
+
+    def made_by(self, request_id: str, principal_id: str) -> bool:
+        """Tell whether this request created this principal."""
+        with records.driver_errors():
+            record = next(iter(PrincipalRecord.objects(id=principal_id).limit(1)), None)
+        return bool(request_id) and record is not None and request_id in record.request_ids
+
+    def save(self, principal: Principal) -> Principal:
+        """Write the state if nobody changed it."""
+        record = self._record(principal)
+        records.replace(record)
+        return self._value(record)
+
+    def page(self, after: str, limit: int, department: str) -> list[Principal]:
+        """Return a page by id."""
+        found = PrincipalRecord.objects(id__gt=after)
+        if department:
+            found = found.filter(department=department)
+        with records.driver_errors():
+            return [self._value(record) for record in found.order_by("id").limit(limit)]
+
+    def changed_since(self, when: datetime) -> list[Principal]:
+        """Return the changed ones."""
+        with records.driver_errors():
+            return [self._value(record) for record in PrincipalRecord.objects(update_time__gte=when)]
+
+    def _record(self, principal: Principal) -> PrincipalRecord:
+        values = asdict(principal)
+        sealed = self._sealer.seal(principal.totp_secret.encode(), principal.id.encode())
+        values["totp_secret"] = base64.b64encode(sealed).decode() if principal.totp_secret else None
+        return PrincipalRecord(id=principal.id, **values)
+
+    def _value(self, record: PrincipalRecord) -> Principal:
+        sealed = base64.b64decode(record.totp_secret) if record.totp_secret else b""
+        totp_secret = self._sealer.open(sealed, record.id.encode()).decode() if sealed else ""
+        return Principal(
+            record.kind, record.login, record.department, tuple(record.roles), record.secret_hash, totp_secret,
+            record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
+            record.create_time, record.update_time,
+        )  # fmt: skip
+
+
+class MongoRevocations:
+    """Revocations; expired ones are removed when others are added."""
+
+    def add(self, revocation: Revocation) -> None:
+        """Add or renew one."""
+        row = {"at": revocation.at, "expire_time": revocation.expire_time}
+        with records.driver_errors():
+            self._rows().update_one({"_id": revocation.id}, {"$set": row}, upsert=True)
+            self._rows().delete_many({"expire_time": {"$lt": revocation.at}})
+
+    def unexpired(self, now: datetime) -> list[Revocation]:
+        """Return those still of use."""
+        with records.driver_errors():
+            found = list(self._rows().find({"expire_time": {"$gt": now}}))
+        return [Revocation(row["_id"], row["at"], row["expire_time"]) for row in found]
+
+    def _rows(self) -> pymongo.collection.Collection:
+        return records.database("access")["revocations"]
+
+
+class MongoPolicies:
+    """Policy revisions; a unique index keeps numbers apart, so that one publication wins."""
+
+    def insert(self, policy: Policy, request_id: str = "") -> Policy:
+        """Add one."""
+        record = _policy_record(policy)
+        records.insert(record, request_id=request_id)
+        return _policy(record)
+
+    def get(self, policy_id: str) -> Policy | None:
+        """Return one by id."""
+        with records.driver_errors():
+            record = next(iter(PolicyRecord.objects(id=policy_id).limit(1)), None)
+        return _policy(record) if record else None
+
+    def save(self, policy: Policy) -> Policy:
+        """Write a new state if nobody changed it."""
+        record = _policy_record(policy)
+        records.replace(record)
+        return _policy(record)
+
+    def page(self, before: datetime | None, limit: int) -> list[Policy]:
+        """Return a page, the newest first."""
+        found = PolicyRecord.objects(create_time__lt=before) if before else PolicyRecord.objects
+        with records.driver_errors():
+            return [_policy(record) for record in found.order_by("-create_time").limit(limit)]
+
+    def published_after(self, number: int) -> list[Policy]:
+        """Return those with a higher number."""
+        with records.driver_errors():
+            return [_policy(r) for r in PolicyRecord.objects(number__gt=number).order_by("number")]
+
+
+def _policy_record(policy: Policy) -> PolicyRecord:
+    content = orjson.dumps(asdict(policy.content)).decode()
+    return PolicyRecord(
+        id=policy.id, state=policy.state, number=policy.number or None, base=policy.base, comment=policy.comment,
+        content=content, author=policy.author, submitter=policy.submitter, approver=policy.approver,
+        version=policy.version, create_time=policy.create_time, update_time=policy.update_time,
+    )  # fmt: skip
+
+
+def _policy(record: PolicyRecord) -> Policy:
+    raw = orjson.loads(record.content)
+    content = Content(
+        tuple(tuple(row) for row in raw["rules"]),
+        tuple(tuple(row) for row in raw["links"]),
+        tuple(RowFilter(**{**row, "values": tuple(row["values"])}) for row in raw["row_filters"]),
+        raw["model"],
+    )
+    return Policy(
+        record.id, record.state, record.number or 0, record.base, record.comment or "", content, record.author,
+        record.submitter or "", record.approver or "", record.version, record.create_time, record.update_time,
+    )  # fmt: skip
+
+
+class MongoBlocks:
+    """The audit chain: one document per block, its sequence as key, appended by insert alone."""
+
+    def append(self, block: Block) -> None:
+        """Add a block."""
+        row = asdict(block)
+        row["_id"] = row.pop("sequence")
+        with records.driver_errors():
+            self._rows().insert_one(row)
+
+    def by_batch(self, batch_id: str) -> Block | None:
+        """Return the block of a batch."""
+        with records.driver_errors():
+            return self._first({"batch_id": batch_id})
+
+    def get(self, sequence: int) -> Block | None:
+        """Return one by sequence."""
+        with records.driver_errors():
+            return self._first({"_id": sequence})
+
+    def ascending(self, first: int) -> Iterator[Block]:
+        """Walk all blocks in order, some at a time; a hole wider than one reading ends the walk early."""
+        low = first
+        while True:
+            with records.driver_errors():
+                rows = list(self._rows().find({"_id": {"$gte": low, "$lt": low + WALK}}))
+            yield from (_block(row) for row in sorted(rows, key=lambda row: row["_id"]))
+            if not rows:
+                return
+            low += WALK
+
+    def descending(self, last: int, limit: int) -> list[Block]:
+        """Return blocks downwards."""
+        with records.driver_errors():
+            rows = list(self._rows().find({"_id": {"$gt": last - limit, "$lte": last}}))
+        return [_block(row) for row in sorted(rows, key=lambda row: row["_id"], reverse=True)]
+
+    def _first(self, where: dict[str, str | int]) -> Block | None:
+        row = next(iter(self._rows().find(where).limit(1)), None)
+        return _block(row) if row else None
+
+    def _rows(self) -> pymongo.collection.Collection:
+        return records.database("access")["audit_blocks"]
+
+
+def _block(row: dict[str, object]) -> Block:
+    entries: list[AuditEntry] = []
+    raw = row.get("entries")
+    for entry in raw if isinstance(raw, list) else ():
+        with suppress(TypeError):  # a field somebody added or removed shows as a changed content
+            entries.append(AuditEntry(**entry))
+    texts = [str(row.get(name, "")) for name in ("batch_id", "previous", "hash", "signature")]
+    sequence = row["_id"]
+    return Block(sequence if isinstance(sequence, int) else 0, texts[0], tuple(entries), *texts[1:])

@@ -1,0 +1,82 @@
+"""What the rest of access asks of its stores; every implementation passes tests/access/test_store.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Protocol
+
+from services.access.domain.policies import Policy
+from services.access.domain.principals import Principal
+from services.access.domain.tokens import Revocation
+from services.access.domain.trail import Block
+
+
+class Principals(Protocol):
+    """People and apps."""
+
+    def insert(self, principal: Principal, request_id: str = "") -> Principal:
+        """Add one and return it as stored; PrincipalExists when the id is taken."""
+
+    def get(self, principal_id: str) -> Principal | None:
+        """Return one by id."""
+
+    def made_by(self, request_id: str, principal_id: str) -> bool:
+        """Tell whether this request created this principal."""
+
+    def save(self, principal: Principal) -> Principal:
+        """Write the state if nobody changed it since it was read, else Conflict."""
+
+    def page(self, after: str, limit: int, department: str) -> list[Principal]:
+        """Return up to `limit` with ids after `after`, by id; an empty department means all."""
+
+    def changed_since(self, when: datetime) -> list[Principal]:
+        """Return all changed at or after a time, in no order."""
+
+
+class Revocations(Protocol):
+    """Revoked tokens and subjects."""
+
+    def add(self, revocation: Revocation) -> None:
+        """Add or renew one."""
+
+    def unexpired(self, now: datetime) -> list[Revocation]:
+        """Return all that a living token could still meet."""
+
+
+class Policies(Protocol):
+    """Revisions of the policy; no two carry the same number."""
+
+    def insert(self, policy: Policy, request_id: str = "") -> Policy:
+        """Add one and return it as stored; AlreadyExists when id or number is taken."""
+
+    def get(self, policy_id: str) -> Policy | None:
+        """Return one by id."""
+
+    def save(self, policy: Policy) -> Policy:
+        """Write a new state if nobody changed it, else Conflict; AlreadyExists when the number is taken."""
+
+    def page(self, before: datetime | None, limit: int) -> list[Policy]:
+        """Return up to `limit` created before a time, the newest first."""
+
+    def published_after(self, number: int) -> list[Policy]:
+        """Return those with a higher number, by number."""
+
+
+class Blocks(Protocol):
+    """The audit chain."""
+
+    def append(self, block: Block) -> None:
+        """Add a block; AlreadyExists when its sequence or its batch id is taken."""
+
+    def by_batch(self, batch_id: str) -> Block | None:
+        """Return the block of a batch."""
+
+    def get(self, sequence: int) -> Block | None:
+        """Return one by sequence."""
+
+    def ascending(self, first: int) -> Iterator[Block]:
+        """Walk all blocks from a sequence on, in order, holes left out."""
+
+    def descending(self, last: int, limit: int) -> list[Block]:
+        """Return up to `limit` blocks from a sequence downwards."""
