@@ -1,0 +1,162 @@
+"""The supervisor starts, restarts with back-off, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra import supervisor as module
+from infra.processes import Command, wait_until
+from infra.supervisor import Supervisor, rotate
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Script:
+    """A server that is a shell script; ready when its file is there."""
+
+    name: str
+    script: str
+    folder: Path
+    tidied: list[str] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        (self.folder / self.name).unlink(missing_ok=True)
+
+    def command(self) -> Command:
+        text = f"touch {self.folder / self.name}; {self.script}"
+        return Command(("/bin/sh", "-c", text), {"PATH": os.environ["PATH"]})
+
+    def is_ready(self) -> bool:
+        return (self.folder / self.name).exists()
+
+    def tidy(self) -> None:
+        self.tidied.append(self.name)
+
+
+@contextlib.contextmanager
+def supervised(*servers: Script):
+    said: list[str] = []
+    running = Supervisor(servers, servers[0].folder, said.append)
+    running.start()
+    try:
+        yield running, said
+    finally:
+        running.stop()
+
+
+def ticks_until(running: Supervisor, claim, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not claim() and time.monotonic() < deadline:
+        running.tick()
+    return claim()
+
+
+def test_all_are_started_and_ready(tmp_path):
+    servers = [Script(name, "exec sleep 60", tmp_path) for name in ("one", "two")]
+    with supervised(*servers) as (running, _):
+        assert running.wait_ready(10) == []
+        assert set(running.pids()) == {"one", "two"}
+
+
+def test_a_killed_process_is_started_again_and_it_is_said(tmp_path):
+    with supervised(Script("one", "exec sleep 60", tmp_path)) as (running, said):
+        running.wait_ready(10)
+        first = running.pids()["one"]
+        os.kill(first, signal.SIGKILL)
+
+        assert ticks_until(running, lambda: running.pids().get("one", first) != first)
+        assert said[0].startswith("one stopped (SIGKILL)")
+        assert said[-1] == "one started again"
+
+
+def test_a_process_that_keeps_dying_is_tried_less_and_less_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF_SECONDS", (0.0, 0.0, 30.0))
+    with supervised(Script("one", "exit 3", tmp_path)) as (running, said):
+        assert ticks_until(running, lambda: sum("exit code 3" in line for line in said) == 3)
+        assert "in 30 s" in said[-1]
+
+
+def test_a_stop_ends_children_of_children_too(tmp_path):
+    script = Script("one", "sleep 300 & echo $! > child; wait", tmp_path)
+    with supervised(script) as (running, _):
+        running.wait_ready(10)
+        tree = psutil.Process(running.pids()["one"])
+        assert wait_until(lambda: bool(tree.children(recursive=True)), 5)
+        children = tree.children(recursive=True)
+
+    assert script.tidied == ["one"]
+    assert wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 5)
+
+
+def test_a_stop_asked_for_ends_the_watch(tmp_path):
+    with supervised(Script("one", "exec sleep 60", tmp_path)) as (running, _):
+        running.ask_to_stop()
+        running.watch()
+
+        assert running.is_stopping
+
+
+def test_children_die_with_a_killed_supervisor(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from infra.processes import Command, spawn;"
+        "child = spawn(Command(('/bin/sleep', '300'))); print(child.pid, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+
+    assert wait_until(lambda: not child.is_running() or child.status() == "zombie", 5)
+
+
+def test_a_grown_log_is_kept_once_and_emptied_in_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOG_LIMIT", 10)
+    log = tmp_path / "one.log"
+    with log.open("ab") as writer:
+        writer.write(b"a" * 20)
+        writer.flush()
+        rotate(log)
+        writer.write(b"b")
+
+    assert (tmp_path / "one.log.1").read_bytes() == b"a" * 20
+    assert log.read_bytes() == b"b"
+
+
+@pytest.mark.parametrize("command", [[], ["deadletters"], ["policy"]])
+def test_help_is_quick_and_names_the_commands(command):
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "infra.cli", *command, "--help"], capture_output=True, cwd=ROOT)
+
+    assert done.returncode == 0
+    assert time.monotonic() - began < 5
+
+
+def test_an_unknown_service_is_named_with_those_there_are():
+    done = subprocess.run([sys.executable, "-m", "infra.cli", "serve", "nothing"], capture_output=True, cwd=ROOT)
+
+    assert done.returncode == 1
+    assert b"no such service: nothing; there are access" in done.stderr
+
+
+def test_an_incomplete_environment_is_told_at_once():
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli", "serve", "consent"],
+        capture_output=True,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+    )
+
+    assert done.returncode == 2
+    assert b"KEHU_MONGO_URI is not set" in done.stderr
