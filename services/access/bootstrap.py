@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyotp
+
 from services.access.api.context import Context
 from services.access.defaults import ROLES, default_content
 from services.access.domain.errors import PrincipalExists
@@ -44,6 +46,7 @@ def read_bootstrap(path: Path | None) -> list[Wanted]:
         if raw.get("administrator"):
             person = raw["administrator"]
             secret, totp = person["password"], person["totp_secret"]
+            pyotp.TOTP(totp)  # raises ValueError below the 112 bits of RFC 4226
             wanted.append(Wanted("user", person["username"], "administration", secret, totp))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"KEHU_BOOTSTRAP_FILE cannot be read ({type(error).__name__})") from None

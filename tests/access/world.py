@@ -1,0 +1,115 @@
+"""An access service in memory, with a clock of its own and known people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pyotp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from kehu.access.v1 import access_pb2_grpc
+
+from services.access.api import AccessServicer
+from services.access.api.context import Context
+from services.access.bootstrap import Wanted, seed
+from services.access.chain import Chain
+from services.access.directory import Directory
+from services.access.domain.tokens import Issuer, SigningKey
+from services.access.inventory import descriptors_path, read_inventory
+from services.access.store.memory import MemoryBlocks, MemoryPolicies, MemoryPrincipals, MemoryRevocations
+from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
+from services.chassis.server import Serving
+from tests.harness import Harness, running
+
+ISSUER, AUDIENCE = "https://access.test", "kehu-test"
+START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+TOTP = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+PEOPLE = [
+    Wanted("app", "marketing-app", "marketing", "marketing secret"),
+    Wanted("app", "office-app", "data-office", "office secret"),
+    Wanted("user", "root", "administration", "root password", TOTP),
+]
+
+
+class QuickPasswords:
+    """No hash at all: what the tests measure is not argon2."""
+
+    def hash(self, secret: str) -> str:
+        """Return the secret marked as hashed."""
+        return f"hash of {secret}"
+
+    def matches(self, hashed: str, secret: str) -> bool:
+        """Compare."""
+        return hashed == f"hash of {secret}"
+
+
+@dataclass
+class Clock:
+    """A clock that is moved by hand."""
+
+    time: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def forward(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+@dataclass
+class World:
+    """The service, its parts, and a client."""
+
+    context: Context
+    clock: Clock
+    harness: Harness | None = None
+    people: list[Wanted] = field(default_factory=list)
+
+    def stub(self, caller: str = "user:root@administration", **how: str) -> access_pb2_grpc.AccessServiceStub:
+        """Return a client of the running service."""
+        assert self.harness is not None
+        purpose = how.pop("purpose", "administration")
+        return self.harness.stub(access_pb2_grpc.AccessServiceStub, caller=caller, purpose=purpose, **how)
+
+    def code(self, seconds: int = 0) -> str:
+        """Return the one-time code that the administrator's telephone shows."""
+        return pyotp.TOTP(TOTP).at(self.clock.time + timedelta(seconds=seconds))
+
+
+def new_world(**changes: object) -> World:
+    """Return a seeded service with the default policy, two apps and one administrator."""
+    clock = Clock()
+    keys = [SigningKey(Ed25519PrivateKey.generate())]
+    principals, policies, revocations = MemoryPrincipals(), MemoryPolicies(), MemoryRevocations()
+    own = SnapshotHolder()
+    own.swap(PolicySnapshot(0, MODEL, (), (), keys={key.key_id: key.public for key in keys}))
+    passwords = QuickPasswords()
+    context = Context(
+        principals=principals,
+        policies=policies,
+        revocations=revocations,
+        directory=Directory(principals, policies, revocations, keys, clock),
+        chain=Chain(MemoryBlocks(), Ed25519PrivateKey.generate()),
+        issuer=Issuer(keys, ISSUER, AUDIENCE),
+        own_tokens=TokenVerifier(own, ISSUER, AUDIENCE, lambda: clock.time.timestamp()),
+        inventory=read_inventory(descriptors_path()),
+        passwords=passwords,
+        decoy=passwords.hash("nobody"),
+        self_approval=False,
+        now=clock,
+    )
+    context = replace(context, **changes)
+    seed(context, PEOPLE)
+    return World(context, clock, people=list(PEOPLE))
+
+
+@contextmanager
+def running_world(**changes: object) -> Iterator[World]:
+    """Serve a new world until the block ends."""
+    world = new_world(**changes)
+    adder = access_pb2_grpc.add_AccessServiceServicer_to_server
+    with running(Serving("access", [(adder, AccessServicer(world.context))])) as harness:
+        world.harness = harness
+        yield world
