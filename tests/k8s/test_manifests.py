@@ -11,6 +11,7 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pool
 from kehu.options.v1 import options_pb2 as options
+
 from services.chassis.config import SERVICES, TRUST_DOMAIN
 
 ROOT = Path(__file__).parents[2] / "k8s"
@@ -25,7 +26,11 @@ def renderer() -> list[str]:
         return ["kubectl", "kustomize"]
     if shutil.which("kustomize"):
         return ["kustomize", "build"]
-    reason = "install kubectl or kustomize to check the Kubernetes manifests"
+    missing("install kubectl or kustomize to check the Kubernetes manifests")
+    return []
+
+
+def missing(reason: str) -> None:
     if os.environ.get("KEHU_REQUIRE_SERVERS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -152,9 +157,23 @@ def test_network_policies_allow_exactly_the_call_graph():
 def test_everything_is_denied_by_default():
     deny = [d for d in of_kind("local", "NetworkPolicy") if d["metadata"]["name"] == "default-deny"]
 
-    assert [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}] == [d["spec"] for d in deny]
+    assert [d["spec"] for d in deny] == [{"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}]
 
 
 def test_no_secret_is_in_the_repository():
     for overlay in OVERLAYS:
-        assert [] == of_kind(overlay, "Secret")
+        assert of_kind(overlay, "Secret") == []
+
+
+def test_the_compose_file_is_valid():
+    folder = Path(__file__).parents[2] / "infra" / "container"
+    found = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0 if shutil.which("docker") else False
+    command = ["docker", "compose"] if found else ["docker-compose"]
+    if shutil.which(command[0]) is None:
+        missing("install docker compose (Debian: docker-compose) to check the compose file")
+
+    files = ["-f", str(folder / "compose.yaml"), "--env-file", str(folder / ".env.example")]
+    out = subprocess.run([*command, *files, "config"], capture_output=True, text=True, timeout=60)
+
+    assert out.returncode == 0, out.stderr
+    assert set(SERVICES) | {"gateway", "consume", "work"} <= set(yaml.safe_load(out.stdout)["services"])
