@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import time
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,11 +13,11 @@ from kehu.analytics.v1 import audience_pb2
 
 from services.analytics.domain.audience import compile_audience
 from services.analytics.domain.tables import SCORES
+from services.analytics.engine import Params
 from services.analytics.warehouse import Pinned, Warehouse
 
 PAGE_LIMIT: Final = 500
 _GROUP_ROWS: Final = 20_480  # rows read to answer a page
-_KEPT_SECONDS: Final = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,62 +32,44 @@ class AudiencePage:
 class Audiences:
     """Audiences over the warehouse; results are files beside the tables, named by rule and data version."""
 
-    def __init__(self, warehouse: Warehouse, results_dir: Path) -> None:
+    def __init__(self, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
-        self._results = results_dir
-        results_dir.mkdir(parents=True, exist_ok=True)
 
-    def pin(self, versions: dict[str, int] | None = None) -> Pinned:
+    def pin(self, versions: Mapping[str, int] | None = None) -> Pinned:
         """Fix the data an evaluation sees."""
         return self._warehouse.pin([SCORES], versions)
 
     def count(self, rule: audience_pb2.AudienceRule, pinned: Pinned) -> int:
         """Return the size of an audience."""
-        path = self._path(rule, pinned)
-        if path.exists():
+        path = self._warehouse.derived.find(_name(rule, pinned))
+        if path is not None:
             return int(pq.ParquetFile(path).metadata.num_rows)
-        statement, params = self._statement(rule, pinned)
+        statement, params = self.statement(rule, pinned)
         (row,) = self._warehouse.engine.rows(f"SELECT count(*) FROM ({statement})", params)
         return int(str(row[0]))
 
     def page(self, rule: audience_pb2.AudienceRule, pinned: Pinned, offset: int, page_size: int) -> AudiencePage:
         """Return ids by rising id from an offset; cost grows with the page once the audience is evaluated."""
-        path = self._path(rule, pinned)
-        if not path.exists():
-            self._evaluate(rule, pinned, path)
+        path = self._warehouse.derived.file(_name(rule, pinned), lambda draft: self._evaluate(rule, pinned, draft))
         with pq.ParquetFile(path) as file:
             total = int(file.metadata.num_rows)
             ids = _slice(file, offset, min(page_size, total - offset)) if offset < total else []
         end = offset + len(ids)
         return AudiencePage(tuple(ids), total, end if end < total else 0)
 
-    def _evaluate(self, rule: audience_pb2.AudienceRule, pinned: Pinned, path: Path) -> None:
-        """Write the audience to its file; the rename makes it whole or not there."""
-        self._forget(time.time() - _KEPT_SECONDS)
-        statement, params = self._statement(rule, pinned)
-        draft = path.with_suffix(f".{uuid.uuid4().hex}")
-        try:
-            self._warehouse.engine.copy(f"{statement} ORDER BY p.profile_id", params, draft, _GROUP_ROWS)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    def _evaluate(self, rule: audience_pb2.AudienceRule, pinned: Pinned, draft: Path) -> None:
+        statement, params = self.statement(rule, pinned)
+        self._warehouse.engine.copy(f"{statement} ORDER BY p.profile_id", params, draft, _GROUP_ROWS)
 
-    def _statement(self, rule: audience_pb2.AudienceRule, pinned: Pinned) -> tuple[str, dict[str, object]]:
+    def statement(self, rule: audience_pb2.AudienceRule, pinned: Pinned) -> tuple[str, Params]:
+        """Return the one statement of a rule over a data version, with its parameters."""
         query = compile_audience(rule, pinned.cutoff, has_aliases=pinned.has_aliases)
-        tables = sorted(query.tables)
-        return self._warehouse.statement(pinned, tables, query.sql, query.params, query.since)
+        return self._warehouse.statement(pinned, sorted(query.tables), query.sql, query.params, query.since)
 
-    def _path(self, rule: audience_pb2.AudienceRule, pinned: Pinned) -> Path:
-        digest = rule_digest(rule) + "".join(f"/{name}={pinned.versions[name]}" for name in sorted(pinned.versions))
-        return self._results / f"{hashlib.sha256(digest.encode()).hexdigest()}.parquet"
 
-    def _forget(self, before: float) -> None:
-        for path in self._results.iterdir():
-            try:
-                if path.stat().st_mtime < before:
-                    path.unlink()
-            except FileNotFoundError:  # another process was quicker
-                continue
+def _name(rule: audience_pb2.AudienceRule, pinned: Pinned) -> str:
+    versions = "".join(f"/{name}={version}" for name, version in sorted(pinned.versions.items()))
+    return f"audience-{hashlib.sha256((rule_digest(rule) + versions).encode()).hexdigest()}"
 
 
 def rule_digest(rule: audience_pb2.AudienceRule) -> str:

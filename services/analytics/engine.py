@@ -88,12 +88,12 @@ class Engine:
         return int(str(row[0]))
 
 
-def with_relations(
+def relations(
     snapshots: Sequence[Snapshot], since: datetime | None = None, until: datetime | None = None
-) -> tuple[str, Params]:
-    """Return `WITH RECURSIVE name AS (…), …` for tables of the lake, and the parameters that hold their files.
+) -> tuple[list[str], Params]:
+    """Return `name AS (…)` for tables of the lake, and the parameters that hold their files.
 
-    Of logs only files that can hold events from `since` to `until` are named. Ends without a comma.
+    Of logs only files that can hold events from `since` to `until` are named.
     """
     parts: list[str] = []
     params: Params = {}
@@ -103,19 +103,22 @@ def with_relations(
         else:
             paths = snapshot.paths(since, until)
             parts.append(f"{snapshot.table.name} AS ({_scan(snapshot.table, paths, 'files', params)})")
-        if snapshot.table.name == "aliases":
-            parts.append(_CHASED)
-    return "WITH RECURSIVE " + ", ".join(parts), params
+    return parts, params
 
 
-# A merged into B, B into C: A's survivor is C. The bound ends a cycle, which only a fault could make.
-_CHASED: Final = (
+def joined(parts: Sequence[str], body: str) -> str:
+    """Return the statement of relations and a body, which may begin with relations of its own."""
+    joint = " " if body.startswith("SELECT") else ", "
+    return f"WITH RECURSIVE {', '.join(parts)}{joint}{body}"
+
+
+# A merged into B, B into C: A's survivor is C. The bound ends a circle, which only a fault could make.
+RESOLVED_ALIASES: Final = (
     "alias_steps(profile_id, survivor_id, step) AS ("
-    "SELECT profile_id, survivor_id, 1 FROM alias_links WHERE survivor_id IS NOT NULL"
+    "SELECT profile_id, survivor_id, 1 FROM aliases WHERE survivor_id IS NOT NULL"
     " UNION ALL SELECT s.profile_id, l.survivor_id, s.step + 1 FROM alias_steps s"
-    " JOIN alias_links l ON l.profile_id = s.survivor_id WHERE l.survivor_id IS NOT NULL AND s.step < 32),"
-    " aliases AS MATERIALIZED (SELECT profile_id, arg_max(survivor_id, step) AS survivor_id"
-    " FROM alias_steps GROUP BY profile_id)"
+    " JOIN aliases l ON l.profile_id = s.survivor_id WHERE l.survivor_id IS NOT NULL AND s.step < 32)"
+    " SELECT profile_id, arg_max(survivor_id, step) AS survivor_id FROM alias_steps GROUP BY profile_id"
 )
 
 
@@ -137,7 +140,7 @@ def _scan(table: Table, paths: Sequence[str], suffix: str, params: Params) -> st
 def _state(snapshot: Snapshot, params: Params) -> list[str]:
     """Return the relation of latest states: recent rows, and base rows that no recent one replaces."""
     table = snapshot.table
-    name = "alias_links" if table.name == "aliases" else table.name
+    name = table.name
     recent = snapshot.paths(partition=RECENT)
     base = _scan(table, [path for path in snapshot.paths() if path not in set(recent)], "base", params)
     if not recent:

@@ -2,10 +2,10 @@
 
 The protocol. 1. Read a snapshot S of the table and the number n of its last check-and-append (a Delta application
 transaction). 2. Drop every incoming row that S knows already. 3. Append the rest in one Delta commit that carries
-the transaction number n + 1 and is based on S. Killed before 3: nothing happened, the sender's durable copy (inbox entry,
-uploaded file) is tried again. Killed after 3: the rows are there, the next try drops them all in step 2. Two writers
-at once: the log lets one number n + 1 in only, the other fails and starts again at 1. So an acknowledged row is in
-the table exactly once, and the table itself is the only ledger.
+the transaction number n + 1 and is based on S. Killed before 3: nothing happened, the sender's durable copy
+(inbox entry, uploaded file) is tried again. Killed after 3: the rows are there, the next try drops them all in
+step 2. Two writers at once: the log lets one number n + 1 in only, the other fails and starts again at 1. So an
+acknowledged row is in the table exactly once, and the table itself is the only ledger.
 """
 
 from __future__ import annotations

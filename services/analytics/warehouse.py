@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 
+from services.analytics.derived import Derived
 from services.analytics.domain.errors import StalePageToken
 from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES, Table
-from services.analytics.engine import Engine, Params, Row, with_relations
-from services.analytics.lake import BASE, RECENT, Lake, Snapshot, VersionGone, WriterRaced, arrow_schema
+from services.analytics.engine import RESOLVED_ALIASES, Engine, Params, Row, joined, relations
+from services.analytics.lake import (
+    BASE,
+    RECENT,
+    ROW_GROUP_ROWS,
+    Lake,
+    Snapshot,
+    VersionGone,
+    WriterRaced,
+    arrow_schema,
+)
 from services.chassis.errors import Unavailable
 
 RACES: Final = 20  # lost races before an append gives up; each one means that another writer got on
@@ -28,6 +39,7 @@ class Pinned:
 
     snapshots: Mapping[str, Snapshot]
     cutoff: datetime
+    aliases_path: Path | None  # every merged id with its last survivor; None when nobody was ever merged
 
     @property
     def versions(self) -> dict[str, int]:
@@ -37,7 +49,7 @@ class Pinned:
     @property
     def has_aliases(self) -> bool:
         """Say whether any profile was ever merged."""
-        return self.snapshots["aliases"].rows > 0
+        return self.aliases_path is not None
 
 
 class Warehouse:
@@ -46,6 +58,7 @@ class Warehouse:
     def __init__(self, lake: Lake, engine: Engine) -> None:
         self.lake = lake
         self.engine = engine
+        self.derived = Derived(lake.root / "_derived")
 
     def pin(self, tables: Sequence[Table], versions: Mapping[str, int] | None = None) -> Pinned:
         """Fix tables at their newest or the given versions; profiles' aliases and the cut-off are always in.
@@ -59,7 +72,17 @@ class Warehouse:
         except VersionGone as error:
             raise StalePageToken("the data version of this page token is gone; start again") from error
         newest = snapshots["interactions"].last_time
-        return Pinned(snapshots, newest or EMPTY_CUTOFF)
+        return Pinned(snapshots, newest or EMPTY_CUTOFF, self._resolved(snapshots["aliases"]))
+
+    def _resolved(self, snapshot: Snapshot) -> Path | None:
+        """Return the file of resolved aliases of a version, made when it is asked for the first time."""
+        if snapshot.rows == 0:
+            return None
+        parts, params = relations([snapshot])
+        statement = joined(parts, RESOLVED_ALIASES)
+        return self.derived.file(
+            f"aliases-{snapshot.version}", lambda path: self.engine.copy(statement, params, path, ROW_GROUP_ROWS)
+        )
 
     def rows(
         self,
@@ -84,10 +107,12 @@ class Warehouse:
         until: datetime | None = None,
     ) -> tuple[str, Params]:
         """Return the whole statement with its parameters."""
-        snapshots = [pinned.snapshots[name] for name in sorted(tables)]
-        prefix, files = with_relations(snapshots, since, until)
-        joint = " " if body.lstrip().upper().startswith("SELECT") else ", "
-        return prefix + joint + body, {**files, **params}
+        snapshots = [pinned.snapshots[name] for name in sorted(tables) if name != "aliases"]
+        parts, files = relations(snapshots, since, until)
+        if "aliases" in tables:
+            parts.append("aliases AS (FROM read_parquet($aliases_path))")
+            files["aliases_path"] = [str(pinned.aliases_path)]
+        return joined(parts, body), {**files, **params}
 
     def add(self, table: Table, rows: pa.Table) -> int:
         """Check and append; return how many rows were new (see the protocol in lake.py).
@@ -115,17 +140,16 @@ class Warehouse:
         if not table.order:
             files = tuple(file for file in snapshot.files if file.partition in partitions)
             snapshot = Snapshot(table, snapshot.version, snapshot.appends, files)
-        prefix, params = with_relations([snapshot])
-        relation = "alias_links" if table is ALIASES else table.name
-        statement = body.format(
-            table=relation,
+        parts, params = relations([snapshot])
+        body = body.format(
+            table=table.name,
             keys=", ".join(table.key),
             first=table.order or table.key[0],
             order=table.order,
             same=" AND ".join(f"k.{key} IS NOT DISTINCT FROM n.{key}" for key in table.key),
             sort=", ".join([name for name in (table.partition, *table.sort) if name] or ["1"]),
         )
-        return self.engine.table(f"{prefix}, {statement}", params, incoming=rows).cast(arrow_schema(table))
+        return self.engine.table(joined(parts, body), params, incoming=rows).cast(arrow_schema(table))
 
     def tidy(self) -> int:
         """Write small files anew as sorted ones, and fold recent states into the base; return how many times."""
@@ -144,16 +168,16 @@ class Warehouse:
     def _rewrite(self, snapshot: Snapshot, partition: str) -> None:
         table = snapshot.table
         if table.order:
-            prefix, params = with_relations([snapshot])
-            relation, value = ("alias_links" if table is ALIASES else table.name), BASE
+            parts, params = relations([snapshot])
+            value = BASE
         else:
             files = tuple(file for file in snapshot.files if file.partition == partition)
             part = Snapshot(table, snapshot.version, snapshot.appends, files)
-            (prefix, params), relation, value = with_relations([part]), table.name, partition
+            (parts, params), value = relations([part]), partition
         column = f", $value AS {table.partition}" if table.partition else ""
         extra: Params = {"value": value} if table.partition else {}
         order = f" ORDER BY {', '.join(table.sort)}" if table.sort else ""
-        statement = f"{prefix} SELECT *{column} FROM {relation}{order}"
+        statement = joined(parts, f"SELECT *{column} FROM {table.name}{order}")
         with self.engine.batches(statement, {**params, **extra}, 16_384) as reader:
             self.lake.rewrite(snapshot, reader, "" if table.order else partition)
         self.lake.clean(table)

@@ -103,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     warehouse.add(ALIASES, rows_table(ALIASES, aliases))
     warehouse.add(SCORES, rows_table(SCORES, list(scores.values())))
     survivors = {"p003": "p005", "p004": "p005", "p020": "p021"}
-    yield World(profiles, events, survivors, scores, Audiences(warehouse, folder / "results"))
+    yield World(profiles, events, survivors, scores, Audiences(warehouse))
     engine.close()
 
 

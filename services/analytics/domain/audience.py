@@ -25,6 +25,7 @@ Value = str | int | datetime
 _TRAITS: Final = {
     name: f"p.{name}" for name in ("province_code", "city_code", "district_code", "gender", "tier", "owner_department")
 }
+_COLUMNS: Final = (*_TRAITS, "birth_year")
 _SCORES: Final = {name: f"s.{name}" for name in ("rfm_recency", "rfm_frequency", "rfm_monetary")}
 _COMPARE: Final[Mapping[int, str]] = {
     pb.OPERATOR_EQ: "=",
@@ -93,9 +94,9 @@ def compile_audience(rule: pb.AudienceRule, cutoff: datetime, *, has_aliases: bo
     early = [sql for sql, is_trait in conjuncts if is_trait]
     late = [sql for sql, is_trait in conjuncts if not is_trait]
     sql = _statement(state, early, late, has_aliases)
-    tables = {"profiles"}
+    tables = {"profiles", "aliases"} if has_aliases else {"profiles"}
     if state.measures:
-        tables |= {"interactions", "aliases"} if has_aliases else {"interactions"}
+        tables.add("interactions")
     if state.uses_scores:
         tables.add("scores")
     return AudienceQuery(sql, state.params, frozenset(tables), _earliest(state.measures))
@@ -208,7 +209,13 @@ def _compare(
 def _statement(state: _Compilation, early: Sequence[str], late: Sequence[str], has_aliases: bool) -> str:
     """Return the statement: traits cut the profiles first, so that only their events are grouped."""
     live = " AND ".join(["NOT p.deleted", "p.merged_into IS NULL", *early])
-    parts = [f"candidates AS MATERIALIZED (SELECT p.*, row_number() OVER () AS n FROM profiles p WHERE {live})"]
+    unmerged = " ANTI JOIN aliases m ON m.profile_id = p.profile_id" if has_aliases else ""
+    used = [column for column in _COLUMNS if any(f"p.{column} " in condition for condition in late)]
+    columns = ", ".join(f"p.{column}" for column in ("profile_id", *used))
+    parts = [
+        f"candidates AS MATERIALIZED (SELECT {columns}, row_number() OVER () AS n"
+        f" FROM profiles p{unmerged} WHERE {live})"
+    ]
     joins = ""
     if state.measures:
         parts.append(_measures(state, has_aliases))
@@ -227,14 +234,15 @@ def _measures(state: _Compilation, has_aliases: bool) -> str:
         for (measure, events), column in state.measures.items()
     )
     where = next(iter(filters.values())) if shared else _any_of(list(filters), state)
-    owner = "i.profile_id"
-    join = ""
+    owners = "candidates"
     if has_aliases:
-        owner = "coalesce(a.survivor_id, i.profile_id)"
-        join = " LEFT JOIN aliases a ON a.profile_id = i.profile_id"
+        owners = (
+            "(SELECT profile_id, n FROM candidates UNION ALL SELECT a.profile_id, c.n"
+            " FROM aliases a JOIN candidates c ON c.profile_id = a.survivor_id)"
+        )
     return (
-        f"measures AS (SELECT c.n, {columns} FROM interactions i{join}"
-        f" JOIN candidates c ON c.profile_id = {owner} WHERE {where} GROUP BY c.n)"
+        f"measures AS (SELECT o.n, {columns} FROM interactions i JOIN {owners} o"
+        f" ON o.profile_id = i.profile_id WHERE {where} GROUP BY o.n)"
     )
 
 
