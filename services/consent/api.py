@@ -250,7 +250,7 @@ def _result(outcome: Kept | KehuError) -> pb.RecordResult:
 
 
 def _check_etag(given: str, version: int, name: str) -> None:
-    if given and given.removeprefix("W/") != wire.etag_of(version):
+    if given and given != wire.etag_of(version):
         raise EtagMismatch(name)
 
 

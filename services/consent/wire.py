@@ -87,8 +87,8 @@ def purpose_to_proto(purpose: Purpose) -> pb.Purpose:
 
 
 def etag_of(version: int) -> str:
-    """Return the etag of a version: quoted, as AIP-154 wants."""
-    return f'"{version}"'
+    """Return the etag of a version; the gateway writes it as a quoted ETag (AIP-154)."""
+    return str(version)
 
 
 def notice_to_proto(notice: Notice) -> pb.Notice:
