@@ -1,0 +1,153 @@
+"""Turn facts and recorded interactions into rows of the lake; what is empty is unknown and becomes NULL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.analytics.v1 import analytics_pb2
+from kehu.consent.v1 import consent_pb2
+from kehu.consent.v1.events_pb2 import ConsentChanged
+from kehu.marketing.v1.events_pb2 import DeliveryRecorded
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+
+from services.analytics.domain.errors import InvalidInteraction
+from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, PROFILES
+from services.chassis.errors import FieldViolation
+
+Row = dict[str, object]
+Rows = dict[str, list[Row]]  # table name → rows
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+AHEAD: Final = timedelta(days=1)  # clocks of senders may run ahead, not more
+RECENT: Final = "recent"
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _profile_changed(fact: ProfileChanged) -> Rows:
+    row: Row = {
+        "profile_id": fact.profile_id,
+        "version": fact.version,
+        "deleted": fact.deleted,
+        "merged_into": fact.merged_into or None,
+        "province_code": fact.province_code or None,
+        "city_code": fact.city_code or None,
+        "district_code": fact.district_code or None,
+        "gender": fact.gender or None,
+        "birth_year": fact.birth_year or None,
+        "tier": fact.tier or None,
+        "owner_department": fact.owner_department or None,
+        "event_time": _time(fact.event_time),
+        "part": RECENT,
+    }
+    alias = _alias(fact.profile_id, fact.merged_into or None, _time(fact.event_time))
+    # A living profile's alias row ends an earlier merge; most profiles never had one and need none.
+    ends_merge = not fact.merged_into and not fact.deleted and fact.version > 1
+    return {PROFILES.name: [row], ALIASES.name: [alias] if fact.merged_into or ends_merge else []}
+
+
+def _alias(profile_id: str, survivor_id: str | None, at: datetime) -> Row:
+    return {"profile_id": profile_id, "survivor_id": survivor_id, "event_time": at, "part": RECENT}
+
+
+def _profiles_merged(fact: ProfilesMerged) -> Rows:
+    return {ALIASES.name: [_alias(fact.merged_profile_id, fact.profile_id, _time(fact.event_time))]}
+
+
+def _consent_changed(fact: ConsentChanged) -> Rows:
+    state = consent_pb2.ConsentState.Name(fact.state).removeprefix("CONSENT_STATE_").lower()
+    row: Row = {
+        "profile_id": fact.profile_id,
+        "purpose_id": fact.purpose_id,
+        "channel": fact.channel,
+        "state": state,
+        "version": fact.version,
+        "event_time": _time(fact.event_time),
+        "part": RECENT,
+    }
+    return {CONSENTS.name: [row]}
+
+
+def _delivery_recorded(fact: DeliveryRecorded) -> Rows:
+    row: Row = {
+        "campaign_id": fact.campaign_id,
+        "run_id": fact.run_id,
+        "profile_id": fact.profile_id,
+        "channel": fact.channel or None,
+        "outcome": fact.outcome,
+        "skip_reason": fact.skip_reason or None,
+        "version": fact.version,
+        "event_time": _time(fact.event_time),
+        "part": RECENT,
+    }
+    return {DELIVERIES.name: [row]}
+
+
+def _interactions(request: analytics_pb2.BatchCreateInteractionsRequest) -> Rows:
+    return {INTERACTIONS.name: [_interaction(one) for one in request.interactions]}
+
+
+def _interaction(one: analytics_pb2.Interaction) -> Row:
+    at = _time(one.event_time)
+    return {
+        "message_id": one.message_id,
+        "profile_id": one.profile.removeprefix("profiles/"),
+        "event_type": one.event_type,
+        "event_time": at,
+        "amount_cents": one.amount_cents,
+        "channel": one.channel or None,
+        "category": one.category or None,
+        "basket_id": one.basket_id or None,
+        "product_id": one.product_id or None,
+        "quantity": one.quantity,
+        "month": at.strftime("%Y-%m"),
+    }
+
+
+_READERS: Final[Mapping[str, tuple[type[Message], Callable[..., Rows]]]] = {
+    message.DESCRIPTOR.full_name: (message, reader)
+    for message, reader in (
+        (ProfileChanged, _profile_changed),
+        (ProfilesMerged, _profiles_merged),
+        (ConsentChanged, _consent_changed),
+        (DeliveryRecorded, _delivery_recorded),
+        (analytics_pb2.BatchCreateInteractionsRequest, _interactions),
+    )
+}
+
+
+def rows_of(message: Message) -> Rows:
+    """Return the rows of a fact or of recorded interactions, by table.
+
+    Raises:
+        KeyError: no table takes this kind of message.
+        ValueError: a time is out of range, or an enum value unknown.
+    """
+    _, reader = _READERS[message.DESCRIPTOR.full_name]
+    return reader(message)
+
+
+def message_of(kind: str, body: bytes) -> Message:
+    """Return the message kept as `kind` (its full name) and bytes."""
+    message_class, _ = _READERS[kind]
+    return message_class.FromString(body)
+
+
+def check_times(interactions: Sequence[analytics_pb2.Interaction], now: datetime) -> None:
+    """Refuse events from before 2000 or more than a day ahead: one would move the data cut-off for all.
+
+    Raises:
+        InvalidInteraction: naming each of them.
+    """
+    violations = [
+        FieldViolation(f"interactions[{index}].event_time", "must be from 2000 on and at most a day ahead")
+        for index, one in enumerate(interactions)
+        if not EARLIEST <= _time(one.event_time) <= now + AHEAD
+    ]
+    if violations:
+        raise InvalidInteraction("some interactions have no possible time", violations=violations)

@@ -1,0 +1,49 @@
+"""What analytics listens to: profiles, merges, consents, deliveries. Each fact waits in the inbox for the lake."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from kehu.consent.v1.events_pb2 import ConsentChanged
+from kehu.marketing.v1.events_pb2 import DeliveryRecorded
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+
+from services.analytics.domain.rows import rows_of
+from services.analytics.store import Entry, Inbox
+from services.chassis.consuming import Event, on_event
+
+
+class AnalyticsConsumer:
+    """One method per fact; repeats and reordering are dropped on the way into the lake."""
+
+    name = "analytics"
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    @on_event("profiles", ProfileChanged)
+    def on_profile_changed(self, event: Event[ProfileChanged]) -> None:
+        """Keep the traits; names, contacts and source links stay outside the lake."""
+        traits = ProfileChanged()
+        traits.CopyFrom(event.message)
+        traits.ClearField("sealed_identity")
+        traits.ClearField("links")
+        self._keep(event.id, traits)
+
+    @on_event("profiles", ProfilesMerged)
+    def on_profiles_merged(self, event: Event[ProfilesMerged]) -> None:
+        """Let the survivor answer for the merged profile."""
+        self._keep(event.id, event.message)
+
+    @on_event("consent", ConsentChanged)
+    def on_consent_changed(self, event: Event[ConsentChanged]) -> None:
+        """Keep what stands for purpose and channel."""
+        self._keep(event.id, event.message)
+
+    @on_event("marketing", DeliveryRecorded)
+    def on_delivery_recorded(self, event: Event[DeliveryRecorded]) -> None:
+        """Keep the outcome for a recipient."""
+        self._keep(event.id, event.message)
+
+    def _keep(self, event_id: str, message: Message) -> None:
+        rows_of(message)  # what cannot become rows is refused here, and parked, instead of stopping the feeder
+        self._inbox.put(Entry(event_id, message.DESCRIPTOR.full_name, message.SerializeToString()))

@@ -1,0 +1,75 @@
+"""Carry the inbox into the lake. An entry leaves the inbox only after its rows are in (see the protocol in lake.py)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from typing import Final
+
+from services.analytics.domain.rows import Row, message_of, rows_of
+from services.analytics.domain.tables import TABLES
+from services.analytics.lake import rows_table
+from services.analytics.store import Inbox
+from services.analytics.warehouse import Warehouse
+from services.chassis.errors import Unavailable
+
+BATCH: Final = 2000  # entries per flush; an entry is one fact or up to 500 interactions
+WAIT_SECONDS: Final = 1.0
+TIDY_SECONDS: Final = 30.0
+_log = logging.getLogger(__name__)
+
+
+def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
+    """Move waiting entries into the lake and return how many; safe to be killed, repeated or raced."""
+    entries = inbox.waiting(limit)
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for entry in entries:
+        for table, found in rows_of(message_of(entry.kind, entry.body)).items():
+            rows[table] += found
+    for name, found in rows.items():
+        if found:
+            warehouse.add(TABLES[name], rows_table(TABLES[name], found))
+    if entries:
+        inbox.remove([entry.id for entry in entries])
+    return len(entries)
+
+
+class Feeder:
+    """A thread of the serving process that flushes the inbox and tidies the lake."""
+
+    def __init__(self, inbox: Inbox, warehouse: Warehouse) -> None:
+        self._inbox = inbox
+        self._warehouse = warehouse
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="lake-feeder", daemon=True)
+        self._tidied = time.monotonic()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the flush under way."""
+        self._stop.set()
+        self._thread.join(30)
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            if not self._step():
+                self._stop.wait(WAIT_SECONDS)
+
+    def _step(self) -> bool:
+        """Flush once; say whether more may wait. An outage is waited out, the inbox keeps everything."""
+        try:
+            full = flush(self._inbox, self._warehouse) == BATCH
+            if not full and time.monotonic() - self._tidied > TIDY_SECONDS:
+                self._warehouse.tidy()
+                self._tidied = time.monotonic()
+            return full
+        except Unavailable:
+            _log.warning("the lake is not fed: a store does not answer")
+        except Exception:
+            _log.exception("the lake is not fed")
+        return False
