@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
+from services.profiles.domain.text import simplify
+
 MUNICIPALITIES = frozenset(("11", "12", "31", "50"))
 _LINE = re.compile(r'(\s*)(\d+)\s+(?:province|county)="([^"]*)"')
 _PERIOD = re.compile(r"\[(\d*)-(\d*)\](.*)")
@@ -58,7 +60,7 @@ def division_table() -> DivisionTable:
     known: set[str] = set()
     for code, entry in _entries():
         known.add(code)
-        name = _name_today(entry)
+        name = simplify(_name_today(entry))
         if name and not _NOT_PLACES.match(name):
             by_code[code] = Division(code, name, _written_names(code, name))
     for prefix in MUNICIPALITIES:

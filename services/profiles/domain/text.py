@@ -33,12 +33,15 @@ def _visible(char: str) -> str:
 
 
 def simplify(text: str) -> str:
-    """Return text with traditional characters turned to simplified ones (OpenCC t2s), until it is stable."""
+    """Return text with traditional characters turned to simplified ones (OpenCC t2s), until it is stable.
+
+    乾 stays where nothing else is traditional: it is a simplified character too (乾安县).
+    """
     if text.isascii():
         return text
     for _ in range(3):
         changed = _opencc().convert(text)
-        if changed == text:
+        if changed == text.replace("乾", "干") or changed == text:
             return text
         text = changed
     return text

@@ -1,0 +1,66 @@
+"""Dates of birth and of change."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from services.profiles.domain.dates import parse_birth_date, parse_timestamp
+
+_FORMS = (
+    "1990年1月2日 1990年01月02号 90年1月2日 90.1.2 1990.1.2 19900102 900102 1990/1/2 1990-01-02T00:00:00Z "
+    "１９９０－０１－０２ 一九九〇年一月二日 民国79年1月2日 02-Jan-90 2-Jan-1990 32875"
+)
+FORMS = _FORMS.split()
+
+
+@pytest.mark.parametrize("text", [*FORMS, "1990-01-02 00:00:00", "Jan 2, 1990", " 1990 年 1 月 2 日 "])
+def test_every_written_form_of_one_day_is_that_day(text):
+    assert parse_birth_date(text, "ymd", 2026) == ("1990-01-02", "")
+
+
+@pytest.mark.parametrize(("order", "expected"), [("dmy", "1990-01-02"), ("mdy", "1990-02-01"), ("ymd", "")], ids=str)
+def test_the_source_settles_which_number_is_the_day(order, expected):
+    assert parse_birth_date("2/1/1990", order, 2026)[0] == expected
+
+
+def test_a_number_over_twelve_is_the_day_whatever_the_source_says():
+    assert {parse_birth_date("1/31/1990", order, 2026)[0] for order in ("ymd", "dmy", "mdy")} == {"1990-01-31"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1990-02-30", "DATE_IMPOSSIBLE"),
+        ("1990-13-01", "DATE_IMPOSSIBLE"),
+        ("农历正月初一", "DATE_LUNAR"),
+        ("阴历1990年1月2日", "DATE_LUNAR"),
+        ("3/4/1990", "DATE_AMBIGUOUS"),
+        ("1900-01-01", "DATE_PLACEHOLDER"),
+        ("0000-00-00", "DATE_PLACEHOLDER"),
+        ("null", "DATE_PLACEHOLDER"),
+        ("2031-01-02", "DATE_OUT_OF_RANGE"),
+        ("1899-05-05", "DATE_OUT_OF_RANGE"),
+        ("last spring", "DATE_UNREADABLE"),
+        ("1990", "DATE_UNREADABLE"),
+    ],
+)
+def test_what_is_no_date_is_refused_with_its_reason(text, reason):
+    assert parse_birth_date(text, "ymd", 2026) == ("", reason)
+
+
+def test_a_two_digit_year_is_of_the_past_hundred_years():
+    assert parse_birth_date("26.1.2", "ymd", 2026)[0] == "2026-01-02"
+    assert parse_birth_date("27.1.2", "ymd", 2026)[0] == "1927-01-02"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-10-01 08:30:15", "2026/10/1 8:30:15", "2026-10-01T08:30:15+08:00", "2026年10月1日 08:30:15", "1790814615"],
+)
+def test_a_time_without_zone_is_of_the_source_and_all_forms_are_one_instant(text):
+    assert parse_timestamp(text, "ymd", 480) == datetime(2026, 10, 1, 0, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-10-01 25:00", "", "9999-99-99"])
+def test_an_unreadable_time_is_none(text):
+    assert parse_timestamp(text, "ymd", 480) is None

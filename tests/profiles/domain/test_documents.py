@@ -1,0 +1,67 @@
+"""Resident identity numbers, e-mails and genders."""
+
+import pytest
+from stdnum.cn import ric
+
+from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
+from services.profiles.domain.documents import birth_date_of, check_digit, gender_of, parse_resident_id
+from tests.profiles.domain.builders import OTHER_RESIDENT_ID, RESIDENT_ID
+
+
+@pytest.mark.parametrize("first", ["11010519491231002", "36042619910101007", "44030519800606123"])
+def test_the_check_digit_agrees_with_an_independent_implementation(first):
+    assert ric.calc_check_digit(first + "0") == check_digit(first)
+
+
+def test_a_number_of_fifteen_digits_becomes_one_of_eighteen():
+    assert parse_resident_id("110105491231002") == ("11010519491231002X", "")
+
+
+@pytest.mark.parametrize("text", ["11010519491231002x", "１１０１０５１９４９１２３１００２Ｘ", "110105 19491231 002X"])
+def test_width_case_and_blanks_do_not_matter(text):
+    assert parse_resident_id(text) == ("11010519491231002X", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("110105194912310021", "RESIDENT_ID_CHECK_DIGIT"), ("1101051949123100", "RESIDENT_ID_UNREADABLE"),
+        ("110105194902300024", "RESIDENT_ID_BIRTH"), ("990105194912310023", "RESIDENT_ID_REGION"),
+        ("111111111111111111", "RESIDENT_ID_BLOCKED"), ("123456789012345678", "RESIDENT_ID_BLOCKED"),
+        ("无", "RESIDENT_ID_BLOCKED"),
+    ],
+)  # fmt: skip
+def test_a_wrong_number_is_refused_with_its_reason(text, reason):
+    if reason in ("RESIDENT_ID_BIRTH", "RESIDENT_ID_REGION"):
+        text = text[:17] + check_digit(text[:17])
+
+    assert ("", reason) == parse_resident_id(text)
+
+
+def test_the_number_tells_birth_date_and_gender():
+    assert (birth_date_of(RESIDENT_ID), gender_of(RESIDENT_ID)) == ("1990-01-02", "male")
+    assert gender_of(OTHER_RESIDENT_ID) == "female"
+
+
+def test_emails_are_lowered_and_told_apart():
+    assert parse_emails("A@QQ.com; 张三 <ｂ.c@X.cn>, a@qq.com") == (("a@qq.com", "b.c@x.cn"), ())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("a@b", "EMAIL_UNREADABLE"), ("x@@y.com", "EMAIL_UNREADABLE"), ("hello", "EMAIL_UNREADABLE"),
+     ("null@x.com", "EMAIL_BLOCKED"), ("test@test.com", "EMAIL_BLOCKED"), ("none", "EMAIL_BLOCKED")],
+)  # fmt: skip
+def test_what_is_no_email_is_refused_with_its_reason(text, reason):
+    assert ((), (reason,)) == parse_emails(text)
+
+
+def test_genders_are_read_in_every_form():
+    assert {("male", "")} == {parse_gender(text) for text in ("男", "M", "male", "先生", "1", "Ｍ")}
+    assert {("female", "")} == {parse_gender(text) for text in ("女", "F", "Female", "女士", "2")}
+    assert {("", "")} == {parse_gender(text) for text in ("", "0", "未知", "9")}
+    assert parse_gender("blue") == ("", "GENDER_UNREADABLE")
+
+
+def test_a_title_implies_a_gender_only_where_it_has_one():
+    assert [gender_of_title(title) for title in ("先生", "女士", "老师")] == ["male", "female", ""]

@@ -1,0 +1,207 @@
+"""Who is whom: the rules that always hold, and the scores between them."""
+
+from datetime import timedelta
+
+import pytest
+
+from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.match import SHARED_LIMIT, compare, decide
+from services.profiles.domain.model import default_model, model_from_json, model_to_json
+from services.profiles.domain.resolve import resolve
+from services.profiles.domain.values import AssignmentKind, Band, Candidate
+from tests.profiles.domain.builders import NOW, OTHER_RESIDENT_ID, RESIDENT_ID, record
+
+MODEL = default_model()
+WANG = {"name": "王建国", "phone": "13912345671", "birth_date": "1990-01-02"}
+
+
+def band(left: dict[str, str], right: dict[str, str]) -> Band:
+    return compare(record("1", **left), record("2", **right), MODEL).band
+
+
+def candidate(profile_id: str, *records, age_days: int = 1) -> Candidate:
+    return Candidate(profile_id, NOW - timedelta(days=age_days), records)
+
+
+def test_two_valid_resident_ids_never_join_whatever_else_agrees():
+    left = record("1", **WANG, email="a@b.cn", resident_id=RESIDENT_ID)
+    right = record("2", **WANG, email="a@b.cn", resident_id=OTHER_RESIDENT_ID)
+
+    assert Band.APART is compare(left, right, MODEL).band
+    assert AssignmentKind.NEW is decide(right, [candidate("p1", left)], MODEL).kind
+    assert len(resolve([left, right], MODEL)) == 2
+
+
+@pytest.mark.parametrize("other", ["王建国", "王建國先生", "建国王", "王健国", "Wang Jianguo"])
+def test_one_person_is_found_under_every_form_of_the_name(other):
+    right = {**WANG, "name": other}
+
+    assert Band.MERGE is band(WANG, right)
+    assert set(blocking_keys(record(**WANG))) & set(blocking_keys(record(**right)))
+
+
+@pytest.mark.parametrize("shared", [{"phone": "13912345671"}, {"email": "home@b.cn"}])
+def test_a_couple_on_one_phone_or_mailbox_is_never_merged(shared):
+    address = {"address": "北京市朝阳区建国路1号"}
+
+    assert Band.MERGE is not band({"name": "王伟", **shared, **address}, {"name": "李娜", **shared, **address})
+
+
+def test_brothers_of_like_names_on_one_phone_and_address_are_asked_about_not_merged():
+    home = {"phone": "13912345671", "address": "北京市朝阳区建国路1号"}
+
+    assert Band.REVIEW is band({"name": "王建国", **home}, {"name": "王建民", **home})
+    assert Band.MERGE is not band(
+        {"name": "王建国", "birth_date": "1960-01-02", **home}, {"name": "王建民", "birth_date": "1963-08-09", **home}
+    )
+
+
+def test_a_surname_with_a_title_on_a_known_phone_is_a_question_for_a_steward():
+    decision = decide(
+        record("2", name="张先生", phone="13912345671"),
+        [candidate("p1", record("1", name="张三", phone="13912345671", gender="男"))],
+        MODEL,
+    )
+
+    assert (decision.kind, decision.review_profile_ids) == (AssignmentKind.REVIEW, ("p1",))
+
+
+def test_a_swapped_day_and_month_does_not_part_one_person():
+    assert Band.MERGE is band(
+        {"name": "王建国", "email": "w@b.cn", "birth_date": "1990-01-02"},
+        {"name": "王建国", "email": "w@b.cn", "birth_date": "1990-02-01"},
+    )
+
+
+def test_a_name_and_a_city_alone_never_merge():
+    place = {"address": "北京市朝阳区"}
+
+    assert Band.MERGE is not band(
+        {"name": "祝抒远", "phone": "13912345671", **place}, {"name": "祝抒远", "phone": "18612345672", **place}
+    )
+
+
+def test_a_rare_name_says_more_than_a_frequent_one():
+    def weight(name: str) -> float:
+        left, right = (
+            {"name": name, "birth_date": "1990-01-02", "phone": phone} for phone in ("13912345671", "18698765432")
+        )
+        return compare(record("1", **left), record("2", **right), MODEL).weight
+
+    assert weight("令狐抒远") > weight("王芳") + 2
+
+
+def test_the_waterfall_adds_up_to_the_weight_and_names_each_comparison():
+    score = compare(record("1", **WANG, gender="男"), record("2", **WANG, gender="男"), MODEL)
+
+    assert score.weight == pytest.approx(sum(step.weight for step in score.steps))
+    assert [step.comparison for step in score.steps] == ["prior", "name", "phone", "birth_date", "gender", "name"]
+    assert ("phone+name", MODEL.version) == (score.rule, score.model_version)
+    assert 0.999 < score.probability <= 1
+
+
+def test_comparing_is_symmetric():
+    left, right = record("1", **WANG, address="北京市朝阳区"), record("2", name="王健国", email="x@y.cn", gender="男")
+
+    assert compare(left, right, MODEL).weight == pytest.approx(compare(right, left, MODEL).weight)
+
+
+def test_a_phone_of_too_many_people_identifies_nobody():
+    names = ("张三", "李四", "赵五", "钱六", "孙七", "周八")
+    assert len(names) > SHARED_LIMIT
+    crowd = [candidate(f"p{at}", record(str(at), name=name, phone="13912345671")) for at, name in enumerate(names)]
+
+    assert AssignmentKind.MERGE is not decide(record("9", name="张三", phone="13912345671"), crowd, MODEL).kind
+    few = decide(record("9", name="张三", phone="13912345671"), crowd[:SHARED_LIMIT], MODEL)
+    assert (few.kind, few.profile_id) == (AssignmentKind.MERGE, "p0")
+
+
+def test_a_record_that_links_two_profiles_merges_them_into_the_oldest():
+    phone = record("1", name="王建国", phone="13912345671")
+    mail = record("2", name="王建国", email="w@b.cn")
+    both = record("3", name="王建国", phone="13912345671", email="w@b.cn")
+
+    decision = decide(both, [candidate("young", phone, age_days=1), candidate("old", mail, age_days=9)], MODEL)
+
+    assert (
+        decision.kind, decision.profile_id, decision.merged_profile_ids
+    ) == (AssignmentKind.MERGE, "old", ("young",))  # fmt: skip
+
+
+def test_profiles_that_contradict_each_other_are_not_merged_by_a_record_that_fits_both():
+    one = record("1", name="王建国", phone="13912345671", resident_id=RESIDENT_ID)
+    two = record("2", name="王建国", email="w@b.cn", resident_id=OTHER_RESIDENT_ID)
+    both = record("3", name="王建国", phone="13912345671", email="w@b.cn")
+
+    decision = decide(both, [candidate("p1", one), candidate("p2", two)], MODEL)
+
+    assert AssignmentKind.MERGE is decision.kind
+    assert decision.merged_profile_ids == ()
+    assert len(decision.review_profile_ids) == 1
+    assert len(resolve([one, two, both], MODEL)) == 2
+
+
+def test_no_chain_passes_a_weak_edge():
+    wife = record("1", name="李娜", phone="13912345671", email="home@b.cn", gender="女")
+    unclear = record("2", name="李女士", phone="13912345671", email="home@b.cn")
+    husband = record("3", name="王伟", phone="13912345671", email="home@b.cn", gender="男")
+
+    clusters = resolve([wife, unclear, husband], MODEL)
+
+    assert all(not {wife.key, husband.key} <= set(cluster.keys) for cluster in clusters)
+
+
+def test_a_source_that_promises_one_record_for_one_person_is_believed():
+    left = record("1", **WANG, source_id="bank", is_unique=True)
+    right = record("2", **WANG, source_id="bank", is_unique=True)
+
+    decision = decide(right, [candidate("p1", left)], MODEL)
+
+    assert (decision.kind, decision.review_profile_ids) == (AssignmentKind.REVIEW, ("p1",))
+    assert len(resolve([left, right], MODEL)) == 2
+
+
+def test_a_stewards_verdict_is_not_asked_again():
+    known = candidate("p1", record("1", name="张三", phone="13912345671"))
+    decision = decide(record("2", name="张先生", phone="13912345671"), [known], MODEL, rejected=frozenset(("p1",)))
+
+    assert (decision.kind, decision.review_profile_ids) == (AssignmentKind.NEW, ())
+
+
+def test_a_mailbox_named_after_a_phone_links_to_it():
+    phone, mail = {"name": "王建国", "phone": "13912345671"}, {"name": "王建国", "email": "13912345671@qq.example"}
+
+    assert Band.MERGE is band(phone, mail)
+    assert set(blocking_keys(record(**phone))) & set(blocking_keys(record(**mail)))
+
+
+def test_a_resident_id_with_a_contact_outweighs_a_mistyped_name_but_not_alone():
+    known = {"name": "宋强", "resident_id": RESIDENT_ID}
+
+    assert Band.MERGE is band({**known, "phone": "13912345671"}, {**known, "name": "宋新", "phone": "13912345671"})
+    assert Band.REVIEW is band(known, {**known, "name": "宋新"})
+    assert Band.REVIEW is band({**known, "phone": "13912345671"}, {**known, "name": "李娜", "phone": "13912345671"})
+
+
+def test_a_model_survives_its_file():
+    assert model_to_json(MODEL) == model_to_json(model_from_json(model_to_json(MODEL)))
+
+
+def test_a_batch_in_any_order_gives_the_same_clusters():
+    wife = {"name": "李娜", "phone": "13912345671"}
+    records = [record("1", **WANG), record("2", **WANG), record("3", **wife)]
+    records += [record("4", **wife, email="l@b.cn"), record("5", name="赵六", email="z@b.cn")]
+
+    def clusters(items):
+        return sorted(tuple(sorted(cluster.keys)) for cluster in resolve(items, MODEL))
+
+    assert clusters(records) == clusters(records[::-1])
+    assert sorted(map(len, clusters(records))) == [1, 2, 2]
+
+
+def test_only_the_newest_version_of_a_record_counts():
+    old = record("1", name="王建国", phone="13912345671", at=NOW - timedelta(days=400))
+    new = record("1", name="王建国", phone="18698765432")
+    other = record("2", name="王建国", phone="13912345671")
+
+    assert len(resolve([new, old, other], MODEL)) == 2
