@@ -48,11 +48,8 @@ def register_sources(story: Context) -> list[str]:
         except ApiError as error:
             if error.status != 409:
                 raise
-        mapping = source["mapping"]
-        assert isinstance(mapping, list)
-        lines.append(
-            f"{source['source_id']} {source['display_name']}: {source['format']}, {len(mapping)} columns mapped"
-        )
+        columns = f"{source['format']}, {len(entries(source, 'mapping'))} columns mapped"
+        lines.append(f"{source['source_id']} {source['display_name']}: {columns}")
     return lines
 
 

@@ -60,12 +60,10 @@ def find_customer(story: Context) -> list[str]:
     name, phones = str(known["display_name"]), known["phones"]
     assert isinstance(phones, list)
     queries = {"name": name, "pinyin": "".join(lazy_pinyin(name)), "last four digits": str(phones[0])[-4:]}
-    lines = []
+    lines: list[str] = []
     for kind, query in queries.items():
         story.progress(len(lines) / 3, kind)
-        lines.append(
-            f"by {kind}: " + ("found" if _hit(story, "data-office", "stewardship", query, profile) else "NOT FOUND")
-        )
+        lines.append(f"by {kind}: {'found' if _is_found(story, query, profile) else 'NOT FOUND'}")
     callers = (("marketing", "marketing"), ("data-office", "stewardship"), ("data-office", ""))
     for department, purpose in callers:
         lines.append(f"{department}, {purpose or 'no purpose'}: {_seen(story, department, purpose, profile)}")
@@ -76,13 +74,8 @@ def _is_found(story: Context, query: str, profile: str) -> bool:
     """Search until the profile is found, as long as the index may lag."""
     deadline = time.monotonic() + SEEN_SECONDS
     while time.monotonic() < deadline:
-        hits = (
-            story.as_department(department, purpose)
-            .get("/v1/search", q=query, types="profiles", page_size=100)
-            .get("hits", [])
-        )
-        assert isinstance(hits, list)
-        if any(hit["name"] == profile for hit in hits):
+        found = story.steward.get("/v1/search", q=query, types="profiles", page_size=100)
+        if any(hit["name"] == profile for hit in entries(found, "hits")):
             return True
         time.sleep(0.5)
     return False
