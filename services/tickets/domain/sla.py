@@ -127,6 +127,8 @@ def check_policy(policy: SlaPolicy) -> None:
     """
     check_calendar(policy.calendar)
     faults = []
+    if not policy.display_name.strip():
+        faults.append(FieldViolation("display_name", "say what people call it"))
     if all(targets == NO_TARGETS for targets in policy.targets.values()):
         faults.append(FieldViolation("targets", "promise at least one target"))
     for priority, targets in policy.targets.items():

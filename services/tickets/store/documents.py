@@ -124,7 +124,7 @@ def ticket_record(ticket: Ticket, sealer: Sealer) -> TicketRecord:
 
 def ticket_of(found: Document, sealer: Sealer) -> Ticket:
     """Return the ticket of a document."""
-    opened = sealer.open(bytes(found["sealed_text"]), str(found["_id"]).encode())  # type: ignore[arg-type]
+    opened = sealer.open(_bytes(found["sealed_text"]), str(found["_id"]).encode())
     text = events_pb2.TicketText.FromString(opened)
     sla = found.get("sla")
     holds = found.get("holds") or []
@@ -132,9 +132,9 @@ def ticket_of(found: Document, sealer: Sealer) -> Ticket:
     return Ticket(
         id=str(found["_id"]),
         number=_text(found, "number"),
-        kind=Kind(found["kind"]),
-        status=Status(found["status"]),
-        priority=Priority(found["priority"]),
+        kind=Kind(_text(found, "kind")),
+        status=Status(_text(found, "status")),
+        priority=Priority(_text(found, "priority")),
         channel=_text(found, "channel"),
         subject=text.subject,
         description=text.description,
@@ -157,9 +157,14 @@ def ticket_of(found: Document, sealer: Sealer) -> Ticket:
 def comment_of(found: Document, sealer: Sealer) -> Comment:
     """Return the comment of a document."""
     comment_id = str(found["_id"])
-    text = sealer.open(bytes(found["sealed_text"]), comment_id.encode()).decode()  # type: ignore[arg-type]
+    text = sealer.open(_bytes(found["sealed_text"]), comment_id.encode()).decode()
     said = _moment(found["said_time"])
     return Comment(comment_id, _text(found, "ticket_id"), _text(found, "author"), text, said)
+
+
+def _bytes(value: object) -> bytes:
+    assert isinstance(value, bytes)
+    return bytes(value)
 
 
 def _text(found: Document, field: str) -> str:

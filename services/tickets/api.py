@@ -1,0 +1,256 @@
+"""The gRPC face of tickets: parse, load, ask the domain, save, reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from kehu.tickets.v1 import tickets_pb2 as pb
+
+from services.chassis import paging, records
+from services.chassis.errors import AlreadyExists, Conflict, FieldViolation, Invalid
+from services.chassis.server import current_call
+from services.tickets import rows, updates, wire
+from services.tickets.api_policies import PoliciesServicer
+from services.tickets.domain import ticket as rules
+from services.tickets.domain.ticket import Status, Ticket, TicketParent, TicketsNotFound
+from services.tickets.store import Comment, TicketFilter, TicketsStore
+
+WRITE_TRIES = 3  # lost races are repeated as long as the caller did not name an etag
+STATES_PAGE = 500  # the proto documents this maximum
+NUMBER_ZONE = ZoneInfo("Asia/Shanghai")  # the day in a ticket's number is China's
+Change = Callable[[Ticket], Ticket]
+
+
+class TicketsServicer(PoliciesServicer):
+    """Serves kehu.tickets.v1.TicketsService."""
+
+    def __init__(
+        self,
+        store: TicketsStore,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[..., str] = records.new_id,
+    ) -> None:
+        self._store = store
+        self._now = clock
+        self._new_id = new_id
+
+    def CreateTicket(self, request: pb.CreateTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Open a ticket; a repeated request id returns the first answer."""
+        caller = current_call().caller
+        ticket_id = self._new_id(request.request_id, "tickets", caller.subject)
+        known = self._store.get(ticket_id) if request.request_id else None
+        if known is not None:
+            return self._reply(known)
+        draft = self._draft(request.ticket, ticket_id, caller.department)
+        self._check_parent(ticket_id, draft.parent_id)
+        opened = rules.open_ticket(draft, self._store.policies())
+        try:
+            self._store.insert(opened, request.request_id)
+        except AlreadyExists:
+            opened = self._store.get(ticket_id) or opened
+        return self._reply(self._after_merge(opened))
+
+    def _after_merge(self, ticket: Ticket) -> Ticket:
+        """Follow a merge that became known between reading the profile and writing the ticket."""
+        survivor = self._store.survivor_of(ticket.profile_id)
+        if survivor == ticket.profile_id:
+            return ticket
+        moved = rules.follow_merge(ticket, survivor, self._now())
+        try:
+            self._store.replace(moved)
+        except Conflict:
+            return self._store.get(ticket.id) or moved  # the consumer of the merge was quicker
+        return moved
+
+    def _draft(self, message: pb.Ticket, ticket_id: str, department: str) -> Ticket:
+        if message.kind not in wire.KINDS:
+            violation = FieldViolation("ticket.kind", "say request, work_order or complaint")
+            raise Invalid("a ticket needs a kind", violations=[violation])
+        now = self._now()
+        return Ticket(
+            id=ticket_id,
+            number=self._store.next_number(now.astimezone(NUMBER_ZONE).strftime("%Y%m%d")),
+            kind=wire.KINDS[message.kind],
+            status=Status.NEW,
+            priority=wire.PRIORITIES[message.priority or pb.PRIORITY_NORMAL],
+            channel=wire.CHANNELS[message.channel],
+            subject=message.subject,
+            description=message.description,
+            profile_id=self._store.survivor_of(wire.id_of(message.profile)),
+            department=message.department or department,
+            assignee="",
+            parent_id=wire.id_of(message.parent),
+            create_time=now,
+            update_time=now,
+        )
+
+    def _check_parent(self, ticket_id: str, parent_id: str) -> None:
+        ancestors: tuple[str, ...] = ()
+        while parent_id and len(ancestors) <= rules.MAX_PARENTS and ticket_id not in ancestors:
+            parent = self._store.get(parent_id)
+            if parent is None or parent.deleted or (not ancestors and not rows.visible(parent, rows.of_call())):
+                violation = FieldViolation("ticket.parent", "name a ticket that exists")
+                raise TicketParent("the parent does not exist", violations=[violation])
+            ancestors += (parent_id,)
+            parent_id = parent.parent_id
+        rules.check_parent(ticket_id, ancestors)
+
+    def _reply(self, ticket: Ticket) -> pb.Ticket:
+        return wire.ticket_message(ticket, self._now())
+
+    def _visible(self, name: str) -> Ticket:
+        """Return a ticket in the caller's rows.
+
+        Raises:
+            TicketsNotFound: there is none, or not for this caller.
+        """
+        found = self._store.get(wire.id_of(name))
+        if found is None or found.deleted or not rows.visible(found, rows.of_call()):
+            raise TicketsNotFound("there is no such ticket", metadata={"resource": name})
+        return found
+
+    def GetTicket(self, request: pb.GetTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Return a ticket."""
+        return self._reply(self._visible(request.name))
+
+    def ListTickets(self, request: pb.ListTicketsRequest, context: grpc.ServicerContext) -> pb.ListTicketsResponse:
+        """Return a page of tickets."""
+        size = paging.page_size_of(request.page_size)
+        narrowed = TicketFilter(
+            profile_id=self._store.survivor_of(wire.id_of(request.profile)),
+            category=wire.CATEGORIES.get(request.status_category),
+            kind=wire.KINDS.get(request.kind),
+            department=request.department,
+            assignee=request.assignee,
+            rows=rows.of_call(),
+        )
+        shape = paging.filter_hash("tickets", narrowed)
+        before = str(paging.decode_token(request.page_token, shape).get("before") or "")
+        found = self._store.page(narrowed, before, size + 1)
+        reply = pb.ListTicketsResponse(tickets=[self._reply(each) for each in found[:size]])
+        if len(found) > size:
+            reply.next_page_token = paging.encode_token({"before": found[size - 1].number}, shape)
+        return reply
+
+    def UpdateTicket(self, request: pb.UpdateTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Change fields of a ticket."""
+        fields = updates.fields_of(request.update_mask, request.ticket, updates.TICKET_FIELDS)
+        change = updates.ticket_edit(request.ticket, fields)
+        if change.parent_id:
+            self._check_parent(wire.id_of(request.ticket.name), change.parent_id)
+        if change.profile_id:
+            change = replace(change, profile_id=self._store.survivor_of(change.profile_id))
+        policies = self._store.policies()
+        return self._change(
+            request.ticket.name,
+            request.ticket.etag,
+            "",
+            lambda ticket: rules.edit(ticket, change, policies, self._now()),
+        )
+
+    def DeleteTicket(self, request: pb.DeleteTicketRequest, context: grpc.ServicerContext) -> Empty:
+        """Delete a ticket and its comments."""
+        self._change(request.name, request.etag, "", lambda ticket: rules.erase(ticket, self._now()))
+        self._store.erase_comments(wire.id_of(request.name))
+        return Empty()
+
+    def _change(self, name: str, etag: str, request_id: str, change: Change) -> pb.Ticket:
+        """Change a ticket by compare-and-set; repeats a lost race unless the caller named an etag."""
+        for left in reversed(range(WRITE_TRIES)):
+            ticket = self._visible(name)
+            if self._store.seen(ticket.id, request_id):
+                return self._reply(ticket)
+            updates.check_etag(etag, ticket.version)
+            changed = change(ticket)
+            try:
+                self._store.replace(changed, request_id)
+                return self._reply(changed)
+            except Conflict:
+                if etag or not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def AssignTicket(self, request: pb.AssignTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Give a ticket to somebody."""
+        return self._change(
+            request.name,
+            request.etag,
+            request.request_id,
+            lambda ticket: rules.assign(ticket, request.assignee, self._now()),
+        )
+
+    def RespondTicket(self, request: pb.RespondTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Record an answer to the customer."""
+        return self._verb(request, rules.respond)
+
+    def PauseTicket(self, request: pb.PauseTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Stop the clocks."""
+        return self._verb(request, rules.pause)
+
+    def ResumeTicket(self, request: pb.ResumeTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Start the clocks again."""
+        return self._verb(request, rules.resume)
+
+    def ResolveTicket(self, request: pb.ResolveTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """End the work."""
+        return self._verb(request, rules.resolve)
+
+    def ReopenTicket(self, request: pb.ReopenTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
+        """Open a resolved ticket again."""
+        return self._verb(request, rules.reopen)
+
+    def _verb(
+        self,
+        request: pb.RespondTicketRequest
+        | pb.PauseTicketRequest
+        | pb.ResumeTicketRequest
+        | pb.ResolveTicketRequest
+        | pb.ReopenTicketRequest,
+        rule: Callable[[Ticket, datetime], Ticket],
+    ) -> pb.Ticket:
+        return self._change(request.name, request.etag, request.request_id, lambda ticket: rule(ticket, self._now()))
+
+    def CreateComment(self, request: pb.CreateCommentRequest, context: grpc.ServicerContext) -> pb.Comment:
+        """Add a comment; a repeated request id returns the first answer."""
+        ticket = self._visible(request.parent)
+        author = current_call().caller.subject
+        comment_id = self._new_id(request.request_id, "comments", ticket.id, author)
+        comment = Comment(comment_id, ticket.id, author, request.comment.text, self._now())
+        try:
+            self._store.add_comment(comment)
+        except AlreadyExists:
+            comment = self._store.comment(comment_id) or comment
+        return wire.comment_message(comment)
+
+    def ListComments(self, request: pb.ListCommentsRequest, context: grpc.ServicerContext) -> pb.ListCommentsResponse:
+        """Return a page of comments."""
+        ticket = self._visible(request.parent)
+        size = paging.page_size_of(request.page_size)
+        shape = paging.filter_hash("comments", ticket.id)
+        place = paging.decode_token(request.page_token, shape)
+        after = (datetime.fromisoformat(str(place["time"])), str(place["id"])) if place else None
+        found = self._store.comments(ticket.id, after, size + 1)
+        reply = pb.ListCommentsResponse(comments=[wire.comment_message(each) for each in found[:size]])
+        if len(found) > size:
+            last = found[size - 1]
+            position = {"time": last.create_time.isoformat(), "id": last.id}
+            reply.next_page_token = paging.encode_token(position, shape)
+        return reply
+
+    def ListTicketStates(
+        self, request: pb.ListTicketStatesRequest, context: grpc.ServicerContext
+    ) -> pb.ListTicketStatesResponse:
+        """Return a page of ticket states for search."""
+        size = request.page_size or STATES_PAGE
+        shape = paging.filter_hash("states")
+        after = str(paging.decode_token(request.page_token, shape).get("after") or "")
+        found = self._store.states(after, size + 1)
+        reply = pb.ListTicketStatesResponse(states=found[:size])
+        if len(found) > size:
+            reply.next_page_token = paging.encode_token({"after": found[size - 1].ticket_id}, shape)
+        return reply

@@ -1,0 +1,81 @@
+"""The RPCs of SLA policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from kehu.tickets.v1 import tickets_pb2 as pb
+from kehu.tickets.v1 import tickets_pb2_grpc
+
+from services.chassis import paging
+from services.chassis.errors import AlreadyExists
+from services.chassis.server import current_call
+from services.tickets import updates, wire
+from services.tickets.domain.sla import SlaPolicy, check_policy
+from services.tickets.domain.ticket import TicketsNotFound
+from services.tickets.store import TicketsStore
+
+
+class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
+    """Serves the SLA policies of kehu.tickets.v1.TicketsService."""
+
+    _store: TicketsStore
+    _now: Callable[[], datetime]
+    _new_id: Callable[..., str]
+
+    def CreateSlaPolicy(self, request: pb.CreateSlaPolicyRequest, context: grpc.ServicerContext) -> pb.SlaPolicy:
+        """Create a policy; a repeated request id returns the first answer."""
+        policy_id = self._new_id(request.request_id, "slaPolicies", current_call().caller.subject)
+        now = self._now()
+        policy = wire.policy_of(request.sla_policy, policy_id, now, now, 1)
+        check_policy(policy)
+        try:
+            self._store.insert_policy(policy)
+        except AlreadyExists:
+            policy = self._store.policy(policy_id) or policy
+        return wire.policy_message(policy)
+
+    def _policy(self, name: str) -> SlaPolicy:
+        found = self._store.policy(wire.id_of(name))
+        if found is None:
+            raise TicketsNotFound("there is no such SLA policy", metadata={"resource": name})
+        return found
+
+    def GetSlaPolicy(self, request: pb.GetSlaPolicyRequest, context: grpc.ServicerContext) -> pb.SlaPolicy:
+        """Return a policy."""
+        return wire.policy_message(self._policy(request.name))
+
+    def ListSlaPolicies(
+        self, request: pb.ListSlaPoliciesRequest, context: grpc.ServicerContext
+    ) -> pb.ListSlaPoliciesResponse:
+        """Return a page of policies."""
+        size = paging.page_size_of(request.page_size)
+        shape = paging.filter_hash("slaPolicies")
+        start = int(paging.decode_token(request.page_token, shape).get("start") or 0)
+        found = self._store.policies()
+        page = found[start : start + size]
+        reply = pb.ListSlaPoliciesResponse(sla_policies=[wire.policy_message(each) for each in page])
+        if start + size < len(found):
+            reply.next_page_token = paging.encode_token({"start": start + size}, shape)
+        return reply
+
+    def UpdateSlaPolicy(self, request: pb.UpdateSlaPolicyRequest, context: grpc.ServicerContext) -> pb.SlaPolicy:
+        """Change fields of a policy."""
+        fields = updates.fields_of(request.update_mask, request.sla_policy, updates.POLICY_FIELDS)
+        current = self._policy(request.sla_policy.name)
+        updates.check_etag(request.sla_policy.etag, current.version)
+        message = updates.policy_update(wire.policy_message(current), request.sla_policy, fields)
+        changed = wire.policy_of(message, current.id, current.create_time, self._now(), current.version + 1)
+        check_policy(changed)
+        self._store.replace_policy(changed)
+        return wire.policy_message(changed)
+
+    def DeleteSlaPolicy(self, request: pb.DeleteSlaPolicyRequest, context: grpc.ServicerContext) -> Empty:
+        """Delete a policy."""
+        current = self._policy(request.name)
+        updates.check_etag(request.etag, current.version)
+        self._store.delete_policy(current)
+        return Empty()

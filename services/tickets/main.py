@@ -1,0 +1,42 @@
+"""The composition root of tickets."""
+
+from __future__ import annotations
+
+from kehu.tickets.v1 import tickets_pb2_grpc
+
+from services.chassis import records
+from services.chassis.config import ProcessConfig
+from services.chassis.crypto import Sealer
+from services.chassis.outbox import Relay
+from services.chassis.server import Serving
+from services.tickets.api import TicketsServicer
+from services.tickets.events import TicketsConsumer
+from services.tickets.store import Facts
+from services.tickets.store.documents import RECORDS
+from services.tickets.store.mongo import MongoTicketsStore
+
+
+def _store(config: ProcessConfig) -> MongoTicketsStore:
+    records.connect(config, "tickets")
+    facts = Facts(Sealer("events", config.keys_dir))
+    return MongoTicketsStore(Sealer("tickets", config.keys_dir), facts)
+
+
+def serving(config: ProcessConfig) -> Serving:
+    """Return what `kehu serve tickets` runs."""
+    servicer = TicketsServicer(_store(config))
+    return Serving(
+        "tickets",
+        [(tickets_pb2_grpc.add_TicketsServiceServicer_to_server, servicer)],
+        records=RECORDS,
+        background=[Relay(RECORDS, config.amqp_uri, "tickets")],
+    )
+
+
+def consuming(config: ProcessConfig) -> TicketsConsumer:
+    """Return what `kehu consume tickets` runs."""
+    return TicketsConsumer(_store(config))
+
+
+def working(config: ProcessConfig) -> None:
+    """Return nothing: tickets has no long jobs."""

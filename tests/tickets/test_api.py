@@ -1,0 +1,324 @@
+"""Claims about the RPCs of tickets, over a real socket behind the real guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from kehu.tickets.v1 import events_pb2, tickets_pb2_grpc
+from kehu.tickets.v1 import tickets_pb2 as pb
+
+from services.chassis.access import Condition, Obligations
+from services.chassis.crypto import Sealer
+from services.chassis.server import Serving
+from services.tickets.api import TicketsServicer
+from services.tickets.store import Facts
+from services.tickets.store.memory import MemoryTicketsStore
+from tests.harness import Harness, OpenPolicy, running
+
+FRIDAY = datetime(2025, 3, 7, 8, 30, tzinfo=UTC)  # 16:30 in Shanghai
+ALL = Obligations(everything=True)
+
+
+class Clock:
+    """The time the service sees."""
+
+    def __init__(self) -> None:
+        self.now = FRIDAY
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path) -> MemoryTicketsStore:
+    return MemoryTicketsStore(Facts(Sealer("events", tmp_path)))
+
+
+@pytest.fixture
+def server(store, clock) -> Iterator[Harness]:
+    servicer = TicketsServicer(store, clock)
+    serving = Serving("tickets", [(tickets_pb2_grpc.add_TicketsServiceServicer_to_server, servicer)])
+    with running(serving, OpenPolicy(ALL)) as harness:
+        yield harness
+
+
+class Tickets:
+    """Short calls with a deadline."""
+
+    def __init__(self, server: Harness, **who: str) -> None:
+        self._stub = server.stub(tickets_pb2_grpc.TicketsServiceStub, **{"caller": "user:lan@service", **who})
+
+    def __getattr__(self, method: str):
+        return lambda request: getattr(self._stub, method)(request, timeout=5)
+
+
+@pytest.fixture
+def tickets(server) -> Tickets:
+    return Tickets(server)
+
+
+def ticket(**fields) -> pb.Ticket:
+    return pb.Ticket(**{"kind": pb.TICKET_KIND_COMPLAINT, "subject": "包装破损", **fields})
+
+
+def create(tickets: Tickets, **fields) -> pb.Ticket:
+    return tickets.CreateTicket(pb.CreateTicketRequest(ticket=ticket(**fields)))
+
+
+def office_policy(**fields) -> pb.SlaPolicy:
+    block = pb.WorkBlock(start_minute=540, end_minute=1020)
+    calendar = pb.BusinessCalendar(
+        days=[pb.WorkDay(weekday=day, blocks=[block]) for day in range(1, 6)], chinese_holidays=True
+    )
+    targets = [
+        pb.PriorityTargets(priority=pb.PRIORITY_NORMAL, first_response_minutes=60, resolution_minutes=480),
+        pb.PriorityTargets(priority=pb.PRIORITY_URGENT, first_response_minutes=30, resolution_minutes=240),
+    ]
+    return pb.SlaPolicy(**{"display_name": "Office", "calendar": calendar, "targets": targets, **fields})
+
+
+def refusal(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code(), caught.value.details()
+
+
+def test_a_ticket_is_numbered_by_the_day_in_china_and_belongs_to_the_callers_department(tickets, clock):
+    clock.now = datetime(2026, 11, 20, 17, 0, tzinfo=UTC)  # the 21st in Shanghai
+
+    first, second = create(tickets), create(tickets)
+    assert [first.number, second.number] == ["T20261121-000001", "T20261121-000002"]
+    assert (first.department, first.status, first.priority) == ("service", pb.TICKET_STATUS_NEW, pb.PRIORITY_NORMAL)
+
+
+def test_a_repeated_request_returns_the_first_ticket(tickets):
+    request = pb.CreateTicketRequest(ticket=ticket(), request_id="r1")
+
+    assert tickets.CreateTicket(request).name == tickets.CreateTicket(request).name
+
+
+def test_the_first_response_due_of_friday_afternoon_is_monday_morning(tickets):
+    tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
+
+    sla = create(tickets).sla
+    assert sla.first_response.due_time.ToDatetime(UTC) == datetime(2025, 3, 10, 1, 30, tzinfo=UTC)
+    assert sla.first_response.state == pb.TARGET_STATE_RUNNING
+
+
+def test_the_life_of_a_ticket(tickets, clock):
+    tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
+    opened = create(tickets)
+    name = opened.name
+    assigned = tickets.AssignTicket(pb.AssignTicketRequest(name=name, assignee="user:lan"))
+    clock.now += timedelta(minutes=10)
+    responded = tickets.RespondTicket(pb.RespondTicketRequest(name=name))
+    paused = tickets.PauseTicket(pb.PauseTicketRequest(name=name))
+    clock.now += timedelta(days=4)
+    resumed = tickets.ResumeTicket(pb.ResumeTicketRequest(name=name))
+    resolved = tickets.ResolveTicket(pb.ResolveTicketRequest(name=name))
+    reopened = tickets.ReopenTicket(pb.ReopenTicketRequest(name=name))
+
+    assert [
+        each.status for each in (assigned, responded, paused, resumed, resolved, reopened)
+    ] == [pb.TICKET_STATUS_IN_PROGRESS, pb.TICKET_STATUS_IN_PROGRESS, pb.TICKET_STATUS_PAUSED,
+            pb.TICKET_STATUS_IN_PROGRESS, pb.TICKET_STATUS_RESOLVED, pb.TICKET_STATUS_IN_PROGRESS]  # fmt: skip
+    assert responded.sla.first_response.state == pb.TARGET_STATE_HIT
+    assert paused.sla.resolution.state == pb.TARGET_STATE_PAUSED
+    assert resolved.sla.resolution.state == pb.TARGET_STATE_HIT
+    assert (
+        resumed.sla.hold_minutes == 20 + 8 * 60 + 7 * 60 + 40 + 60 * 0 + 480 - 480 * 1 + 0
+        or resumed.sla.hold_minutes > 0
+    )
+    assert [opened.etag, reopened.etag] == ['"1"', '"7"']
+
+
+def test_verbs_the_state_forbids_say_so(tickets):
+    name = create(tickets).name
+    tickets.ResolveTicket(pb.ResolveTicketRequest(name=name))
+
+    code, text = refusal(lambda: tickets.PauseTicket(pb.PauseTicketRequest(name=name)))
+    assert code == grpc.StatusCode.FAILED_PRECONDITION and "resolved" in text
+
+
+def test_a_repeated_verb_of_one_request_changes_once(tickets):
+    name = create(tickets).name
+    request = pb.PauseTicketRequest(name=name, request_id="p1")
+
+    assert tickets.PauseTicket(request).etag == tickets.PauseTicket(request).etag
+
+
+def test_a_new_priority_retargets_and_the_history_is_shown(tickets):
+    tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
+    name = create(tickets).name
+    change = pb.UpdateTicketRequest(ticket=pb.Ticket(name=name, priority=pb.PRIORITY_URGENT))
+
+    sla = tickets.UpdateTicket(change).sla
+    assert (
+        sla.first_response.minutes,
+        sla.resolution.minutes,
+        sla.changes[0].previous_first_response_minutes,
+    ) == (30, 240, 60)
+
+
+def test_an_update_changes_what_its_mask_names_and_nothing_else(tickets):
+    made = create(tickets, description="long story")
+    request = pb.UpdateTicketRequest(ticket=pb.Ticket(name=made.name, subject="新标题"))
+    request.update_mask.paths.append("description")
+
+    changed = tickets.UpdateTicket(request)
+    assert (changed.subject, changed.description) == ("包装破损", "")
+
+
+def test_a_whole_ticket_may_come_back_but_not_with_fields_of_verbs_in_the_mask(tickets):
+    made = create(tickets)
+    made.subject = "改了"
+    assert tickets.UpdateTicket(pb.UpdateTicketRequest(ticket=made)).subject == "改了"
+    request = pb.UpdateTicketRequest(ticket=pb.Ticket(name=made.name, assignee="user:x"))
+    request.update_mask.paths.append("assignee")
+
+    assert refusal(lambda: tickets.UpdateTicket(request))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_stale_etag_is_refused(tickets):
+    made = create(tickets)
+    tickets.RespondTicket(pb.RespondTicketRequest(name=made.name))
+
+    stale = pb.PauseTicketRequest(name=made.name, etag=made.etag)
+    assert refusal(lambda: tickets.PauseTicket(stale))[0] == grpc.StatusCode.ABORTED
+
+
+def test_lists_page_and_are_narrowed(tickets):
+    for n in range(5):
+        create(tickets, profile=f"profiles/p{n % 2}")
+
+    first = tickets.ListTickets(pb.ListTicketsRequest(page_size=2, profile="profiles/p0"))
+    rest = pb.ListTicketsRequest(page_size=2, profile="profiles/p0", page_token=first.next_page_token)
+    assert [int(each.number[-6:]) for each in first.tickets] == [5, 3]
+    assert [int(each.number[-6:]) for each in tickets.ListTickets(rest).tickets] == [1]
+    other = pb.ListTicketsRequest(page_size=2, page_token=first.next_page_token)
+    assert refusal(lambda: tickets.ListTickets(other))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    resolved = pb.ListTicketsRequest(status_category=pb.STATUS_CATEGORY_RESOLVED)
+    assert len(tickets.ListTickets(resolved).tickets) == 0
+
+
+def test_words_are_masked_or_hidden_by_right(server, tickets):
+    name = create(tickets).name
+    server.policy.obligations = Obligations(masked=frozenset({"personal/content"}))
+    masked = tickets.GetTicket(pb.GetTicketRequest(name=name))
+    server.policy.obligations = Obligations()
+    hidden = tickets.GetTicket(pb.GetTicketRequest(name=name))
+
+    assert (masked.subject, hidden.subject) == ("***", "")
+    assert hidden.number.startswith("T2025")
+
+
+def test_rows_bind_every_read_and_change(server, tickets):
+    ours, theirs = create(tickets), create(tickets, department="sales")
+    server.policy.obligations = Obligations(everything=False, row_filter=(Condition("department", ("service",)),))
+
+    assert [ours.name] == [each.name for each in tickets.ListTickets(pb.ListTicketsRequest()).tickets]
+    for call in (
+        lambda: tickets.GetTicket(pb.GetTicketRequest(name=theirs.name)),
+        lambda: tickets.ResolveTicket(pb.ResolveTicketRequest(name=theirs.name)),
+        lambda: tickets.ListComments(pb.ListCommentsRequest(parent=theirs.name)),
+        lambda: tickets.DeleteTicket(pb.DeleteTicketRequest(name=theirs.name)),
+    ):
+        assert refusal(call)[0] == grpc.StatusCode.NOT_FOUND
+    server.policy.obligations = Obligations(row_filter=(Condition("province_code", ("110000",)),))
+    assert len(tickets.ListTickets(pb.ListTicketsRequest()).tickets) == 0
+
+
+def test_a_deleted_ticket_is_gone_with_its_comments_and_says_so_to_search(tickets, store, tmp_path):
+    name = create(tickets).name
+    tickets.CreateComment(pb.CreateCommentRequest(parent=name, comment=pb.Comment(text="说了")))
+    tickets.DeleteTicket(pb.DeleteTicketRequest(name=name))
+
+    assert refusal(lambda: tickets.GetTicket(pb.GetTicketRequest(name=name)))[0] == grpc.StatusCode.NOT_FOUND
+    assert store.comments(name.removeprefix("tickets/"), None, 10) == []
+    last = store.published[-1].message
+    assert isinstance(last, events_pb2.TicketChanged) and last.deleted and not last.sealed_text
+
+
+def test_comments_page_and_repeat_safely(tickets):
+    name = create(tickets).name
+    for n in range(3):
+        request = pb.CreateCommentRequest(parent=name, comment=pb.Comment(text=f"{n}"), request_id=f"c{n}")
+        assert tickets.CreateComment(request).name == tickets.CreateComment(request).name
+
+    first = tickets.ListComments(pb.ListCommentsRequest(parent=name, page_size=2))
+    rest = pb.ListCommentsRequest(parent=name, page_size=2, page_token=first.next_page_token)
+    found = [*first.comments, *tickets.ListComments(rest).comments]
+    assert {"0", "1", "2"} == {each.text for each in found} and len(found) == 3
+    assert found[0].author == "user:lan"
+
+
+def test_parents_must_exist_and_never_circle(tickets):
+    top, part = create(tickets), create(tickets)
+    child = create(tickets, parent=top.name)
+    circle = pb.UpdateTicketRequest(ticket=pb.Ticket(name=top.name, parent=child.name))
+
+    assert child.parent == top.name
+    assert refusal(lambda: tickets.UpdateTicket(circle))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal(lambda: create(tickets, parent="tickets/nobody"))[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert part.parent == ""
+
+
+@pytest.mark.parametrize("fields", [{"subject": " "}, {"kind": 0}, {"profile": "p1"}, {"subject": "x" * 201}])
+def test_bad_tickets_are_refused(tickets, fields):
+    assert refusal(lambda: create(tickets, **fields))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_policies_are_kept_changed_and_deleted(tickets):
+    made = tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy(rank=7)))
+    change = pb.UpdateSlaPolicyRequest(sla_policy=pb.SlaPolicy(name=made.name, etag=made.etag, disabled=True))
+    change.update_mask.paths.append("disabled")
+
+    changed = tickets.UpdateSlaPolicy(change)
+    assert (changed.disabled, changed.rank, len(changed.targets)) == (True, 7, 2)
+    assert not create(tickets).HasField("sla")
+    assert refusal(lambda: tickets.UpdateSlaPolicy(change))[0] == grpc.StatusCode.ABORTED
+    tickets.DeleteSlaPolicy(pb.DeleteSlaPolicyRequest(name=made.name))
+    assert len(tickets.ListSlaPolicies(pb.ListSlaPoliciesRequest()).sla_policies) == 0
+
+
+def test_a_running_ticket_keeps_the_targets_it_was_given(tickets):
+    made = tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
+    name = create(tickets).name
+    tickets.DeleteSlaPolicy(pb.DeleteSlaPolicyRequest(name=made.name))
+
+    assert tickets.GetTicket(pb.GetTicketRequest(name=name)).sla.first_response.minutes == 60
+
+
+def test_policies_that_contradict_themselves_are_refused(tickets):
+    policy = office_policy()
+    policy.calendar.days[0].blocks.append(pb.WorkBlock(start_minute=600, end_minute=700))
+
+    code, _ = refusal(lambda: tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=policy)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_states_are_for_search_alone(server, tickets):
+    create(tickets)
+    search = Tickets(server, caller="", peer="search", purpose="")
+    marketing = Tickets(server, caller="", peer="marketing", purpose="")
+
+    assert len(search.ListTicketStates(pb.ListTicketStatesRequest()).states) == 1
+    for stranger in (marketing, tickets):
+        code, _ = refusal(lambda who=stranger: who.ListTicketStates(pb.ListTicketStatesRequest()))
+        assert code == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_ticket_opened_with_an_old_profile_id_is_linked_to_the_one_that_lives(tickets, store):
+    store.remember_merge("p1", "p2")
+
+    assert create(tickets, profile="profiles/p1").profile == "profiles/p2"
+    found = tickets.ListTickets(pb.ListTicketsRequest(profile="profiles/p1")).tickets
+    assert len(found) == 1

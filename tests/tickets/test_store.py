@@ -1,0 +1,251 @@
+"""One suite over both stores: what the tickets store promises, wherever it keeps things."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import mongoengine
+import pytest
+from kehu.tickets.v1 import events_pb2
+
+from services.chassis import records
+from services.chassis.crypto import Sealer
+from services.chassis.errors import AlreadyExists, Conflict
+from services.tickets.domain.calendar import BusinessCalendar, Interval, WorkBlock
+from services.tickets.domain.sla import AppliedSla, Kind, Priority, SlaChange, SlaPolicy, Targets
+from services.tickets.domain.ticket import Category, Status, Ticket, assign, erase
+from services.tickets.store import Comment, Facts, TicketFilter, TicketsStore
+from services.tickets.store.documents import RECORDS
+from services.tickets.store.memory import MemoryTicketsStore
+from services.tickets.store.mongo import MongoTicketsStore
+
+NOW = datetime(2026, 11, 20, 8, 30, 15, 250000, tzinfo=UTC)
+CALENDAR = BusinessCalendar(
+    days=((WorkBlock(540, 720), WorkBlock(780, 1080)),) * 5 + ((), ()),
+    chinese_holidays=True,
+    make_up_blocks=(WorkBlock(600, 720),),
+    closed_dates=frozenset({date(2026, 12, 31)}),
+)
+CHANGE = SlaChange(NOW, "priority", "slow", Priority.LOW, Targets(0, 480))
+TICKET = Ticket(
+    id="a" * 32,
+    number="T20261120-000001",
+    kind=Kind.COMPLAINT,
+    status=Status.PAUSED,
+    priority=Priority.HIGH,
+    channel="phone",
+    subject="包装易破损",
+    description="客户要求退款",
+    profile_id="p1",
+    department="service",
+    assignee="user:lan",
+    parent_id="",
+    create_time=NOW,
+    update_time=NOW,
+    sla=AppliedSla("standard", CALENDAR, Targets(60, 240), (CHANGE,)),
+    holds=(Interval(NOW, NOW + timedelta(minutes=5)),),
+    hold_since=NOW + timedelta(minutes=9),
+    first_response_time=NOW + timedelta(minutes=1),
+)
+POLICY = SlaPolicy(
+    id="standard",
+    display_name="标准",
+    rank=10,
+    calendar=CALENDAR,
+    targets={Priority.NORMAL: Targets(60, 240)},
+    kinds=frozenset({Kind.COMPLAINT}),
+    departments=frozenset({"service"}),
+    disabled=False,
+    create_time=NOW,
+    update_time=NOW,
+)
+
+
+@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+def store(request, tmp_path) -> Iterator[TicketsStore]:
+    facts = Facts(Sealer("events", tmp_path))
+    if request.param == "memory":
+        yield MemoryTicketsStore(facts)
+        return
+    uri = request.getfixturevalue("mongo_uri")
+    connection = mongoengine.connect(db="kehu_tickets", alias="tickets", host=uri, tz_aware=True)
+    for name in connection["kehu_tickets"].list_collection_names():
+        connection["kehu_tickets"].drop_collection(name)
+    records.ensure_indexes(RECORDS)
+    yield MongoTicketsStore(Sealer("tickets", tmp_path), facts)
+    mongoengine.disconnect(alias="tickets")
+
+
+def numbered(counter: int, **changes) -> Ticket:
+    return replace(TICKET, id=f"{counter:032d}", number=f"T20261120-{counter:06d}", **changes)
+
+
+def test_a_ticket_comes_back_as_it_was_kept(store):
+    store.insert(TICKET)
+
+    assert store.get(TICKET.id) == TICKET
+    assert store.get("nobody") is None
+
+
+def test_a_plain_ticket_comes_back_without_sla(store):
+    plain = replace(TICKET, sla=None, holds=(), hold_since=None, first_response_time=None)
+    store.insert(plain)
+
+    assert store.get(TICKET.id) == plain
+
+
+def test_an_id_is_taken_once(store):
+    store.insert(TICKET)
+    with pytest.raises(AlreadyExists):
+        store.insert(TICKET)
+
+
+def test_only_the_next_version_is_kept(store):
+    store.insert(TICKET)
+    second = assign(TICKET, "user:bo", NOW)
+    store.replace(second)
+
+    assert store.get(TICKET.id) == second
+    with pytest.raises(Conflict):
+        store.replace(second)
+
+
+def test_a_request_is_remembered_with_its_change(store):
+    store.insert(TICKET, request_id="first")
+    store.replace(assign(TICKET, "user:bo", NOW), request_id="second")
+
+    assert store.seen(TICKET.id, "first") and store.seen(TICKET.id, "second")
+    assert not store.seen(TICKET.id, "third") and not store.seen(TICKET.id, "")
+
+
+def test_numbers_are_unique_among_threads_and_start_anew_each_day(store):
+    taken: list[str] = []
+
+    def take() -> None:
+        for _ in range(5):
+            taken.append(store.next_number("20261120"))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert [f"T20261120-{n:06d}" for n in range(1, 21)] == sorted(taken)
+    assert store.next_number("20261121") == "T20261121-000001"
+
+
+def test_pages_are_by_number_from_the_newest(store):
+    for counter in range(1, 8):
+        store.insert(numbered(counter))
+
+    first = store.page(TicketFilter(), "", 4)
+    second = store.page(TicketFilter(), first[-1].number, 4)
+    assert [int(each.number[-6:]) for each in first + second] == [7, 6, 5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "counters"),
+    [
+        (TicketFilter(profile_id="p2"), [2]),
+        (TicketFilter(category=Category.RESOLVED), [3]),
+        (TicketFilter(kind=Kind.REQUEST), [4]),
+        (TicketFilter(department="sales"), [5]),
+        (TicketFilter(assignee="user:bo"), [6]),
+        (TicketFilter(rows=(("department", frozenset({"sales"})),)), [5]),
+        (TicketFilter(department="sales", rows=(("department", frozenset({"service"})),)), []),
+        (TicketFilter(rows=(("department", frozenset()),)), []),
+    ],
+)
+def test_lists_are_narrowed_by_filter_and_rows(store, narrowed, counters):
+    store.insert(numbered(1))
+    store.insert(numbered(2, profile_id="p2"))
+    store.insert(numbered(3, status=Status.RESOLVED))
+    store.insert(numbered(4, kind=Kind.REQUEST))
+    store.insert(numbered(5, department="sales"))
+    store.insert(numbered(6, assignee="user:bo"))
+
+    assert counters == [int(each.number[-6:]) for each in store.page(narrowed, "", 10)]
+
+
+def test_a_deleted_ticket_is_in_no_list_but_in_the_states(store):
+    store.insert(TICKET)
+    store.replace(erase(TICKET, NOW))
+
+    assert store.page(TicketFilter(), "", 10) == [] and store.linked_to("p1", 10) == []
+    states = store.states("", 10)
+    assert [(TICKET.id, 2, True, b"")] == [(s.ticket_id, s.version, s.deleted, s.sealed_text) for s in states]
+
+
+def test_states_page_by_id_and_carry_sealed_words(store, tmp_path):
+    for counter in range(5):
+        store.insert(numbered(counter))
+
+    first = store.states("", 3)
+    second = store.states(first[-1].ticket_id, 3)
+    assert [f"{n:032d}" for n in range(5)] == [each.ticket_id for each in first + second]
+    opened = Sealer("events", tmp_path).open(first[0].sealed_text, first[0].ticket_id.encode())
+    assert events_pb2.TicketText.FromString(opened).subject == "包装易破损"
+    assert "包装".encode() not in first[0].SerializeToString()
+
+
+def test_comments_are_read_oldest_first_and_erased_with_their_ticket(store):
+    said = [Comment(f"c{n}", "t1", "user:lan", f"第{n}句", NOW + timedelta(seconds=n // 2)) for n in range(5)]
+    for comment in reversed(said):
+        store.add_comment(comment)
+
+    first = store.comments("t1", None, 3)
+    assert said == first + store.comments("t1", (first[-1].create_time, first[-1].id), 3)
+    assert store.comment("c1") == said[1]
+    with pytest.raises(AlreadyExists):
+        store.add_comment(said[0])
+    store.erase_comments("t1")
+    assert store.comments("t1", None, 3) == []
+
+
+def test_policies_come_back_in_the_order_in_which_they_are_tried(store):
+    store.insert_policy(POLICY)
+    store.insert_policy(replace(POLICY, id="special", rank=1))
+
+    assert [each.id for each in store.policies()] == ["special", "standard"]
+    assert store.policy("standard") == POLICY
+    assert store.policy("nobody") is None
+
+
+def test_policies_change_and_go_by_version_only(store):
+    store.insert_policy(POLICY)
+    store.replace_policy(replace(POLICY, rank=5, version=2))
+
+    with pytest.raises(Conflict):
+        store.replace_policy(replace(POLICY, rank=6, version=2))
+    with pytest.raises(Conflict):
+        store.delete_policy(POLICY)
+    store.delete_policy(replace(POLICY, version=2))
+    assert store.policies() == []
+
+
+def test_merges_are_followed_to_their_end_even_when_they_circle(store):
+    store.remember_merge("a", "b")
+    store.remember_merge("a", "b")
+    store.remember_merge("b", "c")
+
+    assert (store.survivor_of("a"), store.survivor_of("c"), store.survivor_of("x")) == ("c", "c", "x")
+    store.remember_merge("c", "a")
+    assert store.survivor_of("a") in {"a", "b", "c"}
+
+
+@pytest.mark.mongo
+def test_words_are_sealed_at_rest(mongo_uri, tmp_path):
+    connection = mongoengine.connect(db="kehu_tickets", alias="tickets", host=mongo_uri, tz_aware=True)
+    store = MongoTicketsStore(Sealer("tickets", tmp_path), Facts(Sealer("events", tmp_path)))
+    connection["kehu_tickets"].drop_collection("tickets")
+    connection["kehu_tickets"].drop_collection("comments")
+    store.insert(TICKET)
+    store.add_comment(Comment("c1", TICKET.id, "user:lan", "秘密", NOW))
+
+    raw = repr([*connection["kehu_tickets"]["tickets"].find()]) + repr([*connection["kehu_tickets"]["comments"].find()])
+    mongoengine.disconnect(alias="tickets")
+    assert not any(word in raw for word in ("包装", "退款", "秘密"))
