@@ -33,9 +33,7 @@ def refusal(error: grpc.RpcError) -> tuple[str, str]:
 
 
 def app_token(world: World, secret: str = "marketing secret") -> str:
-    request = pb.CreateTokenRequest(
-        grant_type="client_credentials", client_id="marketing-app", client_secret=secret
-    )
+    request = pb.CreateTokenRequest(grant_type="client_credentials", client_id="marketing-app", client_secret=secret)
     return world.stub(caller="").CreateToken(request, timeout=5).access_token
 
 
@@ -200,9 +198,7 @@ def test_the_last_administrator_cannot_be_disabled_or_stripped(world: World) -> 
 
 
 def new_person(world: World, login: str, role: str = "role:administrator") -> pb.Principal:
-    person = pb.Principal(
-        kind=pb.PRINCIPAL_KIND_PERSON, login=login, department="administration", roles=[role]
-    )
+    person = pb.Principal(kind=pb.PRINCIPAL_KIND_PERSON, login=login, department="administration", roles=[role])
     return world.stub().CreatePrincipal(pb.CreatePrincipalRequest(principal=person), timeout=5)
 
 

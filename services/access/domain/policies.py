@@ -116,7 +116,7 @@ def compiled(content: Content, links: Iterable[Row] = ()) -> CompiledRules | Pla
 
 def role_names(content: Content) -> list[str]:
     """Return every role that has rules or includes another role, sorted."""
-    named = {row[0] for row in content.rules} | {row[0] for row in content.links}
+    named = {row[0] for row in (*content.rules, *content.links) if row}
     return sorted(name for name in named if name.startswith("role:"))
 
 

@@ -1,0 +1,317 @@
+"""The pure rules of access: policy checks, states of a policy, the audit chain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.access.defaults import default_content
+from services.access.domain.checks import faults
+from services.access.domain.errors import AuditBatchChanged, PolicyOutdated, PolicyState, SelfApproval
+from services.access.domain.policies import Content, Policy, compiled, published, rolled_back, submitted
+from services.access.domain.trail import GENESIS, Block, next_block, same_batch, verify
+from services.access.domain.vocabulary import Inventory
+from services.chassis.access import MODEL, RowFilter
+from services.chassis.audit import AuditEntry
+
+INVENTORY = Inventory(
+    {
+        "profiles": frozenset({"read", "list"}),
+        "policies": frozenset({"create", "submit", "approve"}),
+        "principals": frozenset({"update"}),
+    },
+    frozenset({"personal/name", "sensitive/document"}),
+)
+ADMIN = [
+    ("role:admin", "administration", "policies", "*", "*", "allow"),
+    ("role:admin", "administration", "principals", "*", "*", "allow"),
+]
+READER = ("role:reader", "marketing", "profiles", "read", "*", "allow")
+LINKS = [("user:root", "role:admin", "administration"), ("user:ann", "role:reader", "marketing")]
+PERSONS = [("user:root", "administration"), ("user:ann", "marketing")]
+GOOD = Content(rules=(*ADMIN, READER))
+
+
+def found(content: Content, links: list = LINKS, persons: list = PERSONS) -> list[str]:
+    return [fault.field for fault in faults(content, INVENTORY, links, persons)]
+
+
+def with_rule(*rule: str) -> Content:
+    return Content(rules=(*ADMIN, READER, tuple(rule)))
+
+
+def with_link(*link: str) -> Content:
+    return Content(rules=GOOD.rules, links=(tuple(link),))
+
+
+def with_matcher(matcher: str) -> Content:
+    return Content(rules=GOOD.rules, model=MODEL.partition("m = ")[0] + f"m = {matcher}\n")
+
+
+SAFE = "g(r.sub, p.sub, r.dom) && r.obj == p.obj"
+
+BAD_POLICIES: dict[str, Content] = {
+    "no rule at all": Content(rules=()),
+    "effect Deny": with_rule("role:reader", "marketing", "profiles", "read", "*", "Deny"),
+    "effect empty": with_rule("role:reader", "marketing", "profiles", "read", "*", ""),
+    "effect allow with a space": with_rule("role:reader", "marketing", "profiles", "read", "*", "allow "),
+    "short row": with_rule("role:reader", "marketing", "profiles", "read", "allow"),
+    "long row": with_rule("role:reader", "marketing", "profiles", "read", "*", "allow", "x"),
+    "empty row": with_rule(),
+    "empty subject": with_rule("", "marketing", "profiles", "read", "*", "allow"),
+    "empty department": with_rule("role:reader", "", "profiles", "read", "*", "allow"),
+    "empty resource": with_rule("role:reader", "marketing", "", "read", "*", "allow"),
+    "empty action": with_rule("role:reader", "marketing", "profiles", "", "*", "allow"),
+    "empty purpose": with_rule("role:reader", "marketing", "profiles", "read", "", "allow"),
+    "subject without prefix": with_rule("reader", "marketing", "profiles", "read", "*", "allow"),
+    "subject with an unknown prefix": with_rule("group:x", "marketing", "profiles", "read", "*", "allow"),
+    "subject is everyone": with_rule("*", "marketing", "profiles", "read", "*", "allow"),
+    "user named like a role": with_rule("user:role:admin", "marketing", "profiles", "read", "*", "allow"),
+    "role in capitals": with_rule("role:Reader", "marketing", "profiles", "read", "*", "allow"),
+    "control character": with_rule("role:reader", "marketing", "profiles", "read\n", "*", "allow"),
+    "new line that would be a rule": with_rule("role:reader", "marketing", "profiles", "read\np, role:x", "*", "allow"),
+    "NUL": with_rule("role:reader\0", "marketing", "profiles", "read", "*", "allow"),
+    "full width": with_rule("role:reader", "marketing", "profiles", "read", "＊", "allow"),
+    "zero width": with_rule("role:reader", "marketing", "profiles\u200b", "read", "*", "allow"),
+    "bracket that cuts a CSV row": with_rule("role:reader", "marketing", "profiles[", "read", "*", "allow"),
+    "comma": with_rule("role:reader", "marketing", "profiles,read", "read", "*", "allow"),
+    "quote": with_rule("role:reader", "marketing", 'profiles"', "read", "*", "allow"),
+    "very long": with_rule("role:reader", "marketing", "profiles", "r" * 101, "*", "allow"),
+    "* and *": with_rule("role:reader", "*", "profiles", "*", "*", "allow"),
+    "unknown department": with_rule("role:reader", "marketting", "profiles", "read", "*", "allow"),
+    "unknown resource": with_rule("role:reader", "marketing", "profile", "read", "*", "allow"),
+    "any resource": with_rule("role:reader", "marketing", "*", "read", "*", "allow"),
+    "a path as resource": with_rule("role:reader", "marketing", "/v1/profiles/*", "read", "*", "allow"),
+    "unknown action": with_rule("role:reader", "marketing", "profiles", "erase", "*", "allow"),
+    "regular expression": with_rule("role:reader", "marketing", "profiles", ".*", "*", "allow"),
+    "unknown purpose": with_rule("role:reader", "marketing", "profiles", "read", "fun", "allow"),
+    "purpose none": with_rule("role:reader", "marketing", "fields/personal/name", "show", "none", "allow"),
+    "field for any purpose": with_rule("role:reader", "marketing", "fields/personal/name", "show", "*", "allow"),
+    "sensitive field for any purpose": with_rule(
+        "role:reader", "marketing", "fields/sensitive/document", "mask", "*", "allow"
+    ),
+    "unknown field group": with_rule("role:reader", "marketing", "fields/personal/shoe", "show", "marketing", "allow"),
+    "unknown field right": with_rule("role:reader", "marketing", "fields/personal/name", "read", "marketing", "allow"),
+    "any field right": with_rule("role:reader", "marketing", "fields/personal/name", "*", "marketing", "allow"),
+    "the same rule twice": with_rule(*READER),
+    "link to a role nobody defined": with_link("user:ann", "role:king", "marketing"),
+    "link to a user": with_link("user:ann", "user:root", "marketing"),
+    "link for any department": with_link("user:ann", "role:reader", "*"),
+    "link without department": with_link("user:ann", "role:reader"),
+    "link with an empty member": with_link("", "role:reader", "marketing"),
+    "link of a bare name": with_link("ann", "role:reader", "marketing"),
+    "roles in a circle": Content(
+        rules=GOOD.rules,
+        links=(("role:reader", "role:admin", "marketing"), ("role:admin", "role:reader", "marketing")),
+    ),
+    "ten roles in roles": Content(
+        rules=GOOD.rules,
+        links=(
+            *((f"role:r{n}", f"role:r{n + 1}", "marketing") for n in range(9)),
+            ("role:r9", "role:reader", "marketing"),
+        ),
+    ),
+    "matcher with eval": with_matcher(f"{SAFE} && eval(p.act)"),
+    "matcher with regexMatch": with_matcher(f"{SAFE} && regexMatch(r.act, p.act)"),
+    "matcher with keyMatch2": with_matcher(f"{SAFE} && keyMatch2(r.act, p.act)"),
+    "matcher that calls a method": with_matcher(f"{SAFE} && r.sub.upper() == p.act"),
+    "matcher with an attribute": with_matcher(f"{SAFE} && r.sub.owner == p.act"),
+    "matcher with arithmetic": with_matcher(f"{SAFE} && 1 + 1 == 2"),
+    "matcher always true": with_matcher("1 == 1"),
+    "matcher without role": with_matcher("r.obj == p.obj && r.act == p.act"),
+    "matcher without resource": with_matcher("g(r.sub, p.sub, r.dom) && r.act == p.act"),
+    "matcher with a way round": with_matcher(f'{SAFE} && r.act == p.act || r.sub == "user:ann"'),
+    "matcher of nonsense": with_matcher("((("),
+    "effect that lets deny lose": Content(
+        rules=GOOD.rules,
+        model=MODEL.replace(
+            "some(where (p.eft == allow)) && !some(where (p.eft == deny))", "some(where (p.eft == allow))"
+        ),
+    ),
+    "effect that allows by default": Content(
+        rules=GOOD.rules,
+        model=MODEL.replace(
+            "some(where (p.eft == allow)) && !some(where (p.eft == deny))", "!some(where (p.eft == deny))"
+        ),
+    ),
+    "model without effect field": Content(rules=GOOD.rules, model=MODEL.replace(", purpose, eft", ", purpose")),
+    "model with a second role graph": Content(
+        rules=GOOD.rules, model=MODEL.replace("g = _, _, _", "g = _, _, _\ng2 = _, _, (_, _)")
+    ),
+    "model with roles for all departments": Content(rules=GOOD.rules, model=MODEL.replace("g = _, _, _", "g = _, _")),
+    "model no model": Content(rules=GOOD.rules, model="hello"),
+    "no administrator left": Content(rules=(READER,)),
+    "administrators denied": with_rule("role:admin", "administration", "policies", "approve", "*", "deny"),
+    "everybody denied": with_rule("user:root", "*", "policies", "*", "*", "deny"),
+    "row filter of an unknown resource": replace(
+        GOOD, row_filters=(RowFilter("role:reader", "*", "x", "tier", ("a",)),)
+    ),
+    "row filter with an operator": replace(
+        GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "$where", ("a",)),)
+    ),
+    "row filter without values": replace(GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "tier", ()),)),
+    "row filter of a bare name": replace(GOOD, row_filters=(RowFilter("x", "*", "profiles", "tier", ("a",)),)),
+}
+
+
+@pytest.mark.parametrize("name", BAD_POLICIES)
+def test_what_pycasbin_would_let_through_is_refused(name: str) -> None:
+    assert found(BAD_POLICIES[name])
+
+
+def test_a_good_policy_has_no_fault() -> None:
+    assert found(GOOD) == []
+    assert found(replace(GOOD, links=(("role:reader", "role:admin", "marketing"),))) == []
+
+
+def test_a_matcher_the_compiler_does_not_know_may_still_be_safe() -> None:
+    assert found(with_matcher(f'{SAFE} && (p.act == "*" || r.act == p.act) && r.purpose != "sales"')) == []
+
+
+def test_a_role_chain_counts_the_step_from_person_to_role() -> None:
+    """Nine steps in all: eight between roles and one from the principal."""
+
+    def chain(steps: int) -> Content:
+        links = tuple((f"role:r{n}", f"role:r{n + 1}", "marketing") for n in range(steps - 1))
+        return replace(GOOD, links=(*links, (f"role:r{steps - 1}", "role:reader", "marketing")))
+
+    person = [*LINKS, ("user:ben", "role:r0", "marketing")]
+
+    assert found(chain(8), person) == []
+    assert found(chain(9), person) == ["role_links"]
+
+
+MUTATIONS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.integers(0, 5),
+        st.sampled_from(["", "*", "Allow", "deny", "user:root", "role:admin", "\n", "p, x", "administration", "read"]),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(MUTATIONS)
+def test_a_mutated_policy_that_passes_gives_no_stranger_anything(mutations: list) -> None:
+    rules = [list(rule) for rule in GOOD.rules]
+    for rule, column, value in mutations:
+        rules[rule][column] = value
+    content = Content(rules=tuple(tuple(rule) for rule in rules))
+
+    if not found(content):
+        verdicts = compiled(content, LINKS)
+        for resource, actions in INVENTORY.actions.items():
+            for action in actions:
+                for department in ("marketing", "administration"):
+                    request = ("user:stranger", department, resource, action, "none")
+                    assert not verdicts.decide(request).allowed
+
+
+DRAFT = Policy("p1", "draft", 0, 4, "", default_content(), "user:ann")
+
+
+def test_a_policy_goes_from_draft_to_force_by_two_people() -> None:
+    handed_over = submitted(DRAFT, "user:ben", 4)
+    in_force = published(handed_over, "user:cat", 4, self_approval=False)
+
+    assert (in_force.number, in_force.state, in_force.approver) == (5, "published", "user:cat")
+
+
+@pytest.mark.parametrize("approver", ["user:ann", "user:ben"])
+def test_author_and_submitter_cannot_approve(approver: str) -> None:
+    handed_over = submitted(DRAFT, "user:ben", 4)
+
+    with pytest.raises(SelfApproval):
+        published(handed_over, approver, 4, self_approval=False)
+    assert published(handed_over, approver, 4, self_approval=True).number == 5
+
+
+def test_a_policy_of_an_older_base_is_outdated() -> None:
+    with pytest.raises(PolicyOutdated):
+        submitted(DRAFT, "user:ben", 5)
+    with pytest.raises(PolicyOutdated):
+        published(submitted(DRAFT, "user:ben", 4), "user:cat", 5, self_approval=False)
+
+
+def test_states_are_not_skipped() -> None:
+    with pytest.raises(PolicyState):
+        published(DRAFT, "user:cat", 4, self_approval=False)
+    with pytest.raises(PolicyState):
+        rolled_back(DRAFT, "p2", "user:cat", 4, "")
+
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def chain(length: int) -> list[Block]:
+    head, blocks = (0, GENESIS), []
+    for number in range(length):
+        entries = [AuditEntry.of(subject="user:ann", target=f"{number}-{n}") for n in range(3)]
+        blocks.append(next_block(head, f"batch-{number}", entries, KEY))
+        head = (blocks[-1].sequence, blocks[-1].hash)
+    return blocks
+
+
+def forged(block: Block, key: Ed25519PrivateKey, previous: str) -> Block:
+    """Return the block as somebody without our key would rebuild it."""
+    entries = [replace(entry, subject="user:nobody") for entry in block.entries]
+    return next_block((block.sequence - 1, previous), block.batch_id, entries, key)
+
+
+def test_an_untouched_chain_verifies() -> None:
+    result = verify(chain(5), KEY.public_key(), written=5)
+
+    assert (result.blocks, result.entries, result.first_bad) == (5, 15, 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "first_bad"),
+    [
+        ("entry changed", 3), ("entry removed", 3), ("entry added", 3), ("entries swapped", 3),
+        ("block removed", 3), ("blocks swapped", 2), ("hash recomputed", 3), ("chain rebuilt", 1),
+        ("end cut off", 5), ("batch renamed", 3),
+    ],
+)  # fmt: skip
+def test_tampering_is_found_and_the_first_bad_block_named(what: str, first_bad: int) -> None:
+    blocks = chain(5)
+    third, thief = blocks[2], Ed25519PrivateKey.generate()
+    first, second, *others = third.entries
+    changed = {
+        "entry changed": lambda: replace(third, entries=(replace(first, outcome="denied"), second, *others)),
+        "entry removed": lambda: replace(third, entries=third.entries[1:]),
+        "entry added": lambda: replace(third, entries=(*third.entries, first)),
+        "entries swapped": lambda: replace(third, entries=(second, first, *others)),
+        "hash recomputed": lambda: forged(third, thief, third.previous),
+        "batch renamed": lambda: replace(third, batch_id="other"),
+    }
+    if what in changed:
+        blocks[2] = changed[what]()
+    elif what == "block removed":
+        del blocks[2]
+    elif what == "blocks swapped":
+        blocks[1], blocks[2] = blocks[2], blocks[1]
+    elif what == "end cut off":
+        del blocks[4]
+    else:
+        head = GENESIS
+        for position, block in enumerate(blocks):
+            blocks[position] = forged(block, thief, head)
+            head = blocks[position].hash
+
+    result = verify(blocks, KEY.public_key(), written=5)
+
+    assert (first_bad, True) == (result.first_bad, bool(result.fault))
+
+
+def test_a_batch_id_with_other_entries_is_refused() -> None:
+    block = chain(1)[0]
+
+    assert same_batch(block, block.entries) is block
+    with pytest.raises(AuditBatchChanged):
+        same_batch(block, block.entries[1:])

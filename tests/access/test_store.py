@@ -1,0 +1,247 @@
+"""One suite for both implementations of the stores: in memory and on a MongoDB-wire server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import mongoengine
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services.access.chain import Chain
+from services.access.defaults import default_content
+from services.access.domain.errors import AuditBatchChanged, PrincipalExists
+from services.access.domain.policies import Policy
+from services.access.domain.principals import Principal
+from services.access.domain.tokens import Revocation
+from services.access.domain.trail import GENESIS, next_block
+from services.access.store import memory, mongo
+from services.access.store.ports import Blocks, Policies, Principals, Revocations
+from services.chassis import records
+from services.chassis.access import RowFilter
+from services.chassis.audit import AuditEntry
+from services.chassis.crypto import Sealer
+from services.chassis.errors import AlreadyExists, Conflict
+
+KEY = Ed25519PrivateKey.generate()
+NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
+
+
+@dataclass
+class Stores:
+    """One implementation."""
+
+    principals: Principals
+    policies: Policies
+    revocations: Revocations
+    blocks: Blocks
+
+
+@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    if request.param == "memory":
+        yield Stores(
+            memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations(), memory.MemoryBlocks()
+        )
+        return
+    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
+    records.connect(config, "access")  # type: ignore[arg-type]
+    for name in ("principals", "policies", "revocations", "audit_blocks"):
+        records.database("access")[name].drop()
+    records.ensure_indexes(mongo.RECORDS)
+    mongo.ensure_indexes()
+    sealer = Sealer("access", tmp_path)
+    yield Stores(mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
+    mongoengine.disconnect("access")
+
+
+def person(login: str = "ann", **changes: object) -> Principal:
+    made = Principal("user", login, "sales", ("role:seller",), "hash", "JBSWY3DPEHPK3PXPJBSWY3DP")
+    return replace(made, **changes)
+
+
+def policy(policy_id: str = "p1", **changes: object) -> Policy:
+    content = replace(
+        default_content(),
+        links=(("role:seller", "role:agent", "sales"),),
+        row_filters=(RowFilter("role:seller", "*", "tickets", "department", ("$department",)),),
+    )
+    return replace(Policy(policy_id, "draft", 0, 1, "why", content, "user:ann"), **changes)
+
+
+def block_after(head: tuple[int, str], batch_id: str) -> object:
+    return next_block(head, batch_id, [AuditEntry.of(subject="user:ann", target=batch_id)], KEY)
+
+
+def test_a_principal_comes_back_as_it_was_written(stores: Stores) -> None:
+    stored = stores.principals.insert(person(locked_until=NOW, failures=6, totp_step=77))
+
+    found = stores.principals.get("user-ann")
+
+    assert found is not None
+    assert (found.version, found.roles, found.totp_secret) == (1, ("role:seller",), "JBSWY3DPEHPK3PXPJBSWY3DP")
+    assert (found.locked_until, found.failures, found.totp_step) == (NOW, 6, 77)
+    assert stored.version == 1
+    assert stores.principals.get("user-nobody") is None
+
+
+def test_a_login_is_taken_once(stores: Stores) -> None:
+    stores.principals.insert(person(), "request-1")
+
+    with pytest.raises(PrincipalExists):
+        stores.principals.insert(person(), "request-2")
+    assert stores.principals.made_by("request-1", "user-ann")
+    assert not stores.principals.made_by("request-2", "user-ann")
+    assert not stores.principals.made_by("", "user-ann")
+
+
+def test_the_slower_of_two_changes_is_refused(stores: Stores) -> None:
+    first = stores.principals.insert(person())
+    second = stores.principals.save(replace(first, enabled=False, locked_until=None))
+
+    assert second.version == 2
+    with pytest.raises(Conflict):
+        stores.principals.save(replace(first, department="service"))
+    found = stores.principals.get("user-ann")
+    assert found is not None
+    assert (found.enabled, found.department) == (False, "sales")
+
+
+def test_principals_are_paged_by_id_and_department(stores: Stores) -> None:
+    for number in range(5):
+        stores.principals.insert(person(f"p{number}", department="sales" if number % 2 else "service"))
+
+    assert [p.id for p in stores.principals.page("user-p0", 2, "")] == ["user-p1", "user-p2"]
+    assert [p.id for p in stores.principals.page("", 9, "sales")] == ["user-p1", "user-p3"]
+
+
+def test_changed_principals_are_found_by_time(stores: Stores) -> None:
+    stores.principals.insert(person())
+
+    assert len(stores.principals.changed_since(datetime.now(UTC) - timedelta(minutes=1))) == 1
+    assert stores.principals.changed_since(datetime.now(UTC) + timedelta(minutes=1)) == []
+
+
+def test_revocations_end_when_no_token_can_live(stores: Stores) -> None:
+    stores.revocations.add(Revocation("token:t1", NOW, NOW + timedelta(minutes=30)))
+    stores.revocations.add(Revocation("user:ann", NOW, NOW + timedelta(minutes=30)))
+    stores.revocations.add(Revocation("user:ann", NOW + timedelta(minutes=5), NOW + timedelta(minutes=35)))
+
+    later = stores.revocations.unexpired(NOW + timedelta(minutes=31))
+
+    assert {"token:t1", "user:ann"} == {r.id for r in stores.revocations.unexpired(NOW)}
+    assert [Revocation("user:ann", NOW + timedelta(minutes=5), NOW + timedelta(minutes=35))] == later
+
+
+def test_a_policy_comes_back_as_it_was_written(stores: Stores) -> None:
+    stores.policies.insert(policy())
+
+    found = stores.policies.get("p1")
+
+    assert found is not None
+    assert (policy().content, "draft", 0, "why", 1) == (
+        found.content, found.state, found.number, found.comment, found.version,
+    )  # fmt: skip
+
+
+def test_one_of_many_publications_of_a_number_wins(stores: Stores) -> None:
+    """Fifty people approve fifty drafts of one version at once."""
+    drafts = [stores.policies.insert(policy(f"p{n}")) for n in range(10)]
+    won: list[str] = []
+
+    def publish(draft: Policy) -> None:
+        with suppress(AlreadyExists):
+            won.append(stores.policies.save(replace(draft, state="published", number=2)).id)
+
+    threads = [threading.Thread(target=publish, args=(draft,)) for draft in drafts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(won) == 1
+    assert won == [p.id for p in stores.policies.published_after(1)]
+    with pytest.raises(AlreadyExists):
+        stores.policies.insert(policy("late", state="published", number=2))
+
+
+def test_policies_are_listed_newest_first(stores: Stores) -> None:
+    for number in range(3):
+        stores.policies.insert(policy(f"p{number}", create_time=NOW + timedelta(seconds=number)))
+
+    page = stores.policies.page(None, 2)
+
+    assert [len(page), len(stores.policies.page(page[1].create_time, 2))] == [2, 1]
+
+
+def test_a_block_takes_its_place_and_its_batch_once(stores: Stores) -> None:
+    first = block_after((0, GENESIS), "a")
+    stores.blocks.append(first)
+
+    with pytest.raises(AlreadyExists):
+        stores.blocks.append(block_after((0, GENESIS), "b"))
+    with pytest.raises(AlreadyExists):
+        stores.blocks.append(block_after((1, "x"), "a"))
+    assert stores.blocks.by_batch("a") == stores.blocks.get(1) == first
+
+
+def test_blocks_are_walked_both_ways(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(7):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+
+    assert [block.sequence for block in stores.blocks.ascending(3)] == [3, 4, 5, 6, 7]
+    assert [block.sequence for block in stores.blocks.descending(5, 3)] == [5, 4, 3]
+
+
+def test_many_writers_build_one_chain(stores: Stores) -> None:
+    """Two processes of access, several threads each, batches that come twice."""
+    chains = [Chain(stores.blocks, KEY), Chain(stores.blocks, KEY)]
+    batches = {f"b{n}": [AuditEntry.of(target=str(n))] for n in range(24)}
+
+    def write(chain: Chain) -> None:
+        for batch_id, entries in batches.items():
+            chain.append(batch_id, entries)
+
+    threads = [threading.Thread(target=write, args=(chain,)) for chain in chains for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = chains[0].verify()
+
+    assert (found.blocks, found.first_bad) == (24, 0)
+    assert Chain(stores.blocks, KEY).head() == 24
+
+
+def test_a_changed_document_is_found(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(4):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+    if isinstance(stores.blocks, memory.MemoryBlocks):
+        stores.blocks._rows[3] = replace(stores.blocks._rows[3], entries=(AuditEntry.of(target="9"),))
+    else:
+        rows = records.database("access")["audit_blocks"]
+        rows.update_one({"_id": 3}, {"$set": {"entries.0.target": "9"}})
+
+    assert chain.verify().first_bad == 3
+    with pytest.raises(AuditBatchChanged):
+        chain.append("b2", [AuditEntry.of(target="2")])
+
+
+def test_a_cut_end_is_found_by_the_process_that_wrote_it(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(4):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+    if isinstance(stores.blocks, memory.MemoryBlocks):
+        del stores.blocks._rows[4]
+    else:
+        records.database("access")["audit_blocks"].delete_one({"_id": 4})
+
+    assert chain.verify().first_bad == 4
