@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyotp
 
-from services.access.api.context import Context
 from services.access.defaults import ROLES, default_content
 from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Policy
 from services.access.domain.principals import LOGIN, Kind, Principal
+from services.access.methods.context import Context
 from services.chassis.config import ConfigError
 from services.chassis.errors import AlreadyExists, Conflict
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from kehu.access.v1 import access_pb2_grpc
 
 from services.access.api import AccessServicer
-from services.access.api.context import Argon2, Context
 from services.access.bootstrap import read_bootstrap, seed
 from services.access.chain import Chain
 from services.access.directory import Directory
 from services.access.domain.tokens import Issuer
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.keys import audit_key, token_keys
+from services.access.methods.context import Argon2, Context
 from services.access.store import mongo
 from services.access.store.ports import Blocks, Policies, Principals, Revocations
 from services.chassis import records

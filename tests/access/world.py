@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kehu.access.v1 import access_pb2_grpc
 
 from services.access.api import AccessServicer
-from services.access.api.context import Context
 from services.access.bootstrap import Wanted, seed
 from services.access.chain import Chain
 from services.access.directory import Directory
 from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
+from services.access.methods.context import Context
 from services.access.store.memory import MemoryBlocks, MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
 from services.chassis.server import Serving

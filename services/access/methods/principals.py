@@ -7,8 +7,6 @@ from dataclasses import replace
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.api.context import Context
-from services.access.api.messages import etag_of, principal_message
 from services.access.domain.errors import (
     EtagMismatch,
     LastAdministrator,
@@ -19,6 +17,8 @@ from services.access.domain.errors import (
 from services.access.domain.policies import can_administer, compiled, role_names
 from services.access.domain.principals import Principal, checked
 from services.access.domain.tokens import revoke_subject
+from services.access.methods.context import Context
+from services.access.methods.messages import etag_of, principal_message
 from services.chassis.errors import FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 

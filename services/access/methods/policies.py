@@ -7,8 +7,6 @@ from datetime import datetime
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.api.context import Context
-from services.access.api.messages import content_of, policy_message, row_filter_message, rule_message
 from services.access.domain.checks import faults
 from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, RoleNotFound
 from services.access.domain.policies import (
@@ -21,6 +19,8 @@ from services.access.domain.policies import (
     rolled_back,
     submitted,
 )
+from services.access.methods.context import Context
+from services.access.methods.messages import content_of, policy_message, row_filter_message, rule_message
 from services.chassis.access import NO_PURPOSE, Caller, RowFilter
 from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of

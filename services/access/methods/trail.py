@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.api.context import Context
-from services.access.api.messages import block_entries
+from services.access.methods.context import Context
+from services.access.methods.messages import block_entries
 from services.chassis.access.wire import entry_of
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 

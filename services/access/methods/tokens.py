@@ -5,11 +5,11 @@ from __future__ import annotations
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.api.context import Context
 from services.access.directory import key_message
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported
 from services.access.domain.principals import Principal, sign_in_app, sign_in_person
 from services.access.domain.tokens import LIFETIME_SECONDS, revoke_token
+from services.access.methods.context import Context
 from services.chassis.errors import Conflict, Unauthenticated
 from services.chassis.server import current_call
 

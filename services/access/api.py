@@ -1,0 +1,16 @@
+"""The gRPC servicer of access: parse, load, decide, save, reply; its methods are in methods/, by topic."""
+
+from __future__ import annotations
+
+from kehu.access.v1 import access_pb2_grpc
+
+from services.access.methods.policies import PolicyMethods
+from services.access.methods.principals import PrincipalMethods
+from services.access.methods.tokens import TokenMethods
+from services.access.methods.trail import TrailMethods
+
+
+class AccessServicer(
+    TokenMethods, PrincipalMethods, PolicyMethods, TrailMethods, access_pb2_grpc.AccessServiceServicer
+):
+    """Serves kehu.access.v1.AccessService."""

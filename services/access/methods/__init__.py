@@ -1,0 +1,1 @@
+"""The methods of AccessService by topic; api.py puts them together."""
