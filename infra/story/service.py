@@ -6,7 +6,7 @@ import time
 
 from pypinyin import lazy_pinyin
 
-from infra.api import Json
+from infra.api import Json, entries
 from infra.story.context import Context, shown
 from infra.story.customers import read_assignments
 
@@ -48,9 +48,14 @@ def open_complaint(story: Context) -> list[str]:
 
 
 def _customer(story: Context) -> str:
-    """Return the profile that the story follows: of the first card, by its number."""
+    """Return the profile that the story follows: of the first card whose holder left a name and a phone."""
     assignments = read_assignments(story)
-    return next(assignments[key] for key in sorted(assignments) if key[0] == "till")
+    for key in sorted(assignments):
+        if "customer" not in story.kept and key[0] == "till":
+            known = story.steward.get(f"/v1/profiles/{assignments[key]}")
+            if known.get("display_name") and known.get("phones"):
+                story.kept["customer"] = assignments[key]
+    return str(story.kept["customer"])
 
 
 def find_customer(story: Context) -> list[str]:
