@@ -6,20 +6,32 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
+from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.store.shelf import Shelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
-MAX_PER_TOKEN = 64  # profiles that one blocking key may lead to; a key that common tells nothing
+MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead to
 
 
 class Store(Protocol):
     """The profiles, their keys, their superseded records, uploads, and four shelves."""
 
-    sources: Shelf[Source]
-    fields: Shelf[Field]
-    rejects: Shelf[Reject]
-    pairs: Shelf[Pair]
+    @property
+    def sources(self) -> Shelf[Source]:
+        """Return the sources."""
+
+    @property
+    def fields(self) -> Shelf[Field]:
+        """Return the field definitions that were added or changed."""
+
+    @property
+    def rejects(self) -> Shelf[Reject]:
+        """Return the set-apart rows."""
+
+    @property
+    def pairs(self) -> Shelf[Pair]:
+        """Return the match candidates."""
 
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id, aliases as they are."""

@@ -1,0 +1,203 @@
+"""From rows to profiles: read by the source's mapping, standardize, set apart what is bad, take in the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+
+from services.chassis.records import new_id
+from services.profiles.domain import problems
+from services.profiles.domain.dictionary import DEFAULT_BY_NAME
+from services.profiles.domain.sources import SOURCE_RECORD_ID, UPDATED_TIME, ColumnMapping, SourceSettings, read_row
+from services.profiles.domain.standardize import standardize
+from services.profiles.domain.values import RawRecord, Severity
+from services.profiles.folding import Incoming, Outcome
+from services.profiles.intake import FAULTS, Row, describe_fault
+from services.profiles.store import Store
+from services.profiles.taking import Taken, Taker, Tally
+from services.profiles.values import Reject, Source
+from services.profiles.vault import Vault
+
+BATCH_ROWS = 500
+PARTS_OF_ADDRESS = ("province", "city", "district")
+TIER = "tier"
+DERIVED = frozenset(("title", "province_code", "city_code", "district_code", "owner_department"))
+BUILT_IN = frozenset((*DEFAULT_BY_NAME, *PARTS_OF_ADDRESS, TIER)) - DERIVED  # fields that a source may feed
+MAPPABLE = BUILT_IN | {SOURCE_RECORD_ID, UPDATED_TIME}
+
+
+def settings_of(source: Source) -> SourceSettings:
+    """Return the source as the domain knows it."""
+    return SourceSettings(
+        source.id, tuple(ColumnMapping(*item) for item in source.mapping), source.date_order, source.trust_rank,
+        source.owner_department, source.utc_offset_minutes, source.default_region, source.is_unique,
+    )  # fmt: skip
+
+
+def describe(reason: str) -> str:
+    """Return what to do about a reason, of the domain or of the reading."""
+    return describe_fault(reason) if reason in FAULTS else problems.describe(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row or record to admit; `values` are by column when `is_row`, else by field. `fault` is of the reading."""
+
+    number: int
+    values: Mapping[str, str] = field(repr=False)
+    is_row: bool = True
+    source_record_id: str = ""
+    updated_time: datetime | None = None
+    fault: str = ""
+    fault_column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What became of one entry."""
+
+    source_record_id: str
+    outcome: Outcome
+    profile_id: str = ""
+    reject_id: str = ""
+    reasons: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(slots=True)
+class Summary:
+    """Sums over rows; see IntakeSummary of the proto."""
+
+    rows_read: int = 0
+    rows_accepted: int = 0
+    rows_unchanged: int = 0
+    rows_stale: int = 0
+    rows_rejected: int = 0
+    rejects_by_reason: dict[str, int] = field(default_factory=dict)
+    profiles_created: int = 0
+    profiles_updated: int = 0
+    profiles_merged: int = 0
+    review_pairs: int = 0
+
+    def add(self, admitted: Sequence[Admitted], tally: Tally) -> None:
+        """Add what became of a batch."""
+        counts = Counter(item.outcome for item in admitted)
+        reasons = Counter(reason for item in admitted for _, reason in item.reasons)
+        self.rows_read += len(admitted)
+        self.rows_unchanged += counts[Outcome.UNCHANGED]
+        self.rows_stale += counts[Outcome.STALE]
+        self.rows_rejected += counts[Outcome.REJECTED]
+        self.rows_accepted += counts[Outcome.CREATED] + counts[Outcome.UPDATED]
+        for reason, count in reasons.items():
+            self.rejects_by_reason[reason] = self.rejects_by_reason.get(reason, 0) + count
+        self.profiles_created += tally.profiles_created
+        self.profiles_updated += tally.profiles_updated
+        self.profiles_merged += tally.profiles_merged
+        self.review_pairs += tally.review_pairs
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Entries read and standardized, ready to be written."""
+
+    operation: str
+    source_id: str
+    accepted: list[tuple[Entry, Incoming]] = field(default_factory=list)
+    refused: list[tuple[Entry, str, list[tuple[str, str]]]] = field(default_factory=list)
+
+
+class Admission:
+    """Admits rows of sources."""
+
+    def __init__(self, store: Store, vault: Vault, taker: Taker) -> None:
+        self._store = store
+        self._vault = vault
+        self._taker = taker
+
+    def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
+        """Read and standardize entries; nothing is written."""
+        prepared = Prepared(operation, settings.source_id)
+        for entry in entries:
+            self._read_one(settings, entry, prepared, now)
+        return prepared
+
+    def _read_one(self, settings: SourceSettings, entry: Entry, prepared: Prepared, now: datetime) -> None:
+        if entry.fault:
+            prepared.refused.append((entry, "", [(entry.fault_column, entry.fault)]))
+            return
+        raw = _raw(settings, entry, now)
+        record = standardize(raw, settings)
+        if record.is_rejected:
+            grave = [(item.field, item.reason) for item in record.problems if item.severity is Severity.REJECT]
+            prepared.refused.append((entry, raw.source_record_id, grave))
+            return
+        origin = f"{prepared.operation}:{entry.number}" if prepared.operation else ""
+        incoming = Incoming(record, self._vault.content_hash(raw), self._vault.tokens(record), origin)
+        prepared.accepted.append((entry, incoming))
+
+    def write(self, prepared: Prepared, *, keep_rejects: bool = True) -> tuple[list[Admitted], Tally]:
+        """Take in what was accepted and set apart what was refused, in the order of the entries."""
+        taken, tally = self._taker.take([incoming for _, incoming in prepared.accepted])
+        rejects = [self._reject(prepared, *item) for item in prepared.refused]
+        if keep_rejects:
+            self._store.rejects.add_missing(rejects)
+        admitted = {
+            entry.number: _admitted(incoming, found)
+            for (entry, incoming), found in zip(prepared.accepted, taken, strict=True)
+        }
+        for (entry, record_id, reasons), reject in zip(prepared.refused, rejects, strict=True):
+            admitted[entry.number] = Admitted(record_id, Outcome.REJECTED, reject_id=reject.id, reasons=reasons)
+        return [admitted[number] for number in sorted(admitted)], tally
+
+    def admit(
+        self, settings: SourceSettings, entries: Sequence[Entry], operation: str = "", *, keep_rejects: bool = True
+    ) -> tuple[list[Admitted], Tally]:
+        """Read and write entries in one step."""
+        prepared = self.read(settings, entries, operation, datetime.now(UTC))
+        return self.write(prepared, keep_rejects=keep_rejects)
+
+    def _reject(self, prepared: Prepared, entry: Entry, record_id: str, reasons: Sequence[tuple[str, str]]) -> Reject:
+        reject_id = _reject_id(prepared.operation, entry.number)
+        content = {
+            "is_row": entry.is_row, "values": dict(entry.values), "id": record_id or entry.source_record_id,
+            "time": entry.updated_time.isoformat() if entry.updated_time else "",
+        }  # fmt: skip
+        sealed = self._vault.uploads.seal(orjson.dumps(content), f"rejects/{reject_id}".encode())
+        return Reject(
+            reject_id, prepared.source_id, prepared.operation, entry.number, [list(item) for item in reasons], sealed
+        )
+
+    def reopen(self, reject: Reject, corrections: Mapping[str, str]) -> Entry:
+        """Return the entry of a set-apart row with corrected columns."""
+        content = orjson.loads(self._vault.uploads.open(reject.row, f"rejects/{reject.id}".encode()))
+        values = {**content["values"], **corrections}
+        record_id = values.pop(SOURCE_RECORD_ID, content["id"]) if not content["is_row"] else content["id"]
+        time = datetime.fromisoformat(content["time"]) if content["time"] else None
+        return Entry(reject.row_number, values, content["is_row"], record_id, time)
+
+
+def entry_of(row: Row) -> Entry:
+    """Return the entry of a row of a file."""
+    return Entry(row.number, row.values, fault=row.fault, fault_column=row.fault_column)
+
+
+def _raw(settings: SourceSettings, entry: Entry, now: datetime) -> RawRecord:
+    if entry.is_row:
+        return read_row(settings, entry.values, now)
+    fields = {name: text for name, text in entry.values.items() if text.strip()}
+    return RawRecord(settings.source_id, entry.source_record_id, entry.updated_time or now, fields)
+
+
+def _admitted(incoming: Incoming, taken: Taken) -> Admitted:
+    return Admitted(incoming.record.source_record_id, taken.outcome, taken.profile_id)
+
+
+def _reject_id(operation: str, number: int) -> str:
+    """Return an id that a resumed import makes again, and that sorts by the time of no one."""
+    if not operation:
+        return new_id()
+    return hashlib.sha256(f"{operation}\0{number}".encode()).hexdigest()[:32]

@@ -1,0 +1,143 @@
+"""What the parts of the servicer share: their tools, names, pages, masks of updates, the caller's reach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TypeVar
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
+from kehu.profiles.v1 import resources_pb2
+
+from services.chassis import paging
+from services.chassis.errors import Conflict, FieldViolation, Invalid
+from services.chassis.jobs import Jobs
+from services.chassis.server import current_call
+from services.profiles.admission import Admission
+from services.profiles.believed import Believed
+from services.profiles.dictionary import Dictionary
+from services.profiles.errors import ProfileNotFound
+from services.profiles.merging import resolve_one
+from services.profiles.messages import etag_of, profile_message, visible_attributes
+from services.profiles.store import Shelf, Store
+from services.profiles.store.shelf import Shelved
+from services.profiles.taking import Taker
+from services.profiles.values import Profile
+from services.profiles.vault import Vault
+
+T = TypeVar("T", bound=Shelved)
+DEPARTMENT_FIELD = "owner_department"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the servicer works with; built in main.py."""
+
+    store: Store
+    vault: Vault
+    taker: Taker
+    jobs: Jobs
+    dictionary: Dictionary
+
+    def admission(self) -> Admission:
+        """Return what admits records."""
+        return Admission(self.store, self.vault, self.taker)
+
+
+def id_of(name: str) -> str:
+    """Return the last part of a resource name."""
+    return name.rpartition("/")[2]
+
+
+def check_etag(sent: str, version: int) -> None:
+    """Refuse when the caller's tag is set and is not the stored one.
+
+    Raises:
+        Conflict: reason ETAG_MISMATCH.
+    """
+    if sent and sent != etag_of(version):
+        raise Conflict("the resource was changed meanwhile; read it again and repeat")
+
+
+def masked_names(mask: FieldMask, message: Message, allowed: Sequence[str]) -> list[str]:
+    """Return the fields to change: those of the mask, `*` for all, or those that are set.
+
+    Raises:
+        Invalid: the mask names a field that cannot be changed.
+    """
+    if not mask.paths:
+        return [field.name for field, _ in message.ListFields() if field.name in allowed]
+    if list(mask.paths) == ["*"]:
+        return list(allowed)
+    for path in mask.paths:
+        if path not in allowed:
+            violation = FieldViolation("update_mask", f"{path} cannot be changed")
+            raise Invalid("the update mask names a field that cannot be changed", violations=[violation])
+    return list(mask.paths)
+
+
+def page_of(shelf: Shelf[T], equal: dict[str, str], page_size: int, page_token: str, kind: str) -> tuple[list[T], str]:
+    """Return a page of a shelf and the token of the next."""
+    size, of_filter = paging.page_size_of(page_size), paging.filter_hash(kind, sorted(equal.items()))
+    after = str(paging.decode_token(page_token, of_filter).get("after", "") or "")
+    found = shelf.page(equal, after, size + 1)
+    token = paging.encode_token({"after": found[size - 1].id}, of_filter) if len(found) > size else ""
+    return found[:size], token
+
+
+def departments_in_reach() -> tuple[str, ...] | None:
+    """Return the departments whose profiles the caller may reach; empty means all, None means none.
+
+    A row filter on anything but the owner department is one that profiles cannot apply, so nothing is shown.
+    """
+    reach: set[str] | None = None
+    for condition in current_call().decision.obligations.row_filter:
+        if condition.field != DEPARTMENT_FIELD:
+            return None
+        reach = set(condition.values) if reach is None else reach & set(condition.values)
+    if reach is None:
+        return ()
+    return tuple(sorted(reach)) or None
+
+
+def is_in_reach(profile: Profile) -> bool:
+    """Tell whether the caller's row filter allows this profile."""
+    departments = departments_in_reach()
+    return departments is not None and (not departments or profile.owner_department in departments)
+
+
+def profile_in_reach(store: Store, name: str) -> Profile:
+    """Return the living profile of a current or former name.
+
+    Raises:
+        ProfileNotFound: there is none, or the caller may not know of it.
+    """
+    profile = resolve_one(store, id_of(name))
+    if not is_in_reach(profile):
+        raise ProfileNotFound("there is no such profile", metadata={"name": name})
+    return profile
+
+
+def shown(tools: Tools, profile: Profile, believed: Believed) -> resources_pb2.Profile:
+    """Return the message of a profile with the custom fields the caller may see."""
+    call = current_call()
+    attributes = visible_attributes(
+        believed, tools.dictionary.get, call.decision.obligations, call.caller.purpose, date.today()
+    )
+    return profile_message(profile, believed, attributes)
+
+
+def shown_all(tools: Tools, profiles: Sequence[Profile]) -> list[resources_pb2.Profile]:
+    """Return the messages of profiles whose data keys still exist."""
+    ciphers = tools.vault.ciphers(tools.store, profiles)
+    return [
+        shown(tools, item, tools.vault.open_golden(item, ciphers)) for item in profiles if item.key_id in ciphers.by_id
+    ]
+
+
+def changed(item: T, names: Sequence[str], read: Callable[[str], object]) -> T:
+    """Return the value with these fields replaced by what `read` gives for them."""
+    return dataclasses.replace(item, **{name: read(name) for name in names})  # type: ignore[type-var]

@@ -1,0 +1,147 @@
+"""Golden records: read, list, look up, lineage, history, unmerge."""
+
+from __future__ import annotations
+
+import grpc
+from kehu.profiles.v1 import profiles_pb2, resources_pb2
+
+from services.chassis import paging
+from services.chassis.errors import Denied
+from services.chassis.records import new_id
+from services.chassis.server import current_call
+from services.profiles.api.common import (
+    Tools,
+    departments_in_reach,
+    id_of,
+    is_in_reach,
+    profile_in_reach,
+    shown,
+    shown_all,
+)
+from services.profiles.domain.contacts import parse_emails
+from services.profiles.domain.documents import parse_resident_id
+from services.profiles.domain.phones import parse_phones
+from services.profiles.errors import IdentifierUnreadable, ProfileNotFound
+from services.profiles.messages import lineage_message, revision_message
+from services.profiles.values import Profile, record_key
+from services.profiles.vault import ErasedError
+
+LOOKUP_LIMIT = 50
+RIGHTS = {"phone": ("personal", "contact"), "email": ("personal", "contact"), "resident_id": ("sensitive", "document")}
+
+
+class ProfilesPart:
+    """RPCs of profiles."""
+
+    tools: Tools
+
+    def GetProfile(
+        self, request: profiles_pb2.GetProfileRequest, context: grpc.ServicerContext
+    ) -> resources_pb2.Profile:
+        """Return a profile by its current or a former name."""
+        return self._shown(profile_in_reach(self.tools.store, request.name))
+
+    def ListProfiles(
+        self, request: profiles_pb2.ListProfilesRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.ListProfilesResponse:
+        """List the profiles in the caller's reach."""
+        departments = departments_in_reach()
+        if departments is not None and request.owner_department:
+            is_reached = not departments or request.owner_department in departments
+            departments = (request.owner_department,) if is_reached else None
+        size, of_filter = paging.page_size_of(request.page_size), paging.filter_hash("profiles", departments)
+        after = str(paging.decode_token(request.page_token, of_filter).get("after", "") or "")
+        if departments is None:
+            return profiles_pb2.ListProfilesResponse()
+        found = self.tools.store.page_profiles(after, size + 1, departments)
+        more = len(found) > size
+        token = paging.encode_token({"after": found[size - 1].profile_id}, of_filter) if more else ""
+        page = shown_all(self.tools, found[:size])
+        return profiles_pb2.ListProfilesResponse(profiles=page, next_page_token=token)
+
+    def LookupProfiles(
+        self, request: profiles_pb2.LookupProfilesRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.LookupProfilesResponse:
+        """Find profiles by an exact identifier, through its blind token."""
+        kind = request.WhichOneof("identifier")
+        if kind == "source_record":
+            name = request.source_record
+            key = record_key(id_of(name.source), name.source_record_id)
+            found = self.tools.store.by_record_keys([key])
+        else:
+            if not current_call().decision.obligations.may_search(*RIGHTS[kind]):
+                raise Denied(f"looking up by {kind} is not permitted for this purpose")
+            found = self._by_identifier(kind, getattr(request, kind))
+        reached = [item for item in found if is_in_reach(item)][:LOOKUP_LIMIT]
+        return profiles_pb2.LookupProfilesResponse(profiles=shown_all(self.tools, reached))
+
+    def _by_identifier(self, kind: str, text: str) -> list[Profile]:
+        """Return the profiles that carry the identifier now; a token may be shared, the value is not."""
+        normalized = _normalized(kind, text)
+        found = self.tools.store.by_tokens([self.tools.vault.token(kind, normalized)])
+        return sorted(found, key=lambda item: item.profile_id)
+
+    def GetProfileLineage(
+        self, request: profiles_pb2.GetProfileLineageRequest, context: grpc.ServicerContext
+    ) -> resources_pb2.ProfileLineage:
+        """Return where each believed value comes from."""
+        profile = profile_in_reach(self.tools.store, request.name)
+        try:
+            believed = self.tools.vault.open_golden(profile, self.tools.vault.ciphers(self.tools.store, [profile]))
+        except ErasedError:
+            raise _erased(profile) from None
+        return lineage_message(profile, believed)
+
+    def GetProfileHistory(
+        self, request: profiles_pb2.GetProfileHistoryRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.GetProfileHistoryResponse:
+        """Return the changes of a profile, newest first."""
+        profile = profile_in_reach(self.tools.store, request.name)
+        revisions = [revision_message(item) for item in reversed(profile.revisions)]
+        return profiles_pb2.GetProfileHistoryResponse(revisions=revisions)
+
+    def UnmergeProfile(
+        self, request: profiles_pb2.UnmergeProfileRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.UnmergeProfileResponse:
+        """Split source records out of a profile."""
+        profile = profile_in_reach(self.tools.store, request.name)
+        keys = sorted({record_key(id_of(item.source), item.source_record_id) for item in request.source_records})
+        born_id = new_id(request.request_id, "unmerge", profile.profile_id)
+        done = self.tools.store.profiles([born_id]).get(born_id) if request.request_id else None
+        if done is None:
+            self.tools.taker.merger.split(profile.profile_id, keys, born_id)
+        found = self.tools.store.profiles([profile.profile_id, born_id])
+        return profiles_pb2.UnmergeProfileResponse(
+            profile=self._shown(found[profile.profile_id]), new_profile=self._shown(found[born_id])
+        )
+
+    def _shown(self, profile: Profile) -> resources_pb2.Profile:
+        try:
+            believed = self.tools.vault.open_golden(profile, self.tools.vault.ciphers(self.tools.store, [profile]))
+        except ErasedError:
+            raise _erased(profile) from None
+        return shown(self.tools, profile, believed)
+
+
+def _erased(profile: Profile) -> ProfileNotFound:
+    name = f"profiles/{profile.profile_id}"
+    return ProfileNotFound("there is no such profile", metadata={"name": name})
+
+
+def _normalized(kind: str, text: str) -> str:
+    """Return the identifier in its standard form.
+
+    Raises:
+        IdentifierUnreadable: it is none.
+    """
+    if kind == "resident_id":
+        found = parse_resident_id(text)[0]
+    elif kind == "phone":
+        phones = parse_phones(text)[0]
+        found = phones[0].number if len(phones) == 1 else ""
+    else:
+        emails = parse_emails(text)[0]
+        found = emails[0] if len(emails) == 1 else ""
+    if not found:
+        raise IdentifierUnreadable("the identifier cannot be read; check it for typos", metadata={"field": kind})
+    return found

@@ -1,0 +1,29 @@
+"""The servicer: all parts together."""
+
+from __future__ import annotations
+
+from kehu.profiles.v1 import profiles_pb2_grpc
+
+from services.profiles.api.candidates import CandidatesPart
+from services.profiles.api.common import Tools
+from services.profiles.api.fields import FieldsPart
+from services.profiles.api.internal import InternalPart
+from services.profiles.api.profiles import ProfilesPart
+from services.profiles.api.rejects import RejectsPart
+from services.profiles.api.sources import SourcesPart
+
+
+class ProfilesServicer(
+    SourcesPart,
+    RejectsPart,
+    ProfilesPart,
+    CandidatesPart,
+    FieldsPart,
+    InternalPart,
+    profiles_pb2_grpc.ProfilesServiceServicer,
+):
+    """Serves kehu.profiles.v1.ProfilesService."""
+
+    def __init__(self, tools: Tools) -> None:
+        """Serve with these tools."""
+        self.tools = tools

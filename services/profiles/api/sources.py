@@ -1,0 +1,177 @@
+"""Sources, imports and batches of records."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC
+
+import grpc
+from google.longrunning import operations_pb2
+from kehu.profiles.v1 import profiles_pb2, resources_pb2
+
+from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
+from services.chassis.jobs import Owner
+from services.chassis.server import current_call
+from services.profiles.admission import DERIVED, MAPPABLE, Admitted, Entry, Summary, settings_of
+from services.profiles.api.common import Tools, changed, check_etag, id_of, masked_names, page_of
+from services.profiles.domain.sources import SOURCE_RECORD_ID
+from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
+from services.profiles.jobs import IMPORT
+from services.profiles.messages import result_message, source_message, summary_message
+from services.profiles.taking import Tally
+from services.profiles.uploads import store_upload
+from services.profiles.values import Source
+
+CHANGEABLE = (
+    "display_name", "owner_department", "trust_rank", "mapping", "date_order", "utc_offset_minutes", "default_region",
+    "is_unique",
+)  # fmt: skip
+
+
+class SourcesPart:
+    """RPCs of sources and of what they send."""
+
+    tools: Tools
+
+    def CreateSource(
+        self, request: profiles_pb2.CreateSourceRequest, context: grpc.ServicerContext
+    ) -> resources_pb2.Source:
+        """Register a source."""
+        source = changed(Source(request.source_id, ""), CHANGEABLE, lambda name: _read(request.source, name))
+        self._check_mapping(source)
+        try:
+            return source_message(self.tools.store.sources.insert(source))
+        except AlreadyExists as error:
+            found = self.tools.store.sources.get(source.id)
+            if request.request_id and found and changed(found, CHANGEABLE, lambda n: getattr(source, n)) == found:
+                return source_message(found)
+            name = f"sources/{source.id}"
+            raise SourceExists("a source with this id exists already", metadata={"name": name}) from error
+
+    def GetSource(self, request: profiles_pb2.GetSourceRequest, context: grpc.ServicerContext) -> resources_pb2.Source:
+        """Return a source."""
+        return source_message(self._source(request.name))
+
+    def ListSources(
+        self, request: profiles_pb2.ListSourcesRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.ListSourcesResponse:
+        """List sources."""
+        found, token = page_of(self.tools.store.sources, {}, request.page_size, request.page_token, "sources")
+        return profiles_pb2.ListSourcesResponse(sources=map(source_message, found), next_page_token=token)
+
+    def UpdateSource(
+        self, request: profiles_pb2.UpdateSourceRequest, context: grpc.ServicerContext
+    ) -> resources_pb2.Source:
+        """Change a source."""
+        source = self._source(request.source.name)
+        check_etag(request.source.etag, source.version)
+        names = masked_names(request.update_mask, request.source, CHANGEABLE)
+        source = changed(source, names, lambda name: _read(request.source, name))
+        self._check_mapping(source)
+        return source_message(self.tools.store.sources.replace(source))
+
+    def ImportRecords(
+        self, requests: Iterator[profiles_pb2.ImportRecordsRequest], context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        """Store the file sealed and queue its import."""
+        first = next(requests, None)
+        if first is None or first.WhichOneof("part") != "header":
+            raise Invalid("send the header first", violations=[FieldViolation("header", "must come before chunks")])
+        header = first.header
+        source = self._source(header.name)
+        upload_id = uuid.uuid4().hex
+        upload = store_upload(self.tools.store, self.tools.vault.uploads, upload_id, (part.chunk for part in requests))
+        args = {
+            "source_id": source.id, "upload_id": upload_id, "chunks": upload.chunks, "size": upload.size,
+            "format": header.format, "encoding": header.encoding, "delimiter": header.delimiter,
+            "sheet": header.sheet, "file_name": header.file_name,
+        }  # fmt: skip
+        metadata = resources_pb2.ImportMetadata(source=header.name)
+        metadata.create_time.GetCurrentTime()
+        caller = current_call().caller
+        owner = Owner(caller.subject, caller.department)
+        operation = self.tools.jobs.start(IMPORT, args, metadata, owner, header.request_id)
+        stored = self.tools.jobs.store.get(operation.name) or {}
+        kept = stored.get("args")
+        if isinstance(kept, dict) and kept.get("upload_id") != upload_id:
+            self.tools.store.drop_upload(upload_id, upload.chunks)
+        return operation
+
+    def BatchUpsertRecords(
+        self, request: profiles_pb2.BatchUpsertRecordsRequest, context: grpc.ServicerContext
+    ) -> profiles_pb2.BatchUpsertRecordsResponse:
+        """Take in up to 500 records."""
+        settings = settings_of(self._source(request.parent))
+        self._check_fields({name for record in request.records for name in record.fields})
+        entries = [
+            Entry(
+                number, dict(record.fields), False, record.source_record_id,
+                record.update_time.ToDatetime(tzinfo=UTC) if record.HasField("update_time") else None,
+            )
+            for number, record in enumerate(request.records, start=1)
+        ]  # fmt: skip
+        operation = f"{current_call().caller.subject}/{request.request_id}" if request.request_id else ""
+        admitted, tally = self.tools.admission().admit(settings, entries, operation)
+        return _response(admitted, _summed(admitted, tally))
+
+    def _source(self, name: str) -> Source:
+        found = self.tools.store.sources.get(id_of(name))
+        if found is None:
+            raise SourceNotFound("there is no such source", metadata={"name": name})
+        return found
+
+    def _check_mapping(self, source: Source) -> None:
+        """Refuse a mapping that names a column twice, an unknown field, or no record id."""
+        columns = [column for column, _ in source.mapping]
+        for position, (column, name) in enumerate(source.mapping):
+            if columns.index(column) != position:
+                raise _bad_mapping(position, "column", column, name, "the column is mapped already")
+            if name not in MAPPABLE and not self._is_custom(name):
+                raise _bad_mapping(position, "field", column, name, "the dictionary has no such field to fill")
+        if source.mapping and SOURCE_RECORD_ID not in {name for _, name in source.mapping}:
+            raise MappingInvalid("map a column to source_record_id", metadata={"column": "", "field": SOURCE_RECORD_ID})
+
+    def _check_fields(self, names: set[str]) -> None:
+        unknown = sorted(name for name in names if name not in MAPPABLE and not self._is_custom(name))
+        if unknown:
+            violations = [
+                FieldViolation(f"records.fields.{name}", "the dictionary has no such field") for name in unknown
+            ]
+            raise MappingInvalid(
+                "a field is not in the dictionary; define it first",
+                metadata={"column": "", "field": unknown[0]},
+                violations=violations[:50],
+            )
+
+    def _is_custom(self, name: str) -> bool:
+        return name not in DERIVED and self.tools.dictionary.get(name) is not None
+
+
+def _bad_mapping(position: int, part: str, column: str, name: str, description: str) -> MappingInvalid:
+    violation = FieldViolation(f"source.mapping[{position}].{part}", description)
+    return MappingInvalid(
+        "the mapping cannot be used", metadata={"column": column, "field": name}, violations=[violation]
+    )
+
+
+def _read(message: resources_pb2.Source, name: str) -> object:
+    """Return a field of the message as the store keeps it, defaults filled in."""
+    if name == "mapping":
+        return [[item.column, item.field] for item in message.mapping]
+    if name == "utc_offset_minutes":
+        return message.utc_offset_minutes if message.HasField("utc_offset_minutes") else 480
+    defaults: dict[str, object] = {"trust_rank": 100, "date_order": "ymd", "default_region": "CN"}
+    value = getattr(message, name)
+    return value or defaults.get(name, value)
+
+
+def _summed(admitted: list[Admitted], tally: Tally) -> Summary:
+    summary = Summary()
+    summary.add(admitted, tally)
+    return summary
+
+
+def _response(admitted: list[Admitted], summary: Summary) -> profiles_pb2.BatchUpsertRecordsResponse:
+    results = [result_message(item) for item in admitted]
+    return profiles_pb2.BatchUpsertRecordsResponse(results=results, summary=summary_message(summary))

@@ -1,0 +1,125 @@
+"""What is believed of a person together with the fields the domain does not know, ready for sealing and for facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeAlias
+
+from services.profiles.domain.golden import build_golden
+from services.profiles.domain.values import BeatenValue, GoldenField, GoldenRecord, StandardRecord
+
+Plain: TypeAlias = "list[object] | dict[str, object] | str"
+STANDARD_TEXTS = frozenset(
+    ("name", "gender", "birth_date", "resident_id", "phone", "email", "address", "province", "city", "district")
+)
+TIER, TIER_LENGTH = "tier", 64
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """The golden record, the parts of its name, custom fields with lineage, and the names sources wrote."""
+
+    golden: GoldenRecord
+    family_name: str = ""
+    given_name: str = ""
+    attributes: Mapping[str, GoldenField] = field(default_factory=dict)
+    source_names: Sequence[str] = ()
+
+    @property
+    def tier(self) -> str:
+        """Return the tier of the customer, empty when unknown."""
+        found = self.attributes.get(TIER)
+        return found.value[:TIER_LENGTH] if found else ""
+
+    def phones(self) -> list[str]:
+        """Return all known phones, the believed one first."""
+        return [item.value for item in self.golden.phones]
+
+    def emails(self) -> list[str]:
+        """Return all known e-mail addresses, the believed one first."""
+        return [item.value for item in self.golden.emails]
+
+    def values(self) -> dict[str, str]:
+        """Return every believed value by field, lists joined: what a revision compares."""
+        found = {name: item.value for name, item in {**self.golden.fields, **self.attributes}.items()}
+        return {**found, "phones": "\n".join(self.phones()), "emails": "\n".join(self.emails())}
+
+
+def believe(records: Sequence[StandardRecord]) -> Believed:
+    """Derive what is believed from all source records of a person; the same records give the same result."""
+    golden = build_golden(records)
+    family, given = _name_parts(golden, records)
+    names = dict.fromkeys(record.name.full for record in records if record.name)
+    return Believed(golden, family, given, dict(_attributes(records)), tuple(names))
+
+
+def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tuple[str, str]:
+    chosen = golden.fields.get("name")
+    for record in records:
+        if chosen and record.name and record.key == (chosen.source_id, chosen.source_record_id):
+            return record.name.surname, record.name.given
+    return "", ""
+
+
+def _attributes(records: Sequence[StandardRecord]) -> Iterable[tuple[str, GoldenField]]:
+    """Yield the custom fields: the most trusted source's value, among equals the latest."""
+    ranked = sorted(records, key=lambda record: record.updated_time, reverse=True)
+    ranked.sort(key=lambda record: record.trust_rank)
+    seen: set[str] = set()
+    for record in ranked:
+        for name, value in record.originals.items():
+            if name not in STANDARD_TEXTS and name not in seen and value.strip():
+                seen.add(name)
+                yield (
+                    name,
+                    GoldenField(
+                        value.strip(), record.source_id, record.source_record_id, "most_trusted", record.updated_time
+                    ),
+                )
+
+
+def changed_fields(before: Believed | None, after: Believed) -> list[str]:
+    """Return the names of the fields whose believed value differs."""
+    old, new = before.values() if before else {}, after.values()
+    return sorted(name for name in {*old, *new} if old.get(name, "") != new.get(name, ""))
+
+
+def to_plain(believed: Believed) -> dict[str, object]:
+    """Return a JSON-ready form."""
+    return {
+        "f": {name: _field_plain(item) for name, item in believed.golden.fields.items()},
+        "p": [_field_plain(item) for item in believed.golden.phones],
+        "e": [_field_plain(item) for item in believed.golden.emails],
+        "a": {name: _field_plain(item) for name, item in believed.attributes.items()},
+        "n": [believed.family_name, believed.given_name],
+        "s": list(believed.source_names),
+    }
+
+
+def _field_plain(item: GoldenField) -> list[object]:
+    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat()]
+    if item.beat:
+        plain.append([[lost.value, lost.source_id, lost.source_record_id, lost.why] for lost in item.beat])
+    return plain
+
+
+def from_plain(plain: Mapping[str, object]) -> Believed:
+    """Return what `to_plain` made the form from."""
+    fields, phones, emails = plain["f"], plain["p"], plain["e"]
+    attributes, parts, names = plain["a"], plain["n"], plain["s"]
+    assert isinstance(fields, dict) and isinstance(attributes, dict) and isinstance(parts, list)
+    assert isinstance(phones, list) and isinstance(emails, list) and isinstance(names, list)
+    golden = GoldenRecord(
+        {name: _field_of(item) for name, item in fields.items()},
+        tuple(_field_of(item) for item in phones),
+        tuple(_field_of(item) for item in emails),
+    )
+    return Believed(golden, parts[0], parts[1], {name: _field_of(item) for name, item in attributes.items()}, names)
+
+
+def _field_of(item: Sequence[object]) -> GoldenField:
+    value, source_id, record_id, rule, time, *beat = item
+    lost = tuple(BeatenValue(*entry) for entry in beat[0]) if beat else ()  # type: ignore[attr-defined]
+    return GoldenField(str(value), str(source_id), str(record_id), str(rule), datetime.fromisoformat(str(time)), lost)

@@ -1,0 +1,71 @@
+"""The data dictionary in use: built-in fields, what stewards changed of them, and custom fields."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from kehu.options.v1 import options_pb2
+from kehu.profiles.v1 import resources_pb2
+
+from services.profiles.domain.dictionary import DEFAULT_FIELDS, FieldDefinition
+from services.profiles.store import Store
+from services.profiles.values import Field
+
+FRESH_SECONDS = 2.0  # how long another process may still use the former dictionary
+ALL = 1000
+_FORMATS = {
+    "YYYY-MM-DD": resources_pb2.FieldDefinition.FORMAT_DATE,
+    "E.164": resources_pb2.FieldDefinition.FORMAT_PHONE,
+}
+
+
+def _built_in(definition: FieldDefinition) -> Field:
+    value_class = options_pb2.Classification.Value(f"CLASSIFICATION_{definition.classification.name}")
+    return Field(
+        definition.name,
+        definition.label,
+        definition.value_format,
+        _FORMATS.get(definition.value_format, resources_pb2.FieldDefinition.FORMAT_TEXT),
+        value_class,
+        definition.group,
+        options_pb2.Mask.Value(f"MASK_{definition.mask.upper()}"),
+        definition.owner_department,
+        definition.update_rule,
+        str(definition.survivorship),
+        definition.retention_days,
+        definition.purposes,
+        built_in=True,
+    )
+
+
+BUILT_IN: Mapping[str, Field] = {item.name: _built_in(item) for item in DEFAULT_FIELDS}
+
+
+class Dictionary:
+    """Field definitions by id, read from the store and remembered for moments."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, Field] = {}
+        self._read_at = float("-inf")
+        self._lock = threading.Lock()
+
+    def all(self) -> dict[str, Field]:
+        """Return every definition by id."""
+        with self._lock:
+            if time.monotonic() - self._read_at > FRESH_SECONDS:
+                stored = self._store.fields.page({}, "", ALL)
+                self._known = {**BUILT_IN, **{item.id: item for item in stored}}
+                self._read_at = time.monotonic()
+            return self._known
+
+    def get(self, field_id: str) -> Field | None:
+        """Return one definition."""
+        return self.all().get(field_id)
+
+    def forget(self) -> None:
+        """Read again at the next question: this process changed a definition."""
+        with self._lock:
+            self._read_at = float("-inf")

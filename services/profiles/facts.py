@@ -1,0 +1,65 @@
+"""The facts of a profile: its state as others may know it, identifiers sealed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from kehu.profiles.v1 import events_pb2
+
+from services.chassis.crypto import Sealer
+from services.chassis.records import Fact
+from services.profiles.believed import Believed
+from services.profiles.values import Profile
+
+GENDERS = frozenset(("male", "female"))
+
+
+def profile_changed(profile: Profile, believed: Believed, version: int, now: datetime, sealer: Sealer) -> Fact:
+    """Return the fact that tells a living profile's state at `version`."""
+    value = believed.golden.value
+    birth_year = value("birth_date")[:4]
+    gender = value("gender")
+    message = events_pb2.ProfileChanged(
+        profile_id=profile.profile_id,
+        version=version,
+        province_code=value("province_code"),
+        city_code=value("city_code"),
+        district_code=value("district_code"),
+        gender=gender if gender in GENDERS else "",
+        birth_year=int(birth_year) if birth_year.isdigit() else 0,
+        links=[
+            events_pb2.SourceLink(source_id=item.source_id, source_record_id=item.source_record_id)
+            for item in profile.records
+        ],
+        sealed_identity=sealer.seal(_identity(believed)),
+        owner_department=profile.owner_department,
+        tier=profile.tier,
+    )
+    message.event_time.FromDatetime(now)
+    return Fact(message, f"profiles/{profile.profile_id}", version)
+
+
+def _identity(believed: Believed) -> bytes:
+    value = believed.golden.value
+    return events_pb2.ProfileIdentity(
+        display_name=value("name"),
+        phones=believed.phones(),
+        emails=believed.emails(),
+        resident_id=value("resident_id"),
+        address=value("address"),
+        source_names=believed.source_names,
+    ).SerializeToString()
+
+
+def profile_ended(profile_id: str, merged_into: str, version: int, now: datetime) -> Fact:
+    """Return the fact that a profile is no more: merged, or erased when `merged_into` is empty."""
+    message = events_pb2.ProfileChanged(profile_id=profile_id, version=version, deleted=True, merged_into=merged_into)
+    message.event_time.FromDatetime(now)
+    return Fact(message, f"profiles/{profile_id}", version)
+
+
+def profiles_merged(survivor_id: str, merged_id: str, version: int, now: datetime) -> Fact:
+    """Return the fact that `merged_id` is from now on an alias of the survivor."""
+    message = events_pb2.ProfilesMerged(profile_id=survivor_id, merged_profile_id=merged_id, version=version)
+    message.event_time.FromDatetime(now)
+    return Fact(message, f"profiles/{survivor_id}", version)

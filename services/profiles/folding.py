@@ -1,0 +1,214 @@
+"""Fold the records of a batch into profiles, in memory: who joins whom, what is new, what a steward must see.
+
+Records are taken in order; each sees the profiles the store had and those the batch founded before it, so that the
+records of one batch match among themselves. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.match import decide
+from services.profiles.domain.model import MatchModel
+from services.profiles.domain.values import Assignment, AssignmentKind, Candidate, MatchScore, StandardRecord
+from services.profiles.values import Profile, pair_id, record_key
+
+
+class Outcome(StrEnum):
+    """What became of a record."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    STALE = "stale"
+    REJECTED = "rejected"
+    DEFERRED = "deferred"  # two stored profiles must become one first; then it is taken again
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A standard record on its way in, with its keyed content hash, its blind tokens, and where it came from."""
+
+    record: StandardRecord
+    content_hash: str
+    tokens: Sequence[str]
+    origin: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the key of the record."""
+        return record_key(self.record.source_id, self.record.source_record_id)
+
+
+@dataclass(slots=True)
+class Working:
+    """A profile while a batch is folded: as stored or new, with its records opened."""
+
+    profile: Profile
+    records: dict[str, StandardRecord] = field(default_factory=dict)
+    incoming: dict[str, Incoming] = field(default_factory=dict)
+
+    @property
+    def profile_id(self) -> str:
+        """Return the id of the profile."""
+        return self.profile.profile_id
+
+    @property
+    def is_new(self) -> bool:
+        """Tell whether the batch founded it."""
+        return self.profile.version == 0
+
+    @property
+    def age(self) -> tuple[bool, datetime, str]:
+        """Return what orders profiles from the oldest: stored ones come before those of the batch."""
+        return (self.is_new, self.profile.create_time, self.profile.profile_id)
+
+    def candidate(self) -> Candidate:
+        """Return it as the domain compares it."""
+        return Candidate(self.profile_id, self.profile.create_time, tuple(self.records.values()))
+
+
+def are_apart(one: Profile, other: Profile) -> bool:
+    """Tell whether a steward ruled that two profiles are two persons."""
+    return other.profile_id in one.apart or one.profile_id in other.apart
+
+
+class Fold:
+    """One batch being folded, each record key once; read its results after the last `take`."""
+
+    def __init__(
+        self,
+        loaded: Iterable[Working],
+        model: MatchModel,
+        founded_id: Callable[[str], str],
+        now: datetime,
+    ) -> None:
+        """Start from the profiles that hold a record of the batch or share a token with one."""
+        self.working: dict[str, Working] = {}
+        self.pairs: dict[str, tuple[str, str, MatchScore]] = {}
+        self.merges: list[tuple[str, ...]] = []
+        self.deferred: list[Incoming] = []
+        self.own_work: set[str] = set()  # profiles that this import wrote before a crash
+        self._model = model
+        self._founded_id = founded_id
+        self._now = now
+        self._homes: dict[str, str] = {}
+        self._by_token: defaultdict[str, set[str]] = defaultdict(set)
+        for item in loaded:
+            self._add(item)
+
+    def _add(self, item: Working) -> None:
+        self.working[item.profile_id] = item
+        for token in item.profile.tokens:
+            self._by_token[token].add(item.profile_id)
+        for key in item.records:
+            self._homes[key] = item.profile_id
+
+    def take(self, incoming: Incoming) -> Outcome:
+        """Fold one record in and say what became of it."""
+        home = self.working.get(self._homes.get(incoming.key, ""))
+        if home is not None:
+            known = self._known(home, incoming)
+            if known is not None:
+                return known
+        candidates = self._candidates(incoming, home)
+        apart = frozenset(
+            item.profile_id
+            for item in candidates
+            if home and are_apart(home.profile, self.working[item.profile_id].profile)
+        )
+        assignment = decide(incoming.record, candidates, self._model, apart)
+        joined = self._joined(assignment, home, incoming)
+        stored = [item for item in joined if not item.is_new]
+        if len(stored) > 1:
+            self.merges.append(tuple(item.profile_id for item in sorted(stored, key=lambda item: item.age)))
+            self.deferred.append(incoming)
+            return Outcome.DEFERRED
+        target = self._unite(joined) if joined else self._found(incoming)
+        outcome = Outcome.CREATED if target.is_new and not target.records else Outcome.UPDATED
+        self._put(target, incoming)
+        self._note_pairs(target, assignment)
+        return outcome
+
+    def _known(self, home: Working, incoming: Incoming) -> Outcome | None:
+        """Return UNCHANGED or STALE, or None when the record brings something newer."""
+        stored = next(item for item in home.profile.records if item.key == incoming.key)
+        if incoming.origin and stored.origin == incoming.origin:
+            self.own_work.add(home.profile_id)
+            return Outcome.CREATED if home.profile.version == 1 else Outcome.UPDATED
+        if stored.content_hash == incoming.content_hash:
+            return Outcome.UNCHANGED
+        return Outcome.STALE if incoming.record.updated_time < stored.updated_time else None
+
+    def _candidates(self, incoming: Incoming, home: Working | None) -> list[Candidate]:
+        found: dict[str, None] = {home.profile_id: None} if home else {}
+        for token in incoming.tokens:
+            ids = self._by_token.get(token, ())
+            if len(ids) <= KEY_CANDIDATES_LIMIT:
+                found.update(dict.fromkeys(ids))
+        return [self.working[profile_id].candidate() for profile_id in found]
+
+    def _joined(self, assignment: Assignment, home: Working | None, incoming: Incoming) -> list[Working]:
+        """Return the profiles that are one person by this record; never two that a steward ruled apart."""
+        ids = [assignment.profile_id, *assignment.merged_profile_ids]
+        found = [self.working[item] for item in ids if assignment.kind is AssignmentKind.MERGE]
+        if home is not None:
+            is_alone = set(home.records) == {incoming.key}
+            found = [home, *(item for item in found if item is not home)] if home in found or is_alone else [home]
+        joined: list[Working] = []
+        for item in found:
+            if not any(are_apart(item.profile, other.profile) for other in joined):
+                joined.append(item)
+        return joined
+
+    def _unite(self, joined: Sequence[Working]) -> Working:
+        """Move the records of profiles the batch founded into the oldest of the joined ones."""
+        target, *others = sorted(joined, key=lambda item: item.age)
+        for other in others:
+            for incoming in other.incoming.values():
+                self._put(target, incoming)
+            self._forget(other, target)
+        return target
+
+    def _forget(self, gone: Working, target: Working) -> None:
+        del self.working[gone.profile_id]
+        for token in {token for incoming in gone.incoming.values() for token in incoming.tokens}:
+            self._by_token[token].discard(gone.profile_id)
+        for key, (one, other, score) in list(self.pairs.items()):
+            if gone.profile_id in (one, other):
+                del self.pairs[key]
+                self._add_pair(target.profile_id, other if one == gone.profile_id else one, score)
+
+    def _found(self, incoming: Incoming) -> Working:
+        profile_id = self._founded_id(incoming.key)
+        made = Working(Profile(profile_id, self._now, self._now, key_id=profile_id))
+        self.working[profile_id] = made
+        return made
+
+    def _put(self, target: Working, incoming: Incoming) -> None:
+        target.records[incoming.key] = incoming.record
+        target.incoming[incoming.key] = incoming
+        self._homes[incoming.key] = target.profile_id
+        for token in incoming.tokens:
+            self._by_token[token].add(target.profile_id)
+
+    def _note_pairs(self, target: Working, assignment: Assignment) -> None:
+        for profile_id in assignment.review_profile_ids:
+            if profile_id in self.working:
+                self._add_pair(target.profile_id, profile_id, assignment.scores[profile_id])
+
+    def _add_pair(self, one: str, other: str, score: MatchScore) -> None:
+        if one == other or are_apart(self.working[one].profile, self.working[other].profile):
+            return
+        key = pair_id(one, other)
+        if key not in self.pairs or self.pairs[key][2].weight < score.weight:
+            self.pairs[key] = (one, other, score)
+
+    def changed(self) -> list[Working]:
+        """Return the profiles the batch founded or changed."""
+        return [item for item in self.working.values() if item.incoming]

@@ -1,0 +1,48 @@
+"""The composition root of profiles: reads configuration, builds objects, nothing else."""
+
+from __future__ import annotations
+
+from kehu.profiles.v1 import profiles_pb2_grpc
+
+from services.chassis import records
+from services.chassis.config import ProcessConfig
+from services.chassis.jobs import Handler, Jobs
+from services.chassis.server import Serving
+from services.profiles.api import ProfilesServicer
+from services.profiles.api.common import Tools
+from services.profiles.dictionary import Dictionary
+from services.profiles.documents import ProfileDocument
+from services.profiles.domain.model import default_model
+from services.profiles.jobs import Importer
+from services.profiles.store import MongoStore
+from services.profiles.taking import Taker
+from services.profiles.vault import Vault
+
+SERVICE = "profiles"
+
+
+def serving(config: ProcessConfig) -> Serving:
+    """Return what `kehu serve profiles` runs."""
+    records.connect(config, SERVICE)
+    store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
+    jobs = Jobs(SERVICE)
+    tools = Tools(store, vault, Taker(store, vault, default_model()), jobs, Dictionary(store))
+    return Serving(
+        SERVICE,
+        [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
+        jobs=jobs,
+        records=[ProfileDocument],
+        prepare=store.prepare,
+    )
+
+
+def consuming(config: ProcessConfig) -> type | None:
+    """Return what `kehu consume profiles` runs: nothing, for profiles listens to nobody."""
+    return None
+
+
+def working(config: ProcessConfig) -> dict[str, Handler] | None:
+    """Return the job handlers that `kehu work profiles` runs."""
+    records.connect(config, SERVICE)
+    store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
+    return Importer(store, vault, Taker(store, vault, default_model())).handlers()

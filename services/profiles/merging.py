@@ -1,0 +1,189 @@
+"""Make two profiles one, or split one in two: several documents, so each step can be finished by whoever comes next.
+
+A merge first turns the younger profile into an alias that still holds its records (`is_handing_over`), then gives
+them to the survivor, then drops them. A split first stores the new profile as such an alias of the old one, takes the
+records from the old one, then brings the new one to life. Whatever is left half done is settled by giving the
+records to the profile that the alias names; no step loses a record, and none is in two living profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpossible
+from services.profiles.facts import profile_ended, profiles_merged
+from services.profiles.shaping import all_tokens, load, reshape
+from services.profiles.store import Store
+from services.profiles.values import Profile, Revision, StoredRecord
+from services.profiles.vault import Vault
+
+ATTEMPTS = 8
+ALIAS_STEPS = 32
+ABANDONED = timedelta(seconds=30)  # a step takes milliseconds; what is older has lost its process
+
+
+def resolve(store: Store, profile_ids: Sequence[str]) -> dict[str, Profile]:
+    """Return the living profile for each id, current or former; unknown ids are left out."""
+    found: dict[str, Profile] = {}
+    waiting = {item: item for item in profile_ids}
+    for _ in range(ALIAS_STEPS):
+        loaded = store.profiles(sorted(set(waiting.values())))
+        reached = {asked: loaded[at] for asked, at in waiting.items() if at in loaded}
+        found.update({asked: item for asked, item in reached.items() if not item.merged_into})
+        waiting = {asked: item.merged_into for asked, item in reached.items() if item.merged_into}
+        if not waiting:
+            break
+    return found
+
+
+def resolve_one(store: Store, profile_id: str) -> Profile:
+    """Return the living profile of a current or former id.
+
+    Raises:
+        ProfileNotFound: there never was one.
+    """
+    found = resolve(store, [profile_id]).get(profile_id)
+    if found is None:
+        raise ProfileNotFound("there is no such profile", metadata={"name": f"profiles/{profile_id}"})
+    return found
+
+
+class Merger:
+    """Merges, splits and settles the profiles of one store."""
+
+    def __init__(self, store: Store, vault: Vault) -> None:
+        self._store = store
+        self._vault = vault
+
+    def merge(self, profile_ids: Sequence[str]) -> str:
+        """Merge profiles into the oldest of them and return its id; those that are one already stay so.
+
+        Raises:
+            ProfilesBusy: others kept changing them.
+        """
+        living = {item.profile_id: item for item in resolve(self._store, profile_ids).values()}
+        survivor, *others = sorted(living.values(), key=lambda item: (item.create_time, item.profile_id))
+        for other in others:
+            self._hand_over(other.profile_id, survivor.profile_id)
+            self._settle(other.profile_id)
+        return survivor.profile_id
+
+    def settle_abandoned(self, now: datetime) -> int:
+        """Finish the merges and splits whose process died; return how many."""
+        found = [item for item in self._store.handing_over() if now - item.update_time > ABANDONED]
+        for item in found:
+            self._settle(item.profile_id)
+        return len(found)
+
+    def _hand_over(self, gone_id: str, survivor_id: str) -> None:
+        for _ in range(ATTEMPTS):
+            gone = self._store.profiles([gone_id])[gone_id]
+            if gone.merged_into:
+                return
+            now = datetime.now(UTC)
+            fact = profile_ended(gone_id, survivor_id, gone.version + 1, now)
+            alias = replace(gone, merged_into=survivor_id, is_handing_over=True, tokens=[])
+            if not self._store.write_profiles([(alias, [fact])]):
+                return
+        raise ProfilesBusy("the profile keeps changing; try again")
+
+    def _settle(self, gone_id: str) -> None:
+        """Give the records of an alias to the living profile behind it."""
+        for _ in range(ATTEMPTS):
+            gone = self._store.profiles([gone_id])[gone_id]
+            if not gone.is_handing_over:
+                return
+            survivor = resolve_one(self._store, gone_id)
+            if self._take_over(survivor, gone):
+                emptied = replace(gone, is_handing_over=False, records=[], golden=b"")
+                if not self._store.write_profiles([(emptied, [])]):
+                    return
+        raise ProfilesBusy("the profiles keep changing; try again")
+
+    def _take_over(self, survivor: Profile, gone: Profile) -> bool:
+        """Write the survivor with the records of `gone` that live nowhere yet; say whether that is done."""
+        held = set(survivor.record_keys)
+        elsewhere = {
+            key for item in self._store.by_record_keys([r.key for r in gone.records]) for key in item.record_keys
+        }
+        moved = [item for item in gone.records if item.key not in held | elsewhere]
+        if not moved and gone.profile_id in survivor.aliases:
+            return True
+        now = datetime.now(UTC)
+        joined = replace(survivor, records=[*survivor.records, *moved])
+        opened, ciphers = load(self._store, self._vault, [joined])
+        standard = opened[0].records
+        grown = replace(
+            joined,
+            tokens=all_tokens(standard.values(), self._vault),
+            aliases=list(dict.fromkeys([*survivor.aliases, gone.profile_id, *gone.aliases])),
+            apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item != survivor.profile_id],
+        )
+        revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)
+        merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
+        shaped = reshape(grown, standard, ciphers, self._vault, now, revision, [merged])
+        return not self._store.write_profiles([(shaped.profile, shaped.facts)])
+
+    def keep_apart(self, one_id: str, other_id: str) -> None:
+        """Remember on both profiles that they are two persons."""
+        for profile_id, apart_id in ((one_id, other_id), (other_id, one_id)):
+            for _ in range(ATTEMPTS):
+                profile = resolve_one(self._store, profile_id)
+                if apart_id in profile.apart:
+                    break
+                if not self._store.write_profiles([(replace(profile, apart=[*profile.apart, apart_id]), [])]):
+                    break
+            else:
+                raise ProfilesBusy("the profile keeps changing; try again")
+
+    def split(self, profile_id: str, keys: Sequence[str], new_id: str) -> tuple[str, str]:
+        """Split records out of a profile into a new one; return the ids of what is left and of the new one.
+
+        Raises:
+            UnmergeImpossible: the records are not the profile's, or all it has.
+            ProfilesBusy: others kept changing it.
+        """
+        profile = resolve_one(self._store, profile_id)
+        leaving = [item for item in profile.records if item.key in set(keys)]
+        if len(leaving) != len(set(keys)) or len(leaving) == len(profile.records):
+            raise UnmergeImpossible(
+                "name records that belong to the profile, and leave it at least one",
+                metadata={"name": f"profiles/{profile.profile_id}"},
+            )
+        now = datetime.now(UTC)
+        born = Profile(
+            new_id, now, now, key_id=new_id, records=leaving, merged_into=profile.profile_id, is_handing_over=True,
+            apart=[profile.profile_id],
+        )  # fmt: skip
+        self._vault.new_ciphers(self._store, [new_id])
+        if self._store.write_profiles([(born, [])]):
+            raise ProfilesBusy("the new profile exists already; try again")
+        self._release(profile.profile_id, {item.key for item in leaving}, new_id)
+        self._bring_to_life(new_id, leaving)
+        return profile.profile_id, new_id
+
+    def _release(self, profile_id: str, keys: set[str], new_id: str) -> None:
+        for _ in range(ATTEMPTS):
+            profile = self._store.profiles([profile_id])[profile_id]
+            kept = replace(profile, records=[item for item in profile.records if item.key not in keys])
+            if self._write_anew(replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id):
+                return
+        raise ProfilesBusy("the profile keeps changing; try again")
+
+    def _bring_to_life(self, new_id: str, leaving: Sequence[StoredRecord]) -> None:
+        for _ in range(ATTEMPTS):
+            born = self._store.profiles([new_id])[new_id]
+            alive = replace(born, merged_into="", is_handing_over=False, records=list(leaving))
+            if self._write_anew(alive, [item.key for item in leaving], born.merged_into):
+                return
+        raise ProfilesBusy("the new profile keeps changing; try again")
+
+    def _write_anew(self, profile: Profile, keys: Sequence[str], other_id: str) -> bool:
+        now = datetime.now(UTC)
+        opened, ciphers = load(self._store, self._vault, [profile])
+        tokens = all_tokens(opened[0].records.values(), self._vault)
+        revision = Revision(0, now, "unmerged", (), keys, other_id)
+        shaped = reshape(replace(profile, tokens=tokens), opened[0].records, ciphers, self._vault, now, revision)
+        return not self._store.write_profiles([(shaped.profile, shaped.facts)])

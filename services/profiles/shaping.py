@@ -1,0 +1,111 @@
+"""Open stored profiles and shape their next stored form: sealed records, golden record, revision, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.chassis.records import Fact
+from services.profiles.believed import Believed, believe, changed_fields
+from services.profiles.domain.values import StandardRecord
+from services.profiles.facts import profile_changed
+from services.profiles.folding import Working
+from services.profiles.store import Store
+from services.profiles.values import HISTORY_KEPT, Profile, Revision, StoredRecord
+from services.profiles.vault import Ciphers, ErasedError, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A profile's next stored form with its facts, and the record versions it supersedes."""
+
+    profile: Profile
+    facts: tuple[Fact, ...]
+    superseded: tuple[StoredRecord, ...] = ()
+
+
+def open_profiles(profiles: Iterable[Profile], ciphers: Ciphers, vault: Vault) -> list[Working]:
+    """Return the profiles with their records opened; those whose keys were destroyed are left out."""
+    opened = []
+    for profile in profiles:
+        try:
+            found = {item.key: vault.open_record(item, ciphers) for item in profile.records}
+        except ErasedError:
+            continue
+        opened.append(Working(profile, found))
+    return opened
+
+
+def load(store: Store, vault: Vault, profiles: Sequence[Profile]) -> tuple[list[Working], Ciphers]:
+    """Return the profiles opened, with the ciphers that open them."""
+    ciphers = vault.ciphers(store, profiles)
+    return open_profiles(profiles, ciphers, vault), ciphers
+
+
+def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, now: datetime) -> Shaped:
+    """Return the next form of a profile that records joined or changed."""
+    before = {item.key: item for item in working.profile.records}
+    cipher = ciphers.get(working.profile.key_id)
+    after, superseded = dict(before), []
+    for key, incoming in working.incoming.items():
+        old = before.get(key)
+        number = old.number + 1 if old else 1
+        owner = ciphers.get(old.key_id) if old else cipher
+        sealed = vault.seal_record(incoming.record, key, number, owner)
+        record = incoming.record
+        after[key] = StoredRecord(
+            record.source_id, record.source_record_id, number, incoming.content_hash, record.updated_time, now,
+            owner.key_id, sealed, incoming.origin,
+        )  # fmt: skip
+        if old:
+            superseded.append(old)
+    tokens = _tokens(working, bool(superseded), vault)
+    kind = "created" if working.is_new else "updated"
+    shaped = reshape(
+        replace(working.profile, records=list(after.values()), tokens=tokens),
+        working.records, ciphers, vault, now, Revision(0, now, kind, (), list(working.incoming)),
+    )  # fmt: skip
+    return replace(shaped, superseded=tuple(superseded))
+
+
+def _tokens(working: Working, has_superseded: bool, vault: Vault) -> list[str]:
+    added = [token for incoming in working.incoming.values() for token in incoming.tokens]
+    if not has_superseded:
+        return list(dict.fromkeys([*working.profile.tokens, *added]))
+    return all_tokens(working.records.values(), vault)
+
+
+def all_tokens(records: Iterable[StandardRecord], vault: Vault) -> list[str]:
+    """Return the tokens of all these records, each once."""
+    return list(dict.fromkeys(token for record in records for token in vault.tokens(record)))
+
+
+def reshape(
+    profile: Profile,
+    records: Mapping[str, StandardRecord],
+    ciphers: Ciphers,
+    vault: Vault,
+    now: datetime,
+    revision: Revision,
+    more_facts: Sequence[Fact] = (),
+) -> Shaped:
+    """Return the profile with its golden record derived anew from `records`, a revision added, and its facts."""
+    believed = believe(list(records.values()))
+    before = _believed_before(profile, ciphers, vault)
+    version = profile.version + 1
+    entry = replace(revision, version=version, changed_fields=changed_fields(before, believed))
+    shaped = replace(
+        profile,
+        golden=vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id)),
+        owner_department=believed.golden.value("owner_department"),
+        tier=believed.tier,
+        update_time=now,
+        revisions=[*profile.revisions, entry][-HISTORY_KEPT:],
+    )
+    fact = profile_changed(shaped, believed, version, now, vault.events)
+    return Shaped(shaped, (fact, *more_facts))
+
+
+def _believed_before(profile: Profile, ciphers: Ciphers, vault: Vault) -> Believed | None:
+    return vault.open_golden(profile, ciphers) if profile.golden else None

@@ -1,0 +1,189 @@
+"""Take batches of records in: find, fold, seal, write; the one path of imports, single writes and replays.
+
+Guarantee, with any number of processes at work: each source record belongs to one living profile at most (a unique
+index), no profile's change overwrites another's (compare-and-set), and two records of one person that arrive at the
+same moment in two processes are found by the second look that follows when another batch was written meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from services.chassis.records import new_id
+from services.profiles.domain.match import decide
+from services.profiles.domain.model import MatchModel
+from services.profiles.domain.values import AssignmentKind, MatchScore
+from services.profiles.errors import ProfilesBusy
+from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
+from services.profiles.merging import Merger
+from services.profiles.shaping import load, shape_changed
+from services.profiles.store import Store
+from services.profiles.values import Pair
+from services.profiles.vault import Ciphers, Vault
+
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one record, and the profile it belongs to."""
+
+    outcome: Outcome
+    profile_id: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums of a batch; profiles are counted by what happened to them."""
+
+    profiles_created: int = 0
+    profiles_updated: int = 0
+    profiles_merged: int = 0
+    review_pairs: int = 0
+
+
+@dataclass(slots=True)
+class Round:
+    """One try at a batch: what is settled and what must be tried again."""
+
+    taken: dict[str, Taken] = field(default_factory=dict)
+    again: list[Incoming] = field(default_factory=list)
+    founded: list[str] = field(default_factory=list)
+
+
+class Taker:
+    """Takes batches of standard records into one store."""
+
+    def __init__(self, store: Store, vault: Vault, model: MatchModel) -> None:
+        self._store = store
+        self._vault = vault
+        self._model = model
+        self.merger = Merger(store, vault)
+
+    def take(self, batch: Sequence[Incoming]) -> tuple[list[Taken], Tally]:
+        """Take records in and return what became of each, in the same order, when all is durably written.
+
+        Raises:
+            ProfilesBusy: others kept changing the same profiles; what was written stays, a repeat goes on.
+        """
+        tally = Tally()
+        results: list[Taken] = []
+        for part in _without_repeats(batch):
+            taken = self._take_part(part, tally)
+            results += [taken[incoming.key] for incoming in part]
+        return results, tally
+
+    def _take_part(self, part: Sequence[Incoming], tally: Tally) -> dict[str, Taken]:
+        taken: dict[str, Taken] = {}
+        waiting = list(part)
+        for attempt in range(ATTEMPTS):
+            if not waiting:
+                return taken
+            done = self._round(waiting, tally, is_retry=attempt > 0)
+            taken.update(done.taken)
+            waiting = done.again
+        if waiting:
+            raise ProfilesBusy("others keep changing the same profiles; try again")
+        return taken
+
+    def _round(self, waiting: Sequence[Incoming], tally: Tally, *, is_retry: bool) -> Round:
+        now = datetime.now(UTC)
+        if is_retry:
+            self.merger.settle_abandoned(now)
+        before = self._store.intake_round()
+        loaded, ciphers = self._load(waiting)
+        founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
+        fold = Fold(loaded, self._model, founded_id, now)
+        outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
+        lost = self._write(fold, ciphers, now, tally)
+        result = self._sort_out(fold, outcomes, lost)
+        if fold.changed():
+            self._store.count_intake()
+            if self._store.intake_round() != before + 1:
+                tally.profiles_merged += self._look_again(result.founded)
+        for group in fold.merges:
+            self.merger.merge(group)
+            tally.profiles_merged += len(group) - 1
+        return result
+
+    def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers]:
+        found = {item.profile_id: item for item in self._store.by_record_keys([item.key for item in waiting])}
+        tokens = [token for incoming in waiting for token in incoming.tokens]
+        found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
+        return load(self._store, self._vault, list(found.values()))
+
+    def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally) -> set[str]:
+        """Write data keys, questions, superseded versions, then profiles with their facts; return who lost."""
+        changed = fold.changed()
+        made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
+        everything = Ciphers({**ciphers.by_id, **made.by_id})
+        shaped = [shape_changed(item, everything, self._vault, now) for item in changed]
+        tally.review_pairs += self._store.pairs.add_missing(_pairs(fold.pairs))
+        self._store.archive([(old, item.profile.profile_id) for item in shaped for old in item.superseded])
+        lost = set(self._store.write_profiles([(item.profile, item.facts) for item in shaped]))
+        written = [item.profile.version for item in shaped if item.profile.profile_id not in lost]
+        written += [fold.working[item].profile.version - 1 for item in fold.own_work]
+        tally.profiles_created += sum(version == 0 for version in written)
+        tally.profiles_updated += sum(version > 0 for version in written)
+        return lost
+
+    def _sort_out(self, fold: Fold, outcomes: Mapping[str, Outcome], lost: set[str]) -> Round:
+        result = Round(again=list(fold.deferred))
+        homes = {key: item for item in fold.working.values() for key in item.records}
+        for key, outcome in outcomes.items():
+            home = homes.get(key)
+            if outcome is Outcome.DEFERRED or home is None:
+                continue
+            if home.profile_id in lost and key in home.incoming:
+                result.again.append(home.incoming[key])
+            else:
+                result.taken[key] = Taken(outcome, home.profile_id)
+        result.founded = [item.profile_id for item in fold.changed() if item.is_new and item.profile_id not in lost]
+        return result
+
+    def _look_again(self, founded: Sequence[str]) -> int:
+        """Merge the profiles just founded with those that others wrote at the same time; return how many."""
+        merged = 0
+        for profile in self._store.profiles(founded).values():
+            loaded, _ = load(self._store, self._vault, self._store.by_tokens(profile.tokens))
+            mine = next((item for item in loaded if item.profile_id == profile.profile_id), None)
+            others = [item for item in loaded if item is not mine]
+            if mine is None or not others:
+                continue
+            twins = self._twins(mine, others)
+            if twins:
+                self.merger.merge([mine.profile_id, *twins])
+                merged += len(twins)
+        return merged
+
+    def _twins(self, mine: Working, others: Sequence[Working]) -> list[str]:
+        candidates = [item.candidate() for item in others if not are_apart(mine.profile, item.profile)]
+        for record in mine.records.values():
+            found = decide(record, candidates, self._model)
+            if found.kind is AssignmentKind.MERGE:
+                return [found.profile_id, *found.merged_profile_ids]
+        return []
+
+
+def _without_repeats(batch: Sequence[Incoming]) -> Iterator[list[Incoming]]:
+    """Yield the batch in parts in which no record comes twice, so that each version is kept."""
+    part: dict[str, Incoming] = {}
+    for incoming in batch:
+        if incoming.key in part:
+            yield list(part.values())
+            part = {}
+        part[incoming.key] = incoming
+    if part:
+        yield list(part.values())
+
+
+def _pairs(found: Mapping[str, tuple[str, str, MatchScore]]) -> list[Pair]:
+    return [
+        Pair(
+            key, one, other, score.weight, score.probability,
+            [[step.comparison, step.level, step.weight] for step in score.steps], list(score.vetoes),
+        )
+        for key, (one, other, score) in found.items()
+    ]  # fmt: skip

@@ -1,0 +1,112 @@
+"""Seal and open what the store keeps, and turn identifiers into tokens; the only place with keys."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from services.chassis.crypto import BlindIndex, DataKeys, FieldCipher, MasterKey, Sealer
+from services.profiles.believed import Believed, from_plain, to_plain
+from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.plain import record_from_plain, record_to_plain
+from services.profiles.domain.values import RawRecord, StandardRecord
+from services.profiles.store import Store
+from services.profiles.values import Profile, StoredRecord, record_key
+
+RECORD, GOLDEN = "record", "golden"
+PROFILE_ID_CHARACTERS = 32
+
+
+class ErasedError(Exception):
+    """The data key was destroyed: what it sealed is gone for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ciphers:
+    """The ciphers of some customers, by data key id."""
+
+    by_id: Mapping[str, FieldCipher]
+
+    def get(self, key_id: str) -> FieldCipher:
+        """Return the cipher of a data key.
+
+        Raises:
+            ErasedError: the key was destroyed.
+        """
+        found = self.by_id.get(key_id)
+        if found is None:
+            raise ErasedError("the data key was destroyed")
+        return found
+
+
+class Vault:
+    """Keys of this installation, and the data keys of customers that the store keeps wrapped."""
+
+    def __init__(self, keys_dir: Path, cache_size: int = 4096) -> None:
+        """Read, or make, the key files."""
+        self._data_keys = DataKeys(MasterKey(keys_dir), cache_size)
+        self._blind = BlindIndex(keys_dir)
+        self.events = Sealer("events", keys_dir)
+        self.uploads = Sealer("uploads", keys_dir)
+
+    def ciphers(self, store: Store, profiles: Iterable[Profile]) -> Ciphers:
+        """Return the ciphers that open these profiles and their records."""
+        wanted = {key for item in profiles for key in (item.key_id, *(record.key_id for record in item.records)) if key}
+        wrapped = store.data_keys(sorted(wanted))
+        return Ciphers({key_id: self._data_keys.cipher(key_id, value) for key_id, value in wrapped.items()})
+
+    def new_ciphers(self, store: Store, key_ids: Sequence[str]) -> Ciphers:
+        """Make and store data keys for new customers; a key that is there already, from a crashed try, is used."""
+        made = {key_id: self._data_keys.new(key_id) for key_id in key_ids}
+        known = store.add_data_keys({key_id: wrapped for key_id, (wrapped, _) in made.items()})
+        ciphers = {key_id: cipher for key_id, (_, cipher) in made.items()}
+        ciphers.update({key_id: self._data_keys.cipher(key_id, wrapped) for key_id, wrapped in known.items()})
+        return Ciphers(ciphers)
+
+    def seal_record(self, record: StandardRecord, key: str, number: int, cipher: FieldCipher) -> bytes:
+        """Seal a standard record with its originals."""
+        return cipher.seal(RECORD, orjson.dumps(record_to_plain(record)), f"{key}/{number}")
+
+    def open_record(self, stored: StoredRecord, ciphers: Ciphers) -> StandardRecord:
+        """Open a source record."""
+        plain = ciphers.get(stored.key_id).open(RECORD, stored.sealed, f"{stored.key}/{stored.number}")
+        return record_from_plain(orjson.loads(plain))
+
+    def seal_golden(self, believed: Believed, profile_id: str, cipher: FieldCipher) -> bytes:
+        """Seal what is believed of a person, with its lineage."""
+        return cipher.seal(GOLDEN, orjson.dumps(to_plain(believed)), profile_id)
+
+    def open_golden(self, profile: Profile, ciphers: Ciphers) -> Believed:
+        """Open what is believed of a person."""
+        plain = ciphers.get(profile.key_id).open(GOLDEN, profile.golden, profile.profile_id)
+        return from_plain(orjson.loads(plain))
+
+    def tokens(self, record: StandardRecord) -> list[str]:
+        """Return the blind tokens of a record's blocking keys, identifiers among them."""
+        return [self.token(*key.split(":", 1)) for key in blocking_keys(record)]
+
+    def token(self, kind: str, normalized: str) -> str:
+        """Return the blind token of one blocking key; phone, email and resident_id are kinds to look up by."""
+        return self._blind.token(kind, normalized)
+
+    def content_hash(self, raw: RawRecord) -> str:
+        """Return a keyed hash that is equal for equal content, whatever its time."""
+        content = orjson.dumps(dict(raw.fields), option=orjson.OPT_SORT_KEYS)
+        return self._blind.token("content", f"{record_key(raw.source_id, raw.source_record_id)}\0{content.decode()}")
+
+    def founded_id(self, key: str) -> str:
+        """Return the id of the profile that a record founds: a repeat after a crash founds the same one."""
+        first, second = self._blind.token("profile", key), self._blind.token("profile-2", key)
+        return (_hex(first) + _hex(second))[:PROFILE_ID_CHARACTERS]
+
+    def forget(self, key_id: str) -> None:
+        """Drop a destroyed key from memory."""
+        self._data_keys.forget(key_id)
+
+
+def _hex(token: str) -> str:
+    return base64.urlsafe_b64decode(token + "==").hex()
