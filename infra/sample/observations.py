@@ -75,20 +75,15 @@ def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
     is_stale = knows() < habits.stale
     old_phone, old_address = random.choices(((True, False), (False, True), (True, True)), (35, 50, 15))[0]
     phone = person.old_phone if is_stale and old_phone else person.phone
-    division, street = person.place, person.street
-    if is_stale and old_address:
-        division, street = person.old_place, person.old_street
+    old_home = is_stale and old_address
+    division, street = (person.old_place, person.old_street) if old_home else (person.place, person.street)
     if knows() < habits.mistyped_phone:
         phone = noise.mistype_digits(phone, random)
     phone = noise.write_phone(phone, random) if knows() < habits.knows_phone else ""
     if phone and knows() < 0.012:
         phone = random.choice(noise.BLOCKED_PHONES)
     place = noise.write_place(division, random) if knows() < habits.knows_address else ("", "", "")
-    resident_id = person.resident_id if knows() < habits.knows_resident_id else ""
-    if resident_id and knows() < 0.02:
-        resident_id = noise.mistype_digits(resident_id[:17], random) + resident_id[17]
-    if resident_id[6:8] == "19" and knows() < 0.05:
-        resident_id = resident_id[:6] + resident_id[8:17]
+    resident_id = _write_resident_id(person, random) if knows() < habits.knows_resident_id else ""
     birth = _write_birth(person.birth_date, habits, random) if knows() < habits.knows_birth else ""
     if not (phone or birth or resident_id or any(place)):
         phone = person.phone
@@ -103,6 +98,16 @@ def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
         street if any(place) and knows() < 0.9 else "",
         LATEST - timedelta(days=days_ago, seconds=random.randrange(40_000)),
     )
+
+
+def _write_resident_id(person: Person, random: Random) -> str:
+    """Return the number, one time in fifty mistyped, one in twenty in the form of before 1999."""
+    number = person.resident_id
+    if random.random() < 0.02:
+        number = noise.mistype_digits(number[:17], random) + number[17]
+    if number[6:8] == "19" and random.random() < 0.05:
+        return number[:6] + number[8:17]
+    return number
 
 
 def _write_birth(day: date, habits: SourceHabits, random: Random) -> str:

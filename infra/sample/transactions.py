@@ -24,33 +24,32 @@ def write(path: Path, cards: Mapping[int, tuple[str, str]], reference_date: date
     Returns the number of lines.
     """
     lines = read_table("transactions", _COLUMNS)
-    count = lines.num_rows
     products = read_table("products", ["product_id", "product_category", "department"])
-    product_rows = pc.index_in(lines["product_id"], value_set=products["product_id"].combine_chunks())
-    serial = pc.utf8_lpad(pc.cast(pa.array(range(count), pa.int64()), pa.string()), 7, "0")
+    rows = pc.index_in(lines["product_id"], value_set=products["product_id"].combine_chunks())
+    serial = pc.utf8_lpad(pc.cast(pa.array(range(lines.num_rows)), pa.string()), 7, "0")
     table = pa.table(
         {
             "message_id": pc.binary_join_element_wise("till", serial, "-"),
-            "event_type": _constant("order_line", count),
-            "source_id": _constant("till", count),
+            "event_type": _constant("order_line", lines),
+            "source_id": _constant("till", lines),
             "source_record_id": _cards(lines, cards),
             "order_id": pc.cast(lines["basket_id"], pa.string()),
             "event_time": _shifted(lines["transaction_timestamp"], reference_date),
             "amount_cents": pc.cast(pc.round(pc.multiply(lines["sales_value"], 100.0)), pa.int64()),
-            "currency": _constant("CNY", count),
+            "currency": _constant("CNY", lines),
             "quantity": pc.cast(lines["quantity"], pa.int32()),
-            "category": _looked_up(products["product_category"], product_rows),
-            "department": _looked_up(products["department"], product_rows),
+            "category": _looked_up(products["product_category"], rows),
+            "department": _looked_up(products["department"], rows),
             "store_id": pc.dictionary_encode(pc.cast(lines["store_id"], pa.string())),
-            "channel": _constant("store", count),
+            "channel": _constant("store", lines),
         }
     )
     pq.write_table(table, path, compression="zstd", row_group_size=200_000)
-    return count
+    return int(table.num_rows)
 
 
-def _constant(text: str, count: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), count), pa.array([text]))
+def _constant(text: str, lines: pa.Table) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int8()), lines.num_rows), pa.array([text]))
 
 
 def _looked_up(values: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray:

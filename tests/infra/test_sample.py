@@ -20,9 +20,11 @@ from infra.sample.generate import Manifest, generate
 from infra.sample.journey import demographics_of_households
 from infra.sample.people import AGE_BANDS, REFERENCE_YEAR, make_people
 from infra.sample.reading import load_sources, read_records, read_rows
+from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.match import decide
 from services.profiles.domain.model import default_model
 from services.profiles.domain.resolve import newest_versions, resolve
-from services.profiles.domain.values import StandardRecord
+from services.profiles.domain.values import Candidate, StandardRecord
 
 RECEIVED = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -73,6 +75,31 @@ def test_the_matching_reaches_its_figures_and_an_exact_key_does_not(records, tru
     precision, recall, f1 = measure.evaluate(truth, found)
     assert precision >= 0.99 and f1 >= 0.97, (precision, recall, f1)
     assert measure.evaluate(truth, exact)[2] < f1 - 0.1
+
+
+def test_records_that_come_one_by_one_are_matched_as_well_as_a_batch(records, truth):
+    accepted = newest_versions(record for record in records if not record.is_rejected)
+    profiles: dict[str, list[StandardRecord]] = {}
+    index: dict[str, set[str]] = {}
+    for number, record in enumerate(accepted):
+        keys = blocking_keys(record)
+        near = sorted({profile for key in keys for profile in index.get(key, ()) if profile in profiles})
+        found = decide(
+            record,
+            [Candidate(item, datetime(2026, 1, 1, tzinfo=UTC), tuple(profiles[item])) for item in near],
+            default_model(),
+        )
+        home = found.profile_id or f"p{number:06d}"
+        profiles.setdefault(home, []).append(record)
+        for merged in found.merged_profile_ids:
+            profiles[home] += profiles.pop(merged)
+        for member in profiles[home]:
+            for key in blocking_keys(member):
+                index.setdefault(key, set()).add(home)
+    assigned = {record.key: profile for profile, members in profiles.items() for record in members}
+
+    precision, _, f1 = measure.evaluate(truth, assigned)
+    assert precision >= 0.99 and f1 >= 0.97, (precision, f1)
 
 
 def test_every_spoilt_row_is_set_apart_for_its_reason_and_hardly_any_other(records, truth):

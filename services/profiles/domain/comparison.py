@@ -17,7 +17,7 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "email": (SAME, "near", OTHER),
     "resident_id": (SAME, OTHER),
     "birth_date": (SAME, "swapped", "near", "year", OTHER),
-    "address": ("detail", "district", "city", "province", OTHER),
+    "address": ("detail", "district", "city", "other_district", "province", OTHER),
     "gender": (SAME, OTHER),
 }
 
@@ -94,8 +94,7 @@ def _name_level(left: Traits, right: Traits) -> str:
         return EXACT
     if a.style == b.style and left.full_name in _rotations(right.full_name):
         return "swapped"
-    surname, given = left.sounds
-    if surname + given in ("".join(right.sounds), "".join(reversed(right.sounds))):
+    if not _sound_orders(left).isdisjoint(_sound_orders(right)):
         return "sound"
     if min(len(left.full_name), len(right.full_name)) > 2 and is_one_edit(left.full_name, right.full_name):
         return "edit"
@@ -111,7 +110,15 @@ def _incomplete_level(left: Traits, right: Traits) -> str:
         return MISSING
     if not (a.surname and b.surname):
         return OTHER
-    return "initial" if a.surname == b.surname or left.sounds[0] in right.sounds else OTHER
+    if a.surname == b.surname:
+        return "initial"
+    shorter, longer = (left, right) if a.is_complete < b.is_complete else (right, left)
+    return "initial" if shorter.sounds[0] in longer.sounds else OTHER
+
+
+def _sound_orders(traits: Traits) -> set[str]:
+    surname, given = traits.sounds
+    return {surname + given, given + surname}
 
 
 def _rotations(text: str) -> tuple[str, ...]:
@@ -159,14 +166,11 @@ def _address_level(left: Traits, right: Traits) -> str:
         return MISSING
     if a.detail and a.detail == b.detail and a.city_code == b.city_code:
         return "detail"
-    for level, x, y in (
-        ("district", a.district_code, b.district_code),
-        ("city", a.city_code, b.city_code),
-        ("province", a.province_code, b.province_code),
-    ):
-        if x and x == y:
-            return level
-    return OTHER
+    if a.district_code and a.district_code == b.district_code:
+        return "district"
+    if a.city_code and a.city_code == b.city_code:
+        return "other_district" if a.district_code and b.district_code else "city"
+    return "province" if a.province_code == b.province_code else OTHER
 
 
 def _gender_level(left: Traits, right: Traits) -> str:

@@ -151,8 +151,7 @@ def decide(
     }
     shared = shared_identifiers(list(groups.values()))
     own = without_identifiers(traits_of(record), shared)
-    best: dict[str, MatchScore] = {}
-    strong: list[str] = []
+    best, strong = {}, []
     for profile_id, group in groups.items():
         scores = [compare_traits(own, without_identifiers(item, shared), model) for item in group]
         if not scores:

@@ -46,10 +46,10 @@ def _han_name(text: str) -> PersonName | None:
         given, _, surname = dotted.partition("·")
         return _checked(PersonName(surname, given, "", "dotted"))
     text = "".join(char for char in simplify(_LATIN_TITLE.sub("", text)) if is_han(char) or char in "*?xX")
-    text, title = _without_title(_MASK.sub("", text))
+    text = "".join(char for char in _MASK.sub("", text) if is_han(char))
+    text, title = _without_titles(text)
     if match := _NICKNAME.match(text) if not title else None:
         return PersonName(match[2], "", match[1])
-    text = "".join(char for char in text if is_han(char))
     return _checked(split_han_name(text, title))
 
 
@@ -57,6 +57,16 @@ def split_han_name(text: str, title: str = "") -> PersonName:
     """Split simplified characters into surname and given name; two characters form the compound surnames."""
     length = 2 if text[:2] in COMPOUND_SURNAMES else 1
     return PersonName(text[:length], text[length:], title)
+
+
+def _without_titles(text: str) -> tuple[str, str]:
+    """Return the text before all its titles, and the innermost of them."""
+    title = ""
+    while True:
+        shorter, found = _without_title(text)
+        if not found:
+            return text, title
+        text, title = shorter, found
 
 
 def _without_title(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from services.profiles.domain.addresses import parse_address
 from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
@@ -21,6 +22,7 @@ from services.profiles.domain.values import (
     StandardRecord,
 )
 
+_Value = TypeVar("_Value")
 ADDRESS_FIELDS = ("province", "city", "district", "address")  # read in this order as one address
 
 
@@ -31,7 +33,18 @@ class _Findings:
     definitions: Mapping[str, FieldDefinition]
     problems: list[Problem] = field(default_factory=list)
 
+    def one(self, name: str, parsed: tuple[_Value, str]) -> _Value:
+        """Note the reason of a parsed value and return the value."""
+        self.add(name, parsed[1])
+        return parsed[0]
+
+    def many(self, name: str, parsed: tuple[_Value, tuple[str, ...]]) -> _Value:
+        """Note the reasons of parsed values and return the values."""
+        self.add(name, *parsed[1])
+        return parsed[0]
+
     def add(self, name: str, *reasons: str) -> None:
+        """Note reasons, each as grave as the dictionary says; empty ones are none."""
         for reason in reasons:
             if reason:
                 self.problems.append(Problem(name, reason, severity_of(self.definitions, name, reason)))
@@ -48,26 +61,18 @@ def standardize(
     """
     text = raw.fields
     found = _Findings(definitions, list(raw.problems))
-    this_year = raw.updated_time.year
-    name, reason = parse_name(text.get("name", ""))
-    found.add("name", reason)
-    phones, reasons = parse_phones(text.get("phone", ""), source.default_region)
-    found.add("phone", *reasons)
-    emails, reasons = parse_emails(text.get("email", ""))
-    found.add("email", *reasons)
-    resident_id, reason = parse_resident_id(text.get("resident_id", ""))
-    found.add("resident_id", reason)
-    birth_date, reason = parse_birth_date(text.get("birth_date", ""), source.date_order, this_year)
-    found.add("birth_date", reason)
-    gender, reason = parse_gender(text.get("gender", ""))
-    found.add("gender", reason)
-    address, reason = parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text))
-    found.add("address", reason)
+    name = found.one("name", parse_name(text.get("name", "")))
+    phones = found.many("phone", parse_phones(text.get("phone", ""), source.default_region))
+    emails = found.many("email", parse_emails(text.get("email", "")))
+    resident_id = found.one("resident_id", parse_resident_id(text.get("resident_id", "")))
+    born = parse_birth_date(text.get("birth_date", ""), source.date_order, raw.updated_time.year)
+    birth_date = found.one("birth_date", born)
+    gender = found.one("gender", parse_gender(text.get("gender", "")))
+    address = found.one("address", parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text)))
     if resident_id:
         _cross_check(resident_id, birth_date, gender, found)
         birth_date, gender = birth_date or birth_date_of(resident_id), gender or gender_of(resident_id)
-    if not gender and name:
-        gender = gender_of_title(name.title)
+    gender = gender or (gender_of_title(name.title) if name else "")
     if not _is_identifiable(name, phones, emails, resident_id, birth_date, address):
         found.problems.append(Problem("", "IDENTIFIER_MISSING", Severity.REJECT))
     return StandardRecord(
