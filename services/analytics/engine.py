@@ -55,11 +55,11 @@ class Engine:
         self._database.close()
 
     @contextmanager
-    def _cursor(self, incoming: pa.Table | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _cursor(self, **tables: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
         cursor = self._database.cursor()
         try:
-            if incoming is not None:
-                cursor.register("incoming", incoming)
+            for name, table in tables.items():
+                cursor.register(name, table)
             yield cursor
         finally:
             cursor.close()
@@ -69,9 +69,9 @@ class Engine:
         with self._cursor() as cursor:
             return cursor.execute(statement, params).fetchall()
 
-    def table(self, statement: str, params: Params, incoming: pa.Table | None = None) -> pa.Table:
-        """Return a result of moderate size; the statement may read `incoming`."""
-        with self._cursor(incoming) as cursor:
+    def table(self, statement: str, params: Params, **tables: pa.Table) -> pa.Table:
+        """Return a result of moderate size; the statement may read the given tables by their names."""
+        with self._cursor(**tables) as cursor:
             return cursor.sql(statement, params=params).to_arrow_table()
 
     @contextmanager

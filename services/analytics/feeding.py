@@ -26,11 +26,11 @@ def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
     entries = inbox.waiting(limit)
     rows: dict[str, list[Row]] = defaultdict(list)
     for entry in entries:
-        for table, found in rows_of(message_of(entry.kind, entry.body)).items():
-            rows[table] += found
-    for name, found in rows.items():
-        if found:
-            warehouse.add(TABLES[name], rows_table(TABLES[name], found))
+        for name, found in rows_of(message_of(entry.kind, entry.body)).items():
+            rows[name] += found
+    for table in TABLES.values():  # profiles come before aliases, which look at them
+        if rows[table.name]:
+            warehouse.add(table, rows_table(table, rows[table.name]))
     if entries:
         inbox.remove([entry.id for entry in entries])
     return len(entries)

@@ -27,6 +27,9 @@ from services.chassis.errors import Unavailable
 RECENT: Final = "recent"
 BASE: Final = "base"
 APPENDS: Final = "kehu-check-and-append"
+LABEL: Final = "kehu.label"
+LABEL_ROWS: Final = "kehu.labelRows"
+LABELS_LOOKED_AT: Final = 200
 ROW_GROUP_ROWS: Final = 122_880  # DuckDB's own unit of parallel work
 _TYPES: Final[Mapping[Kind, pa.DataType]] = {
     "string": pa.string(),
@@ -151,14 +154,17 @@ class Lake:
         except TableNotFoundError as error:
             raise Unavailable("the lake is not there yet; start the analytics service once") from error
 
-    def append(self, snapshot: Snapshot, rows: pa.Table) -> None:
+    def append(self, snapshot: Snapshot, rows: pa.Table, label: str = "") -> None:
         """Add rows that the snapshot does not know, as the check-and-append after its last one.
+
+        The commit carries the label and the number of rows, for `labelled_rows`.
 
         Raises:
             WriterRaced: another check-and-append came first.
         """
         number = snapshot.appends + 1
-        properties = CommitProperties(app_transactions=[Transaction(APPENDS, number)])
+        notes = {LABEL: label, LABEL_ROWS: str(rows.num_rows)} if label else None
+        properties = CommitProperties(custom_metadata=notes, app_transactions=[Transaction(APPENDS, number)])
         target = self._open(snapshot.table, snapshot.version)
         try:
             write_deltalake(
@@ -170,6 +176,11 @@ class Lake:
             )
         except CommitFailedError as error:
             raise WriterRaced(snapshot.table.name) from error
+
+    def labelled_rows(self, table: Table, label: str) -> int:
+        """Return how many rows the appends of this label added, as far as the last commits tell."""
+        commits = self._open(table).history(LABELS_LOOKED_AT)
+        return sum(int(str(commit[LABEL_ROWS])) for commit in commits if commit.get(LABEL) == label)
 
     def rewrite(self, snapshot: Snapshot, rows: pa.RecordBatchReader, partition: str = "") -> None:
         """Replace the snapshot's rows, all or those of one partition; rows added since stay.

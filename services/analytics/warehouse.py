@@ -114,7 +114,7 @@ class Warehouse:
             files["aliases_path"] = [str(pinned.aliases_path)]
         return joined(parts, body), {**files, **params}
 
-    def add(self, table: Table, rows: pa.Table) -> int:
+    def add(self, table: Table, rows: pa.Table, label: str = "") -> int:
         """Check and append; return how many rows were new (see the protocol in lake.py).
 
         Raises:
@@ -126,7 +126,7 @@ class Warehouse:
             if fresh.num_rows == 0:
                 return 0
             try:
-                self.lake.append(snapshot, fresh)
+                self.lake.append(snapshot, fresh, label)
             except WriterRaced:
                 continue
             return fresh.num_rows
@@ -135,12 +135,13 @@ class Warehouse:
     def _unknown(self, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
         """Return the rows that the snapshot does not know, in the table's order, one per key."""
         table = snapshot.table
-        body = _NEWER if table.order else _UNSEEN
+        body = (_NEWER if table.order else _UNSEEN).replace("{fit}", _FITTING if table is ALIASES else "")
+        beside = [self.lake.snapshot(PROFILES)] if table is ALIASES else []
         partitions = set(rows.column(table.partition).to_pylist()) if table.partition else {""}
         if not table.order:
             files = tuple(file for file in snapshot.files if file.partition in partitions)
             snapshot = Snapshot(table, snapshot.version, snapshot.appends, files)
-        parts, params = relations([snapshot])
+        parts, params = relations([*beside, snapshot])
         body = body.format(
             table=table.name,
             keys=", ".join(table.key),
@@ -198,7 +199,13 @@ _NEWER: Final = (
     " QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order} DESC) = 1),"
     " known AS MATERIALIZED (SELECT {keys}, {order} FROM {table} SEMI JOIN latest USING ({keys}))"
     " SELECT n.* FROM latest n LEFT JOIN known k ON {same}"
-    " WHERE k.{order} IS NULL OR n.{order} > k.{order} ORDER BY {sort}"
+    " WHERE (k.{order} IS NULL OR n.{order} > k.{order}){fit} ORDER BY {sort}"
+)
+# The end of a merge matters where one is known; a merge does not matter where its end came before it.
+_FITTING: Final = (
+    " AND (n.survivor_id IS NOT NULL OR k.{order} IS NOT NULL)"
+    " AND (n.survivor_id IS NULL OR NOT EXISTS (SELECT 1 FROM profiles p WHERE p.profile_id = n.profile_id"
+    " AND NOT p.deleted AND p.merged_into IS NULL AND p.event_time > n.event_time))"
 )
 
 

@@ -124,11 +124,17 @@ def month_start(month: str, *, after: int = 0) -> datetime:
 
 
 def compile_metric(
-    metric: MetricDefinition, dimensions: Sequence[str], from_month: str, to_month: str, *, has_aliases: bool
+    metric: MetricDefinition,
+    dimensions: Sequence[str],
+    from_month: str,
+    to_month: str,
+    *,
+    has_aliases: bool,
+    reach: str = "true",
 ) -> MetricQuery:
     """Return the statement of a metric by dimensions, over whole months (empty: unbounded).
 
-    Whole months keep two queries from differing by a day's few customers.
+    Whole months keep two queries from differing by a day's few customers. `reach` is a condition on the profile p.
 
     Raises:
         InvalidMetricQuery: an unknown dimension, one twice, or months the wrong way round.
@@ -137,7 +143,7 @@ def compile_metric(
     since = month_start(from_month) if from_month else None
     until = month_start(to_month, after=1) if to_month else None
     params: dict[str, Value] = {}
-    where = [metric.where_sql]
+    where = [metric.where_sql, reach]
     if since is not None:
         params["since"] = since
         where.append("f.event_time >= $since")

@@ -40,7 +40,8 @@ class Reach:
 
     def where(self) -> tuple[str, dict[str, str]]:
         """Return a condition on the relation p and its parameters; true when everything is in reach."""
-        parts, params = ["true"], {}
+        parts = ["true"]
+        params: dict[str, str] = {}
         for index, (trait, values) in enumerate(self.traits):
             names = [f"reach_{index}_{number}" for number in range(len(values))]
             params |= dict(zip(names, values, strict=True))

@@ -1,0 +1,140 @@
+"""Read one profile's interactions and scores, and the figures of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from services.analytics.domain.metrics import MetricDefinition, compile_metric
+from services.analytics.domain.reach import Reach
+from services.analytics.domain.suppression import suppressed
+from services.analytics.domain.tables import CONSENTS, DELIVERIES, SCORES
+from services.analytics.engine import Row
+from services.analytics.lake import Snapshot
+from services.analytics.warehouse import Pinned, Warehouse
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_INTERACTION: Final = (
+    "message_id, epoch_us(event_time), event_type, amount_cents, channel, category, basket_id, product_id, quantity"
+)
+
+
+def micros(moment: datetime) -> int:
+    """Return microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment_of(value: object) -> datetime:
+    """Return the time of microseconds since 1970."""
+    return _EPOCH + timedelta(microseconds=int(str(value)))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a page ended: everything later was shown."""
+
+    time_micros: int
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Cells that may be shown, how many may not, and how many rows were read."""
+
+    cells: tuple[tuple[tuple[str, ...], int, int], ...]  # dimension values, value, customers
+    suppressed: int
+    source_rows: int
+    cutoff: datetime
+
+
+class Reader:
+    """Questions about the lake that are answered at once."""
+
+    def __init__(self, warehouse: Warehouse) -> None:
+        self._warehouse = warehouse
+
+    def survivor(self, profile_id: str, pinned: Pinned) -> str:
+        """Return the id that a profile lives on under."""
+        if not pinned.has_aliases:
+            return profile_id
+        body = "SELECT survivor_id FROM aliases WHERE profile_id = $id"
+        rows = self._warehouse.rows(pinned, ["aliases"], body, {"id": profile_id})
+        return str(rows[0][0]) if rows else profile_id
+
+    def reaches(self, profile_id: str, pinned: Pinned, reach: Reach) -> bool:
+        """Say whether the caller's row filter lets this profile through; an unknown one passes no filter."""
+        if not reach.traits:
+            return True
+        where, params = reach.where()
+        body = f"SELECT count(*) FROM profiles p WHERE p.profile_id = $id AND {where}"
+        (row,) = self._warehouse.rows(pinned, ["profiles"], body, {"id": profile_id, **params})
+        return row[0] == 1
+
+    def interactions(self, profile_id: str, pinned: Pinned, after: Position | None, limit: int) -> list[Row]:
+        """Return a profile's latest interactions, its merged ids' included; reads the newest months first."""
+        ids = {profile_id}
+        if pinned.has_aliases:
+            body = "SELECT profile_id FROM aliases WHERE survivor_id = $id"
+            ids |= {str(row[0]) for row in self._warehouse.rows(pinned, ["aliases"], body, {"id": profile_id})}
+        names = {f"id{index}": value for index, value in enumerate(sorted(ids))}
+        params: dict[str, object] = {**names}
+        where = f"profile_id IN ({', '.join(f'${name}' for name in names)})"
+        if after is not None:
+            where += " AND (epoch_us(event_time), message_id) < ($time, $message)"
+            params |= {"time": after.time_micros, "message": after.message_id}
+        found: list[Row] = []
+        for part in _newest_first(pinned.snapshots["interactions"], after):
+            body = (
+                f"SELECT {_INTERACTION} FROM interactions WHERE {where}"
+                f" ORDER BY event_time DESC, message_id DESC LIMIT {limit - len(found)}"
+            )
+            within = replace(pinned, snapshots={**pinned.snapshots, "interactions": part})
+            found += self._warehouse.rows(within, ["interactions"], body, params)
+            if len(found) >= limit:
+                break
+        return found
+
+    def scores(self, profile_id: str) -> Row | None:
+        """Return a profile's scores: the columns of the table, times in microseconds."""
+        pinned = self._warehouse.pin([SCORES])
+        columns = ", ".join(
+            f"epoch_us({name})" if kind == "timestamp" else name for name, kind in SCORES.columns.items()
+        )
+        body = f"SELECT {columns} FROM scores WHERE profile_id = $id"
+        rows = self._warehouse.rows(pinned, ["scores"], body, {"id": profile_id})
+        return rows[0] if rows else None
+
+    def figures(
+        self, metric: MetricDefinition, dimensions: Sequence[str], months: tuple[str, str], reach: Reach
+    ) -> Figures:
+        """Return a metric's figures with small cells withheld."""
+        pinned = self._warehouse.pin([DELIVERIES, CONSENTS])
+        where, params = reach.where()
+        query = compile_metric(metric, dimensions, *months, has_aliases=pinned.has_aliases, reach=where)
+        body_params: Mapping[str, object] = {**query.params, **params}
+        rows = self._warehouse.rows(pinned, sorted(query.tables), query.sql, body_params, query.since, query.until)
+        return _figures(rows, len(dimensions), pinned.cutoff)
+
+
+def _newest_first(snapshot: Snapshot, after: Position | None) -> Iterator[Snapshot]:
+    """Yield the months of a snapshot, newest first, in growing groups; months after the position are left out."""
+    last = "9999-12" if after is None else moment_of(after.time_micros).strftime("%Y-%m")
+    months = sorted({file.partition for file in snapshot.files if file.partition <= last}, reverse=True)
+    size = 2
+    while months:
+        group, months = set(months[:size]), months[size:]
+        size *= 2
+        yield replace(snapshot, files=tuple(file for file in snapshot.files if file.partition in group))
+
+
+def _figures(rows: Sequence[Row], dimensions: int, cutoff: datetime) -> Figures:
+    cells = {
+        tuple(str(value) for value in row[:dimensions]): (int(str(row[-3])), int(str(row[-2])), int(str(row[-1])))
+        for row in rows
+        if int(str(row[-1])) > 0
+    }
+    hidden = suppressed({cell: customers for cell, (_, customers, _) in cells.items()})
+    shown = tuple((cell, value, customers) for cell, (value, customers, _) in cells.items() if cell not in hidden)
+    return Figures(shown, len(hidden), sum(count for _, _, count in cells.values()), cutoff)
