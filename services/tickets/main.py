@@ -7,7 +7,6 @@ from kehu.tickets.v1 import tickets_pb2_grpc
 from services.chassis import records
 from services.chassis.config import ProcessConfig
 from services.chassis.crypto import Sealer
-from services.chassis.outbox import Relay
 from services.chassis.server import Serving
 from services.tickets.api import TicketsServicer
 from services.tickets.events import TicketsConsumer
@@ -29,7 +28,6 @@ def serving(config: ProcessConfig) -> Serving:
         "tickets",
         [(tickets_pb2_grpc.add_TicketsServiceServicer_to_server, servicer)],
         records=RECORDS,
-        background=[Relay(RECORDS, config.amqp_uri, "tickets")],
     )
 
 

@@ -63,8 +63,11 @@ def parts_of(text: str) -> list[str]:
     return joined.split()[:MAX_PARTS]
 
 
-def alternatives(part: str) -> list[list[Alternative]]:
-    """Return the pieces of a part, each with its alternatives: one piece, or one per run of a script."""
+def alternatives(part: str, with_words: bool = True) -> list[list[Alternative]]:
+    """Return the pieces of a part, each with its alternatives: one piece, or one per run of a script.
+
+    Without `with_words` Chinese text is not cut into words, which spares loading the dictionary.
+    """
     if "@" in part and not part.startswith("@"):
         return [[Alternative("contact", (Term("email", part),), 9.0)]]
     whole = [*_number(part), *_document(part), *_phone(part)]
@@ -73,7 +76,7 @@ def alternatives(part: str) -> list[list[Alternative]]:
         if part.isdigit():
             whole += _letters_or_digits(part)
         return [whole]
-    return [list(_of_run(run)) for run in pieces]
+    return [list(_of_run(run, with_words)) for run in pieces]
 
 
 def _number(part: str) -> Iterator[Alternative]:
@@ -102,14 +105,14 @@ def _phone(part: str) -> Iterator[Alternative]:
         yield Alternative("contact", (Term(f"phone_last_{len(part)}", part),), 5.0)
 
 
-def _of_run(run: str) -> Iterator[Alternative]:
+def _of_run(run: str, with_words: bool) -> Iterator[Alternative]:
     if words.is_han(run):
-        yield from _of_han(run)
+        yield from _of_han(run, with_words)
     else:
         yield from _letters_or_digits(run)
 
 
-def _of_han(run: str) -> Iterator[Alternative]:
+def _of_han(run: str, with_words: bool) -> Iterator[Alternative]:
     if len(run) == 1:
         yield Alternative("name", (Term("name_1", run),), 2.0)
         yield Alternative("content", (Term("text_1", run),), 1.0)
@@ -122,7 +125,7 @@ def _of_han(run: str) -> Iterator[Alternative]:
     else:
         yield Alternative("name", (Term("name_1", name),), 2.0)
     yield Alternative("content", tuple(Term("text_2", pair) for pair in pairs(run)), 3.0)
-    found = tuple(dict.fromkeys(Term("text_word", word) for word in words.cut(run)))
+    found = tuple(dict.fromkeys(Term("text_word", word) for word in words.cut(run))) if with_words else ()
     if found:
         yield Alternative("content", found, 2.0)
 
@@ -143,8 +146,9 @@ def plan(text: str, may_search: MaySearch, keyed: Keyed) -> Plan:
     """Return what the engine is to match for this caller."""
     clauses: list[Clause] = []
     left_out: set[str] = set()
+    with_words = may_search(*GROUPS["content"])
     for part in parts_of(text):
-        for piece in alternatives(part):
+        for piece in alternatives(part, with_words):
             matches = []
             for choice in piece:
                 classification, group = GROUPS[choice.field]

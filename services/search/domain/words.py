@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import logging
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -66,9 +65,11 @@ def _simplifier() -> Callable[[str], str]:
 def _segmenter() -> Callable[[str], list[str]]:
     import jieba
 
-    jieba.setLogLevel(logging.ERROR)
-    jieba.initialize()
-    return jieba.lcut_for_search
+    tokenizer = jieba.Tokenizer()
+    # Its own initialize() would unmarshal a cache from the shared temporary folder, where anybody may put one.
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer.lcut_for_search
 
 
 class _Syllables(Mapping[str, tuple[str, ...]]):

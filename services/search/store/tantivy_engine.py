@@ -87,8 +87,10 @@ class TantivyEngine:
 
     def load(self, index: str, documents: Sequence[IndexDocument]) -> None:
         """Write to one index that is being built."""
-        if documents:
-            with self._errors():
+        with self._errors(), self._lock("alias", fcntl.LOCK_SH):
+            if index not in self._load().building:
+                raise EngineUnavailable("the index that was being built is gone; start the rebuild again")
+            if documents:
                 self._commit(index, documents)
 
     def search(self, query: IndexQuery) -> IndexResult:
