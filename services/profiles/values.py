@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -157,4 +158,4 @@ class Pair:
 
 def pair_id(one: str, other: str) -> str:
     """Return the one id that a pair of profiles has, in whichever order."""
-    return "-".join(sorted((one, other)))
+    return hashlib.sha256("\0".join(sorted((one, other))).encode()).hexdigest()[:32]
