@@ -1,0 +1,114 @@
+"""Whatever is killed while a campaign runs: nobody gets two mails, the figures add up, the run ends by itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from infra.api import Json
+from infra.processes import wait_until
+from infra.smtp_sink import read_mailbox
+from infra.story.context import whole
+from tests.flows.people import customers, upsert
+
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(900)]
+COUNT = 400
+PARTS = ("sent", "skipped", "failed", "unknown", "pending")
+
+
+@pytest.fixture(scope="module")
+def segment(stack, till) -> str:
+    """The id of a segment of people of whom every other one agreed."""
+    people = upsert(till, customers(COUNT, 100_000))
+    before = (datetime.now(UTC) - timedelta(days=30)).isoformat()
+    version = {"effective_time": before, "texts": [{"language": "zh-CN", "body": "我同意接收优惠信息。"}]}
+    till.post("/v1/notices", {"display_name": "flows", "versions": [version]}, notice_id="flows-zh")
+    purpose = {
+        "display_name": "flows",
+        "legal_basis": "LEGAL_BASIS_CONSENT",
+        "data_categories": ["contact"],
+        "channels": ["email"],
+        "retention_days": 365,
+        "notice_id": "flows-zh",
+    }
+    till.post("/v1/purposes", purpose, purpose_id="flows")
+    record = {
+        "purpose_id": "flows",
+        "channel": "email",
+        "state": "CONSENT_STATE_GRANTED",
+        "notice_version": 1,
+        "language": "zh-CN",
+        "shown_time": (datetime.now(UTC) - timedelta(days=2)).isoformat(),
+        "answer_time": (datetime.now(UTC) - timedelta(days=1)).isoformat(),
+        "collected_via": "COLLECTED_VIA_WEB",
+    }
+    requests = [{"profile_id": profile_id, "consent": record} for profile_id in people[::2]]
+    till.post("/v1/consents:batchRecord", {"requests": requests})
+    rule = {"trait": {"trait": "age", "operator": "OPERATOR_GE", "values": ["1"]}}
+    body = {"display_name": "everybody", "rule": {"all": {"rules": [rule]}}}
+    made = stack.marketer.post("/v1/segments", body)
+
+    def size() -> int:
+        return whole(stack.marketer.post(f"/v1/{made['name']}:preview").get("total"))
+
+    assert wait_until(lambda: size() >= COUNT, 120, 1.0)
+    return str(made["name"]).removeprefix("segments/")
+
+
+def start(stack, segment: str, title: str) -> tuple[str, Json]:
+    body = {
+        "display_name": title,
+        "segment_id": segment,
+        "purpose_id": "flows",
+        "channel": "email",
+        "template": {"subject": title, "text": "{{display_name}} {{unsubscribe_url}}"},
+        "frequency_cap": {"max_messages": 50, "window_days": 7},
+        "quiet_hours": {"start": "00:00", "end": "00:00"},
+    }
+    name = str(stack.marketer.post("/v1/campaigns", body)["name"])
+    return name, stack.marketer.post(f"/v1/{name}:run")
+
+
+def mails(stack, title: str) -> Counter[str]:
+    return Counter(mail.recipient for mail in read_mailbox(stack.folder / "mailbox") if mail.subject == title)
+
+
+def test_every_process_may_be_killed_while_a_campaign_runs(whole_stack, segment):
+    done = threading.Event()
+    name, operation = start(whole_stack, segment, "killed")
+    victims = ("work", "consent", "marketing", "mongo", "rabbitmq", "smtp", "analytics", "profiles")
+    killer = whole_stack.kill_in_turn(victims, done)
+    whole_stack.marketer.finished(operation)
+    done.set()
+    killer.join(120)
+    whole_stack.wait_whole()
+
+    report = whole_stack.marketer.get(f"/v1/{name}/report")
+    figures = {part: whole(report.get(part)) for part in PARTS}
+    received = mails(whole_stack, "killed")
+    assert sum(figures.values()) == whole(report["audience"])
+    assert figures["pending"] == 0
+    assert set(received.values()) <= {1}
+    assert figures["sent"] <= len(received) <= figures["sent"] + figures["unknown"]
+    assert figures["sent"] + figures["unknown"] + figures["failed"] == COUNT // 2
+
+
+def test_a_run_pauses_while_consent_is_away_and_goes_on_by_itself(whole_stack, segment):
+    frozen = whole_stack.freeze("consent")
+    try:
+        name, operation = start(whole_stack, segment, "paused")
+
+        def pause_reason() -> str:
+            return str(whole_stack.marketer.get(f"/v1/{name}/report").get("pause_reason", ""))
+
+        assert wait_until(lambda: "CONSENT_UNAVAILABLE" in pause_reason(), 90, 0.5), pause_reason()
+        assert mails(whole_stack, "paused") == {}
+    finally:
+        frozen.resume()
+
+    whole_stack.marketer.finished(operation)
+    report = whole_stack.marketer.get(f"/v1/{name}/report")
+    assert whole(report.get("sent")) == len(mails(whole_stack, "paused")) == COUNT // 2
