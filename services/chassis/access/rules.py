@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import casbin
@@ -71,9 +72,7 @@ class RoleClosure:
     def _walk(self, subject: str, domain: str) -> frozenset[str]:
         reached, edge = {subject}, [subject]
         for _ in range(ROLE_DEPTH):
-            edge = [
-                role for name in edge for role in self._direct.get((name, domain), ()) if role not in reached
-            ]
+            edge = [role for name in edge for role in self._direct.get((name, domain), ()) if role not in reached]
             reached.update(edge)
         return frozenset(reached)
 
@@ -93,9 +92,7 @@ class CompiledRules:
     roles and the key's subjects.
     """
 
-    def __init__(
-        self, matcher: Matcher, model: casbin.Model, rows: Sequence[Row], links: Sequence[Row]
-    ) -> None:
+    def __init__(self, matcher: Matcher, model: casbin.Model, rows: Sequence[Row], links: Sequence[Row]) -> None:
         """Index the rows; `matcher` is the parsed form of the model's own."""
         r_tokens, p_tokens = model["r"]["r"].tokens, model["p"]["p"].tokens
         self._rows = rows
@@ -108,26 +105,27 @@ class CompiledRules:
         wildcards = tuple(term.wildcard for term in matcher.equalities)
         member = p_tokens.index(matcher.role.rule) if matcher.role else -1
         effect = p_tokens.index("p_eft") if "p_eft" in p_tokens else -1
-        masks: set[tuple[str | None, ...]] = set()
+        masks: set[tuple[bool, ...]] = set()
         for position, row in enumerate(rows):
             key = tuple(row[index] for index in rule)
-            masks.add(tuple(v if v == w else None for v, w in zip(key, wildcards, strict=True)))
-            grant = self._buckets.setdefault(key, {}).setdefault(
-                row[member] if matcher.role else "", _Grant()
-            )
+            masks.add(tuple(value == wildcard for value, wildcard in zip(key, wildcards, strict=True)))
+            grant = self._buckets.setdefault(key, {}).setdefault(row[member] if matcher.role else "", _Grant())
             _note(grant, position, row[effect] if effect >= 0 else "allow")
-        self._masks = tuple(masks)
+        self._keys = tuple(_key_maker(self._request, mask, len(r_tokens)) for mask in sorted(masks))
+        self._wildcards = tuple(wildcard or "" for wildcard in wildcards)
+        self._denials = tuple(Verdict(False, row, "DENIED_BY_RULE") for row in rows)
+        self._allowances = tuple(Verdict(True, row, "ALLOWED") for row in rows)
 
     def decide(self, request: Row) -> Verdict:
         """Answer one request; a deny that matches wins over every allow."""
         if not all(request):
             return EMPTY_FIELD
         names = self._names(request)
-        values = [request[index] for index in self._request]
+        values = request + self._wildcards
+        buckets = self._buckets
         allow = deny = len(self._rows)
-        for mask in self._masks:
-            key = tuple(v if w is None else w for v, w in zip(values, mask, strict=True))
-            bucket = self._buckets.get(key)
+        for key_of in self._keys:
+            bucket = buckets.get(key_of(values))
             if bucket:
                 for grant in _shared(bucket, names):
                     if 0 <= grant.deny < deny:
@@ -135,8 +133,8 @@ class CompiledRules:
                     if 0 <= grant.allow < allow:
                         allow = grant.allow
         if deny < len(self._rows):
-            return Verdict(False, self._rows[deny], "DENIED_BY_RULE")
-        return Verdict(True, self._rows[allow], "ALLOWED") if allow < len(self._rows) else NO_RULE
+            return self._denials[deny]
+        return self._allowances[allow] if allow < len(self._rows) else NO_RULE
 
     def names(self, subject: str, domain: str) -> frozenset[str]:
         """Return the subject and all roles it has in the domain."""
@@ -147,6 +145,15 @@ class CompiledRules:
             return frozenset(("",))
         domain = request[self._domain] if self._domain >= 0 else ""
         return self._closure.names(request[self._subject], domain)
+
+
+def _key_maker(fields: Sequence[int], mask: Sequence[bool], width: int) -> Callable[[Row], Row]:
+    """Return what picks an index key out of a request followed by the wildcards, one per field."""
+    picked = [
+        width + position if is_wild else field
+        for position, (field, is_wild) in enumerate(zip(fields, mask, strict=True))
+    ]
+    return itemgetter(*picked) if len(picked) > 1 else lambda values: tuple(values[index] for index in picked)
 
 
 def _note(grant: _Grant, position: int, effect: str) -> None:

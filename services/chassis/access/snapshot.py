@@ -118,9 +118,7 @@ class PolicySnapshot:
         return Obligations(shown, granted("mask") - shown, granted("search"))
 
     def _narrowed(self, obligations: Obligations, caller: Caller, resource: str) -> Obligations:
-        conditions = tuple(
-            f.bound_to(caller) for f in self._row_filters if self._applies(f, caller, resource)
-        )
+        conditions = tuple(f.bound_to(caller) for f in self._row_filters if self._applies(f, caller, resource))
         if not conditions:
             return obligations
         return Obligations(obligations.shown, obligations.masked, obligations.searchable, conditions)

@@ -25,9 +25,7 @@ LIFETIME_SECONDS = 900  # issue §2: a token lives fifteen minutes at most
 LEEWAY_SECONDS = 5  # clocks of our own processes
 CACHED_TOKENS = 4096
 SUBJECT = re.compile(r"(user|app):[a-z0-9][a-z0-9._-]{0,62}")
-SHAPE = re.compile(
-    r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
-)  # base64 decoding drops other characters
+SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # base64 decoding drops other characters
 HEADER = frozenset({"alg", "typ", "kid"})  # jku, x5u, jwk, crit and the like are not obeyed but refused
 REFUSED = "The access token is not valid; ask the token endpoint for a new one."
 
@@ -140,11 +138,7 @@ def _key_id(token: str) -> str:
     header = _without_doubles(_unbase64(token.split(".", 1)[0]))
     if not isinstance(header, dict) or not set(header) <= HEADER:
         raise ValueError("header")
-    if (
-        header.get("typ") != "at+jwt"
-        or header.get("alg") != "EdDSA"
-        or not isinstance(header.get("kid"), str)
-    ):
+    if header.get("typ") != "at+jwt" or header.get("alg") != "EdDSA" or not isinstance(header.get("kid"), str):
         raise ValueError("header")
     return str(header["kid"])
 
