@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import grpc
 from grpc import aio
 
+from gateway.framing import FramedFailure, Frames, FrameStream, close_all
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
 from services.chassis.client import channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
+from services.chassis.server.frames import CALL_BYTES
 from services.chassis.telemetry import trace_headers
 
 OPERATIONS = "google.longrunning.Operations"
@@ -35,12 +38,14 @@ def connect_by(config: ProcessConfig) -> Connect:
 class Upstreams:
     """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
 
-    def __init__(self, methods: Iterable[Method], connect: Connect) -> None:
+    def __init__(self, methods: Sequence[Method], connect: Connect) -> None:
         self._connect = connect
         self._names: dict[str, set[str]] = {}
         for method in methods:
             self._names.setdefault(method.service, {OPERATIONS}).add(method.path.split("/")[1])
+        self._reads = frozenset(method.path for method in methods if method.is_read)
         self._channels: dict[str, aio.Channel] = {}
+        self._frames: dict[str, Frames] = {}
         # Multicallables by (service, method); grpc's own types are not generic over bytes.
         self._unary: dict[tuple[str, str], Any] = {}
 
@@ -58,11 +63,25 @@ class Upstreams:
         return channel
 
     async def call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
-        """Call a unary method.
+        """Call a unary method, in a frame when the service takes frames.
 
         Raises:
             grpc.RpcError: it failed.
         """
+        frames = self._frames.get(service)
+        if frames is None:
+            frames = self._frames[service] = Frames(self.channel(service))
+        stream = frames.stream() if len(request) <= CALL_BYTES else None
+        if stream is not None:
+            try:
+                return await stream.send(path, request, metadata, timeout)
+            except FramedFailure as error:
+                if not (stream.is_unknown or (path in self._reads and lost(stream, error))):
+                    raise
+        return await self._call_unary(service, path, request, metadata, timeout)
+
+    async def _call_unary(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
+        """Call a method on its own: the channel waits for a connection, and retries reads (AIP-194)."""
         key = (service, path)
         unary = self._unary.get(key)
         if unary is None:
@@ -76,6 +95,7 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close every channel; calls under way get a second."""
+        await close_all(self._frames.values())
         for channel in self._channels.values():
             await channel.close(grace=1.0)
 
@@ -89,3 +109,8 @@ def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
             metadata.append(("x-purpose", exchange.caller.purpose))
     metadata.extend(trace_headers().items())
     return metadata
+
+
+def lost(stream: FrameStream, error: FramedFailure) -> bool:
+    """Whether a call failed because its stream broke, so that nobody knows what became of it."""
+    return not stream.is_open and error.code() == grpc.StatusCode.UNAVAILABLE
