@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import tantivy
 
@@ -24,9 +24,8 @@ def run(schema: tantivy.Schema, searcher: tantivy.Searcher, query: IndexQuery) -
     )
     page = ranked[query.offset : query.offset + query.limit]
     hits = tuple(_hit(searcher, score, address) for (score, address), _ in page)
-    facets = {field: _facet(searcher, compiled, field) for field in query.facets}
     total = int(found.count)  # type: ignore[attr-defined]  # missing in the stub of tantivy 0.27
-    return IndexResult(hits, total, facets)
+    return IndexResult(hits, total, _facets(searcher, compiled, query.facets))
 
 
 def _compiled(schema: tantivy.Schema, query: IndexQuery) -> tantivy.Query:
@@ -61,10 +60,19 @@ def _hit(searcher: tantivy.Searcher, score: float, address: tantivy.DocAddress) 
     return IndexHit(str(document.get_first("id")), float(score), bytes(document.get_first("payload") or b""))
 
 
-def _facet(searcher: tantivy.Searcher, compiled: tantivy.Query, field: str) -> tuple[tuple[str, int], ...]:
-    request = {"values": {"terms": {"field": field, "size": FACET_VALUES}}}
-    buckets = searcher.aggregate(compiled, request)["values"]["buckets"]
-    counted = [(str(bucket["key"]), int(bucket["doc_count"])) for bucket in buckets]
+def _facets(
+    searcher: tantivy.Searcher, compiled: tantivy.Query, fields: Sequence[str]
+) -> dict[str, tuple[tuple[str, int], ...]]:
+    """Return the counts of all fields in one pass over the hits."""
+    if not fields:
+        return {}
+    request = {field: {"terms": {"field": field, "size": FACET_VALUES}} for field in fields}
+    found = searcher.aggregate(compiled, request)
+    return {field: _counted(found[field]["buckets"]) for field in fields}
+
+
+def _counted(buckets: Sequence[Mapping[str, object]]) -> tuple[tuple[str, int], ...]:
+    counted = [(str(bucket["key"]), int(str(bucket["doc_count"]))) for bucket in buckets]
     return tuple(sorted(counted, key=lambda pair: (-pair[1], pair[0])))
 
 
