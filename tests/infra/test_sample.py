@@ -21,6 +21,7 @@ from infra.sample.journey import demographics_of_households
 from infra.sample.people import AGE_BANDS, REFERENCE_YEAR, make_people
 from infra.sample.reading import load_sources, read_records, read_rows
 from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.golden import build_golden
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import default_model
 from services.profiles.domain.resolve import newest_versions, resolve
@@ -100,6 +101,21 @@ def test_records_that_come_one_by_one_are_matched_as_well_as_a_batch(records, tr
 
     precision, _, f1 = measure.evaluate(truth, assigned)
     assert precision >= 0.99 and f1 >= 0.97, (precision, f1)
+
+
+def test_golden_records_believe_the_right_values(records, truth, sample):
+    people = {person.person_id: person for person in make_people(demographics_of_households(), sample.seed)}
+    accepted = {record.key: record for record in newest_versions(item for item in records if not item.is_rejected)}
+    right: Counter[tuple[str, bool]] = Counter()
+    for cluster in resolve(accepted.values(), default_model()):
+        golden = build_golden([accepted[key] for key in cluster.keys])
+        person = people[truth.people[cluster.keys[0]]]
+        true = {"name": person.name, "phone": f"+86{person.phone}", "birth_date": person.birth_date.isoformat()}
+        true["district_code"] = person.place.code
+        right.update((name, golden.value(name) == value) for name, value in true.items() if golden.value(name))
+
+    shares = {name: right[name, True] / (right[name, True] + right[name, False]) for name, _ in right}
+    assert min(shares.values()) >= 0.93, shares
 
 
 def test_every_spoilt_row_is_set_apart_for_its_reason_and_hardly_any_other(records, truth):

@@ -21,11 +21,16 @@ class Classification(StrEnum):
 
 
 class Survivorship(StrEnum):
-    """How the believed value is chosen among the sources' values."""
+    """How the believed value is chosen among the sources' values; a more complete value always goes first.
+
+    Then MOST_TRUSTED asks trust and time, MOST_RECENT and MOST_COMPLETE time and trust, MOST_CONFIRMED how
+    many records agree, then trust and time.
+    """
 
     MOST_TRUSTED = "most_trusted"
     MOST_RECENT = "most_recent"
     MOST_COMPLETE = "most_complete"
+    MOST_CONFIRMED = "most_confirmed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ _TRUSTED, _RECENT = Survivorship.MOST_TRUSTED, Survivorship.MOST_RECENT
 DEFAULT_FIELDS: tuple[FieldDefinition, ...] = (
     FieldDefinition(
         "name", "姓名", "simplified characters, no title", "data-office", _PERSONAL, "name", "name",
-        is_searchable=True, retention_days=_FIVE_YEARS, survivorship=Survivorship.MOST_COMPLETE, purposes=_CONTACT,
+        is_searchable=True, retention_days=_FIVE_YEARS, survivorship=Survivorship.MOST_CONFIRMED, purposes=_CONTACT,
     ),
     FieldDefinition(
         "title", "称谓", "as written: 先生, 女士, Dr", "service", _PERSONAL, "name", "full",
@@ -77,7 +82,8 @@ DEFAULT_FIELDS: tuple[FieldDefinition, ...] = (
     ),
     FieldDefinition(
         "birth_date", "出生日期", "YYYY-MM-DD", "data-office", _PERSONAL, "birth", "birth",
-        retention_days=_FIVE_YEARS, purposes=("marketing", "analysis", "stewardship"),
+        retention_days=_FIVE_YEARS, survivorship=Survivorship.MOST_CONFIRMED,
+        purposes=("marketing", "analysis", "stewardship"),
         on_invalid=Severity.REJECT, reject_reasons=("DATE_IMPOSSIBLE", "DATE_OUT_OF_RANGE"),
     ),
     FieldDefinition(

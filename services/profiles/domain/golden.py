@@ -1,5 +1,6 @@
 """Derive what is believed of a person from the source records, each value with its lineage."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,16 +22,12 @@ BEATEN_LIMIT = 20  # values kept in a field's lineage
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """One record's value of one field; `completeness` counts what the value tells."""
+    """One record's value of one field; `completeness` counts what it tells, `agreeing` the records that say so."""
 
     value: str
     record: StandardRecord
     completeness: int
-
-    @property
-    def order(self) -> tuple[str, str]:
-        """Return what breaks ties the same way in every run."""
-        return self.record.key
+    agreeing: int
 
 
 _Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
@@ -124,43 +121,52 @@ _EXTRACTS: Mapping[str, _Extract] = {
 
 
 def _claims(records: Sequence[StandardRecord], extract: _Extract) -> list[_Claim]:
-    return [_Claim(value, record, completeness) for record in records for value, completeness in extract(record)]
+    found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
+    agreeing = Counter(value for value, _, _ in found)
+    return [_Claim(value, record, completeness, agreeing[value]) for value, record, completeness in found]
+
+
+_CRITERIA: Mapping[Survivorship, tuple[str, ...]] = {  # what is asked, in this order; named as the loser's fault
+    Survivorship.MOST_TRUSTED: ("less complete", "less trusted", "older"),
+    Survivorship.MOST_RECENT: ("less complete", "older", "less trusted"),
+    Survivorship.MOST_COMPLETE: ("less complete", "older", "less trusted"),
+    Survivorship.MOST_CONFIRMED: ("less complete", "less confirmed", "less trusted", "older"),
+}
+
+
+def _rank(claim: _Claim, rule: Survivorship) -> tuple[float, ...]:
+    strengths = {
+        "less complete": claim.completeness,
+        "less confirmed": claim.agreeing,
+        "less trusted": -claim.record.trust_rank,
+        "older": claim.record.updated_time.timestamp(),
+    }
+    return tuple(strengths[criterion] for criterion in _CRITERIA[rule])
 
 
 def _ranked(claims: list[_Claim], rule: Survivorship) -> list[_Claim]:
-    """Return the claims, the winner first; what a resident ID proves beats trust and time."""
-
-    def rank(claim: _Claim) -> tuple[float, ...]:
-        recency, trust = claim.record.updated_time.timestamp(), -claim.record.trust_rank
-        if rule is Survivorship.MOST_RECENT:
-            return claim.completeness, recency, trust
-        if rule is Survivorship.MOST_COMPLETE:
-            return claim.completeness, trust, recency
-        return claim.completeness, trust, recency
-
-    claims.sort(key=lambda claim: claim.order)
-    return sorted(claims, key=rank, reverse=True)
+    """Return the claims, the winner first; ties go by the records' keys, the same way in every run."""
+    claims.sort(key=lambda claim: claim.record.key)
+    return sorted(claims, key=lambda claim: _rank(claim, rule), reverse=True)
 
 
-def _golden_field(ranked: Sequence[_Claim], rule: str) -> GoldenField:
+def _golden_field(ranked: Sequence[_Claim], rule: Survivorship) -> GoldenField:
     winner = ranked[0]
     beaten = {}
     for claim in ranked[1:]:
         if claim.value != winner.value and claim.value not in beaten:
             beaten[claim.value] = BeatenValue(
-                claim.value, claim.record.source_id, claim.record.source_record_id, _why(claim, winner)
+                claim.value, claim.record.source_id, claim.record.source_record_id, _why(claim, winner, rule)
             )
     record = winner.record
     kept = tuple(beaten.values())[:BEATEN_LIMIT]
     return GoldenField(winner.value, record.source_id, record.source_record_id, str(rule), record.updated_time, kept)
 
 
-def _why(loser: _Claim, winner: _Claim) -> str:
-    if loser.completeness < winner.completeness:
-        return "less complete"
-    if loser.record.trust_rank > winner.record.trust_rank:
-        return "less trusted"
-    return "older" if loser.record.updated_time < winner.record.updated_time else "tie"
+def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
+    """Return the first criterion of the rule in which the loser falls short."""
+    pairs = zip(_CRITERIA[rule], _rank(loser, rule), _rank(winner, rule), strict=True)
+    return next((criterion for criterion, lost, won in pairs if lost < won), "tie")
 
 
 def _all_values(

@@ -209,7 +209,8 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class BeatenValue:
-    """A value that lost, and why: `older`, `less trusted`, `less complete`, `overridden`."""
+    """A value that lost, and why: `older`, `less trusted`, `less complete`, `less confirmed`,
+    `overridden` or `tie`."""
 
     value: str
     source_id: str

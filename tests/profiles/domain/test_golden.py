@@ -52,6 +52,14 @@ def test_the_most_complete_name_wins_over_a_newer_title():
     assert golden.fields["name"].beat[0].why == "less complete"
 
 
+def test_a_name_that_most_records_agree_on_beats_a_slip_in_the_most_trusted_one():
+    slip = record("9", source_id="till", trust_rank=1, name="王健国", phone="13912345671")
+    name = build_golden((slip, TILL, SHOP)).fields["name"]
+
+    assert (name.value, name.rule) == ("王建国", "most_confirmed")
+    assert [(lost.value, lost.why) for lost in name.beat] == [("王健国", "less confirmed")]
+
+
 def test_a_birth_date_proven_by_the_resident_id_beats_a_more_trusted_one():
     golden = build_golden((SHOP, CALLS))
 
