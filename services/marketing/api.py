@@ -1,0 +1,338 @@
+"""MarketingService over gRPC: parse, load, decide by the domain, save, reply."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import grpc
+from google.api import httpbody_pb2
+from google.longrunning import operations_pb2
+from kehu.analytics.v1 import analytics_pb2
+from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
+from kehu.marketing.v1 import marketing_pb2_grpc
+from kehu.marketing.v1 import messages_pb2 as pb
+from kehu.marketing.v1 import resources_pb2 as res
+
+from services.chassis.errors import AlreadyExists, Conflict, KehuError
+from services.chassis.jobs import Jobs, Owner
+from services.chassis.paging import filter_hash, page_size_of
+from services.chassis.records import new_id
+from services.chassis.server import current_call
+from services.marketing import wire
+from services.marketing.domain.campaigns import (
+    CHANGEABLE,
+    Campaign,
+    change_campaign,
+    changed_fact,
+    checked_campaign,
+    step,
+)
+from services.marketing.domain.deliveries import DeliveryState, Run, RunState, tally
+from services.marketing.domain.errors import (
+    CampaignNotFound,
+    EtagMismatch,
+    FieldNotChangeable,
+    LinkInvalid,
+    ProfileNeeded,
+    RunNotFound,
+    SegmentNotFound,
+)
+from services.marketing.domain.segments import Segment, checked_rule
+from services.marketing.domain.suppressions import Suppression
+from services.marketing.domain.templates import render
+from services.marketing.gate import SUPPRESSION_USE_SECONDS
+from services.marketing.jobs import REVOKE, RUN
+from services.marketing.listing import check_reach, next_token, position_of, reach
+from services.marketing.store import DeliveryFilter, MarketingStore
+
+SAMPLE = 10  # PreviewSegmentResponse documents it
+AUDIENCE_TIMEOUT_SECONDS = 60.0
+SEGMENT_FIELDS = ("display_name", "description", "rule")
+PREVIEW_NAME = "李小明"
+UNSUBSCRIBED = "您已退订，不会再收到此类邮件。You are unsubscribed."
+_PAGE = """<!doctype html><html lang="zh-CN"><meta charset="utf-8"><meta name="robots" content="noindex">
+<title>退订 / Unsubscribe</title><h1>退订 / Unsubscribe</h1>
+<form method="post"><input type="hidden" name="List-Unsubscribe" value="One-Click">
+<p>不再接收此类邮件？ Stop these messages?</p><button>确认退订 / Unsubscribe</button></form></html>"""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the servicer is given beside its store; `delivery_of` opens an unsubscribe token."""
+
+    delivery_of: Callable[[str], str | None]
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    settle: Callable[[float], None] = time.sleep
+
+
+class MarketingServicer(marketing_pb2_grpc.MarketingServiceServicer):
+    """The RPCs of marketing.proto."""
+
+    def __init__(
+        self, store: MarketingStore, jobs: Jobs, analytics: AnalyticsServiceStub, around: Surroundings
+    ) -> None:
+        self._store = store
+        self._jobs = jobs
+        self._analytics = analytics
+        self._around = around
+
+    def CreateSegment(self, request: pb.CreateSegmentRequest, context: grpc.ServicerContext) -> res.Segment:
+        """Create a segment."""
+        caller = current_call().caller
+        segment_id = new_id(request.request_id, "segments", caller.subject)
+        segment = wire.segment_from(segment_id, request.segment)
+        checked_rule(segment.rule)
+        try:
+            saved = self._store.save_segment(replace(segment, owner_department=caller.department))
+        except AlreadyExists:  # the same request came before
+            saved = self._segment(segment_id)
+        return wire.segment_to_proto(saved)
+
+    def GetSegment(self, request: pb.GetSegmentRequest, context: grpc.ServicerContext) -> res.Segment:
+        """Read a segment."""
+        return wire.segment_to_proto(self._segment(request.segment_id))
+
+    def ListSegments(self, request: pb.ListSegmentsRequest, context: grpc.ServicerContext) -> pb.ListSegmentsResponse:
+        """List segments by id."""
+        size, after = page_size_of(request.page_size), position_of(request.page_token, "segments")
+        found = self._store.segments(after, size + 1, reach())
+        token = next_token([segment.segment_id for segment in found], size, "segments")
+        segments = [wire.segment_to_proto(segment) for segment in found[:size]]
+        return pb.ListSegmentsResponse(segments=segments, next_page_token=token)
+
+    def UpdateSegment(self, request: pb.UpdateSegmentRequest, context: grpc.ServicerContext) -> res.Segment:
+        """Change the fields named by the mask; without one, those that are set."""
+        known = self._segment(request.segment_id)
+        name = f"segments/{known.segment_id}"
+        _check_etag(request.segment.etag, known.version, name)
+        values = wire.segment_from(known.segment_id, request.segment)
+        set_fields = [f.name for f, _ in request.segment.ListFields() if f.name in SEGMENT_FIELDS]
+        fields = tuple(request.update_mask.paths) or tuple(set_fields)
+        fields = SEGMENT_FIELDS if fields == ("*",) else fields
+        for field in fields:
+            if field not in SEGMENT_FIELDS:
+                raise FieldNotChangeable(field)
+        changed = replace(known, **{field: getattr(values, field) for field in fields})
+        checked_rule(changed.rule)
+        with _etag_conflicts(name):
+            return wire.segment_to_proto(self._store.save_segment(changed))
+
+    def PreviewSegment(
+        self, request: pb.PreviewSegmentRequest, context: grpc.ServicerContext
+    ) -> pb.PreviewSegmentResponse:
+        """Count a segment, or a rule to try, with the caller's own rights."""
+        rule = request.rule if request.HasField("rule") else self._segment(request.segment_id).rule
+        question = analytics_pb2.EvaluateAudienceRequest(rule=checked_rule(rule), page_size=SAMPLE)
+        found = self._analytics.EvaluateAudience(question, timeout=AUDIENCE_TIMEOUT_SECONDS)
+        reply = pb.PreviewSegmentResponse(total=found.total, sample_profile_ids=found.profile_ids[:SAMPLE])
+        if found.HasField("data_cutoff"):
+            reply.data_cutoff.CopyFrom(found.data_cutoff)
+        return reply
+
+    def CreateCampaign(self, request: pb.CreateCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """Create a campaign as a draft."""
+        caller = current_call().caller
+        campaign_id = new_id(request.request_id, "campaigns", caller.subject)
+        campaign = checked_campaign(wire.campaign_from(campaign_id, request.campaign))
+        campaign = replace(campaign, owner_department=caller.department)
+        self._segment(campaign.segment_id)
+        try:
+            saved = self._store.save_campaign(campaign, [changed_fact(campaign, self._around.now())])
+        except AlreadyExists:  # the same request came before
+            saved = self._campaign(campaign_id)
+        return wire.campaign_to_proto(saved)
+
+    def GetCampaign(self, request: pb.GetCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """Read a campaign."""
+        return wire.campaign_to_proto(self._campaign(request.campaign_id))
+
+    def ListCampaigns(
+        self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext
+    ) -> pb.ListCampaignsResponse:
+        """List campaigns by id."""
+        size, after = page_size_of(request.page_size), position_of(request.page_token, "campaigns")
+        found = self._store.campaigns(after, size + 1, reach())
+        token = next_token([campaign.campaign_id for campaign in found], size, "campaigns")
+        campaigns = [wire.campaign_to_proto(campaign) for campaign in found[:size]]
+        return pb.ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
+
+    def UpdateCampaign(self, request: pb.UpdateCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """Change the fields named by the mask; without one, those that are set."""
+        known = self._campaign(request.campaign_id)
+        name = f"campaigns/{known.campaign_id}"
+        _check_etag(request.campaign.etag, known.version, name)
+        set_fields = [f.name for f, _ in request.campaign.ListFields() if f.name in CHANGEABLE]
+        fields = tuple(request.update_mask.paths) or tuple(set_fields)
+        fields = CHANGEABLE if fields == ("*",) else fields
+        changed = change_campaign(known, wire.campaign_from(known.campaign_id, request.campaign), fields)
+        self._segment(changed.segment_id)
+        with _etag_conflicts(name):
+            return wire.campaign_to_proto(self._store.save_campaign(changed))
+
+    def PreviewCampaign(
+        self, request: pb.PreviewCampaignRequest, context: grpc.ServicerContext
+    ) -> pb.PreviewCampaignResponse:
+        """Show the message with a made-up name."""
+        template = self._campaign(request.campaign_id).template
+        message = render(template, request.display_name or PREVIEW_NAME, "https://example.invalid/unsubscribe")
+        return pb.PreviewCampaignResponse(subject=message.subject, text=message.text, html=message.html)
+
+    def RunCampaign(self, request: pb.RunCampaignRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:
+        """Start a run: its record, its job, then the campaign's state; a start cut short ends by itself."""
+        call = current_call()
+        campaign = self._campaign(request.campaign_id)
+        run_id = new_id(request.request_id, "runs", campaign.campaign_id)
+        owner = Owner(call.caller.subject, call.caller.department)
+        if campaign.run_id == run_id:  # the same request came before
+            return self._job(self._run(campaign, run_id), campaign, owner)
+        now = self._around.now()
+        started, fact = step(campaign, "run", now, run_id)
+        rule = self._segment(campaign.segment_id).rule.SerializeToString(deterministic=True)
+        run = Run(run_id, campaign.campaign_id, rule, RunState.SCHEDULED, start_time=now)
+        with contextlib.suppress(AlreadyExists):
+            run = self._store.save_run(run)
+        operation = self._job(run, campaign, owner)
+        try:
+            self._store.save_campaign(started, [fact])
+        except Conflict:
+            with contextlib.suppress(KehuError):
+                self._jobs.cancel(operation.name, owner.department)
+            raise EtagMismatch(f"campaigns/{campaign.campaign_id}") from None
+        return operation
+
+    def _job(self, run: Run, campaign: Campaign, owner: Owner) -> operations_pb2.Operation:
+        args = {"run_id": run.run_id, "campaign_id": campaign.campaign_id}
+        return self._jobs.start(RUN, args, wire.report_to_proto(run, {}, campaign), owner, run.run_id)
+
+    def PauseCampaign(self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """Stop before the next chunk of messages."""
+        return self._step(request.campaign_id, "pause")
+
+    def ResumeCampaign(self, request: pb.ResumeCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """Go on."""
+        return self._step(request.campaign_id, "resume")
+
+    def CancelCampaign(self, request: pb.CancelCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
+        """End a campaign for good."""
+        return self._step(request.campaign_id, "cancel")
+
+    def _step(self, campaign_id: str, name: str) -> res.Campaign:
+        changed, fact = step(self._campaign(campaign_id), name, self._around.now())
+        with _etag_conflicts(f"campaigns/{campaign_id}"):
+            return wire.campaign_to_proto(self._store.save_campaign(changed, [fact]))
+
+    def GetCampaignReport(
+        self, request: pb.GetCampaignReportRequest, context: grpc.ServicerContext
+    ) -> res.CampaignReport:
+        """Report on a run: the pages counted, and the page in hand as it is now."""
+        campaign = self._campaign(request.campaign_id)
+        run = self._run(campaign, request.run_id or campaign.run_id)
+        in_hand = tally(self._store.page(run.run_id, run.page)) if run.page_ids else {}
+        return wire.report_to_proto(run, in_hand, campaign)
+
+    def ListDeliveries(
+        self, request: pb.ListDeliveriesRequest, context: grpc.ServicerContext
+    ) -> pb.ListDeliveriesResponse:
+        """List what became of recipients."""
+        if request.campaign_id == "-":
+            if not request.profile_id:
+                raise ProfileNeeded("name profile_id to list the deliveries of all campaigns")
+            check_reach("*")
+        else:
+            self._campaign(request.campaign_id)
+        state = res.DeliveryState.Name(request.state).removeprefix("DELIVERY_STATE_")
+        wanted = DeliveryFilter(
+            campaign_id="" if request.campaign_id == "-" else request.campaign_id,
+            run_id=request.run_id,
+            profile_ids=self._family(request.profile_id),
+            state=None if state == "UNSPECIFIED" else DeliveryState(state),
+        )
+        of = filter_hash("deliveries", request.campaign_id, request.run_id, request.profile_id, state)
+        size, after = page_size_of(request.page_size), position_of(request.page_token, of)
+        found = self._store.deliveries(wanted, after, size + 1)
+        token = next_token([delivery.delivery_id for delivery in found], size, of)
+        deliveries = [wire.delivery_to_proto(delivery) for delivery in found[:size]]
+        return pb.ListDeliveriesResponse(deliveries=deliveries, next_page_token=token)
+
+    def CreateSuppression(self, request: pb.CreateSuppressionRequest, context: grpc.ServicerContext) -> res.Suppression:
+        """Record that a profile must not be written to; it holds when acknowledged."""
+        wanted = request.suppression
+        person = self._store.survivors([wanted.profile_id]).get(wanted.profile_id, wanted.profile_id)
+        kept = self._store.suppress(Suppression(person, wanted.channel, wanted.purpose_id, wanted.reason))
+        self._around.settle(SUPPRESSION_USE_SECONDS)
+        return wire.suppression_to_proto(kept)
+
+    def ListSuppressions(
+        self, request: pb.ListSuppressionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListSuppressionsResponse:
+        """List suppressions by id."""
+        check_reach("*")
+        of = filter_hash("suppressions", request.profile_id)
+        size, after = page_size_of(request.page_size), position_of(request.page_token, of)
+        found = self._store.suppressions(self._family(request.profile_id), after, size + 1)
+        token = next_token([one.suppression_id for one in found], size, of)
+        suppressions = [wire.suppression_to_proto(one) for one in found[:size]]
+        return pb.ListSuppressionsResponse(suppressions=suppressions, next_page_token=token)
+
+    def Unsubscribe(self, request: pb.UnsubscribeRequest, context: grpc.ServicerContext) -> pb.UnsubscribeResponse:
+        """Suppress at once; the consent service is told by a job that is tried until it succeeds."""
+        delivery_id = self._around.delivery_of(request.token)
+        delivery = self._store.delivery(delivery_id) if delivery_id else None
+        if delivery is None:
+            raise LinkInvalid("the link is not valid: open it again from the message")
+        person = self._store.survivors([delivery.profile_id]).get(delivery.profile_id, delivery.profile_id)
+        self._store.suppress(
+            Suppression(person, delivery.channel, delivery.purpose_id, "unsubscribed", delivery.address_token)
+        )
+        progress = pb.UnsubscribeResponse(message="suppressed")
+        with contextlib.suppress(AlreadyExists):  # another click came at the same moment
+            args = {"delivery_id": delivery.delivery_id}
+            self._jobs.start(REVOKE, args, progress, Owner("svc:marketing", "marketing"), delivery.delivery_id)
+        self._around.settle(SUPPRESSION_USE_SECONDS)
+        return pb.UnsubscribeResponse(message=UNSUBSCRIBED)
+
+    def GetUnsubscribe(self, request: pb.GetUnsubscribeRequest, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
+        """Show a page that asks to confirm; it is the same for every token and changes nothing."""
+        return httpbody_pb2.HttpBody(content_type="text/html; charset=utf-8", data=_PAGE.encode())
+
+    def _family(self, profile_id: str) -> tuple[str, ...]:
+        """Return all ids of the person behind an id; none for an empty one."""
+        if not profile_id:
+            return ()
+        person = self._store.survivors([profile_id]).get(profile_id, profile_id)
+        return (person, *self._store.family([person]))
+
+    def _segment(self, segment_id: str) -> Segment:
+        found = self._store.segment(segment_id)
+        if found is None or not check_reach(found.owner_department):
+            raise SegmentNotFound(segment_id)
+        return found
+
+    def _campaign(self, campaign_id: str) -> Campaign:
+        found = self._store.campaign(campaign_id)
+        if found is None or not check_reach(found.owner_department):
+            raise CampaignNotFound(campaign_id)
+        return found
+
+    def _run(self, campaign: Campaign, run_id: str) -> Run:
+        run = self._store.run(run_id) if run_id else None
+        if run is None or run.campaign_id != campaign.campaign_id:
+            raise RunNotFound(campaign.campaign_id)
+        return run
+
+
+def _check_etag(given: str, version: int, name: str) -> None:
+    if given and given != str(version):
+        raise EtagMismatch(name)
+
+
+@contextlib.contextmanager
+def _etag_conflicts(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Conflict:
+        raise EtagMismatch(name) from None

@@ -1,0 +1,92 @@
+"""What the marketing rules refuse; reasons are those of error_reason.proto."""
+
+from __future__ import annotations
+
+from services.chassis.errors import Conflict, Invalid, NotAllowed, NotFound
+
+
+class RuleInvalid(Invalid):
+    """The rule of a segment cannot be evaluated."""
+
+    reason = "RULE_INVALID"
+
+
+class SegmentNotFound(NotFound):
+    """No segment has this id."""
+
+    reason = "SEGMENT_NOT_FOUND"
+
+    def __init__(self, segment_id: str) -> None:
+        super().__init__("no segment has this id: list /v1/segments", metadata={"segment_id": segment_id})
+
+
+class CampaignInvalid(Invalid):
+    """A campaign's fields contradict each other."""
+
+    reason = "CAMPAIGN_INVALID"
+
+
+class CampaignNotFound(NotFound):
+    """No campaign has this id."""
+
+    reason = "CAMPAIGN_NOT_FOUND"
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__("no campaign has this id: list /v1/campaigns", metadata={"campaign_id": campaign_id})
+
+
+class CampaignStateForbids(NotAllowed):
+    """The campaign's state does not allow this."""
+
+    reason = "CAMPAIGN_STATE"
+
+
+class SendWithoutPurpose(Invalid):
+    """A message without a purpose would reach people who never agreed to it."""
+
+    reason = "SEND_WITHOUT_PURPOSE"
+
+
+class TemplateInvalid(Invalid):
+    """A template names something that cannot be filled in, or has no text."""
+
+    reason = "TEMPLATE_INVALID"
+
+
+class RunNotFound(NotFound):
+    """The campaign has not run, or not this run."""
+
+    reason = "RUN_NOT_FOUND"
+
+    def __init__(self, campaign_id: str) -> None:
+        super().__init__("the campaign has no such run yet", metadata={"campaign_id": campaign_id})
+
+
+class LinkInvalid(NotFound):
+    """The unsubscribe link is not one of ours."""
+
+    reason = "LINK_INVALID"
+
+
+class EtagMismatch(Conflict):
+    """Somebody else changed the resource first."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the resource was changed since you read it: read it again", metadata={"name": name})
+
+
+class FieldNotChangeable(Invalid):
+    """The update mask names a field that cannot be changed."""
+
+    reason = "FIELD_NOT_CHANGEABLE"
+
+    def __init__(self, field: str) -> None:
+        super().__init__("the update mask names a field that cannot be changed", metadata={"field": field})
+
+
+class ProfileNeeded(Invalid):
+    """Deliveries of all campaigns are listed for one profile only."""
+
+    reason = "PROFILE_NEEDED"

@@ -1,0 +1,99 @@
+"""Gather what the delivery gate must know of people: merges, suppressions, recent messages, consent, addresses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.marketing.domain.campaigns import Campaign
+from services.marketing.domain.deliveries import delivery_id_of
+from services.marketing.domain.planning import Candidate, ConsentAnswer
+from services.marketing.ports import Consents, Contact, Contacts
+from services.marketing.store import MarketingStore
+
+SUPPRESSION_USE_SECONDS = 0.25  # how long what was read here may be acted on; Unsubscribe replies after as long
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Candidates in the order asked, who of them the run wrote to already, and how long this may be acted on."""
+
+    candidates: tuple[Candidate, ...]
+    persons_in_run: frozenset[str]
+    use_within_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Names and addresses of a page, in memory only, with the keyed tokens of the addresses."""
+
+    contacts: Mapping[str, Contact]
+    tokens: Mapping[str, str]
+
+
+class Gate:
+    """Asks the store and the other services about people; `token_of` turns an address into its keyed token."""
+
+    def __init__(
+        self, store: MarketingStore, consents: Consents, contacts: Contacts, token_of: Callable[[str], str]
+    ) -> None:
+        self._store = store
+        self._consents = consents
+        self._contacts = contacts
+        self._token_of = token_of
+
+    def people(self, profile_ids: Sequence[str], channel: str) -> People:
+        """Return where to write to people, by the ids of those who answer for the ids given."""
+        survivors = self._store.survivors(profile_ids)
+        persons = list(dict.fromkeys(survivors.get(profile_id, profile_id) for profile_id in profile_ids))
+        found = self._contacts.contacts(persons, channel) if persons else {}
+        return People(found, {key: self._token_of(one.address) for key, one in found.items()})
+
+    def look(
+        self,
+        campaign: Campaign,
+        run_id: str,
+        profile_ids: Sequence[str],
+        people: People,
+        now: datetime,
+        own_deliveries: frozenset[str] = frozenset(),
+    ) -> Known:
+        """Return what is known now; messages of `own_deliveries` do not count towards the cap."""
+        survivors = self._store.survivors(profile_ids)
+        persons = {profile_id: survivors.get(profile_id, profile_id) for profile_id in profile_ids}
+        unique = list(dict.fromkeys(persons.values()))
+        family = self._store.family(unique) | {person: person for person in unique}
+        since = now - timedelta(days=campaign.frequency_cap.window_days)
+        counted = [
+            (family[owner], delivery_id)
+            for owner, delivery_id in self._store.recent(list(family), since)
+            if delivery_id not in own_deliveries
+        ]
+        recent = Counter(person for person, _ in counted)
+        of_run = {delivery_id_of(run_id, member) for member in family}
+        in_run = frozenset(person for person, delivery_id in counted if delivery_id in of_run)
+        suppressed = self._suppressed(campaign, family, people)
+        answers = self._consents.decide(unique, campaign.purpose_id, campaign.channel)
+        candidates = tuple(
+            Candidate(
+                profile_id=profile_id,
+                person_id=person,
+                consent=answers.by_person.get(person, ConsentAnswer()),
+                has_address=bool({profile_id, person} & people.contacts.keys()),
+                is_suppressed=not suppressed.isdisjoint(
+                    {person, people.tokens.get(profile_id, ""), people.tokens.get(person, "")}
+                ),
+                recent_messages=recent[person],
+            )
+            for profile_id, person in persons.items()
+        )
+        return Known(candidates, in_run, min(answers.use_within_seconds, SUPPRESSION_USE_SECONDS))
+
+    def _suppressed(self, campaign: Campaign, family: Mapping[str, str], people: People) -> set[str]:
+        """Return the suppressed people and address tokens."""
+        found = self._store.suppressions_of(list(family), list(people.tokens.values()))
+        covering = [one for one in found if one.covers(campaign.channel, campaign.purpose_id)]
+        persons = {family[one.profile_id] for one in covering if one.profile_id in family}
+        return persons | {one.address_token for one in covering if one.address_token}
