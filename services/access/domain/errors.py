@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from services.chassis import errors
 
+NOT_IN = "The credentials are wrong, disabled, or were tried too often; check them, wait, try again."
+NOBODY_LEFT = "This would leave no person who can administer policies; give another one the right first."
+
 
 class CredentialsRefused(errors.Unauthenticated):
     """Something about the sign-in is wrong; which part is not said."""
 
     reason = "CREDENTIALS_REFUSED"
 
-    def __init__(self) -> None:
-        super().__init__("The credentials are wrong, disabled, or were tried too often; check them, wait, try again.")
+    def __init__(self, message: str = NOT_IN) -> None:
+        super().__init__(message)
 
 
 class GrantTypeUnsupported(errors.Invalid):
@@ -43,8 +46,8 @@ class LastAdministrator(errors.NotAllowed):
 
     reason = "LAST_ADMINISTRATOR"
 
-    def __init__(self) -> None:
-        super().__init__("This would leave no person who can administer policies; give another one the right first.")
+    def __init__(self, message: str = NOBODY_LEFT) -> None:
+        super().__init__(message)
 
 
 class PolicyInvalid(errors.Invalid):
