@@ -19,8 +19,8 @@ _COLUMNS = ["household_id", "store_id", "basket_id", "product_id", "quantity", "
 def write(path: Path, cards: Mapping[int, tuple[str, str]], reference_date: date) -> int:
     """Write the lines, shifted by whole days so that the last falls on the day before `reference_date`.
 
-    Columns: message_id (unique), event_type "order_line", source_id, source_record_id (the till's card),
-    order_id, event_time (UTC, µs), amount_cents, currency, quantity, category, department, store_id, channel.
+    Columns: message_id (unique), event_type "order_completed", source_id, source_record_id (the till's card),
+    basket_id, event_time (UTC, µs), amount_cents, currency, quantity, category, department, store_id, channel.
     Returns the number of lines.
     """
     lines = read_table("transactions", _COLUMNS)
@@ -30,10 +30,10 @@ def write(path: Path, cards: Mapping[int, tuple[str, str]], reference_date: date
     table = pa.table(
         {
             "message_id": pc.binary_join_element_wise("till", serial, "-"),
-            "event_type": _constant("order_line", lines),
+            "event_type": _constant("order_completed", lines),
             "source_id": _constant("till", lines),
             "source_record_id": _cards(lines, cards),
-            "order_id": pc.cast(lines["basket_id"], pa.string()),
+            "basket_id": pc.cast(lines["basket_id"], pa.string()),
             "event_time": _shifted(lines["transaction_timestamp"], reference_date),
             "amount_cents": pc.cast(pc.round(pc.multiply(lines["sales_value"], 100.0)), pa.int64()),
             "currency": _constant("CNY", lines),
