@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ class OperationFailed(Exception):
 class Session:
     """Calls as one caller for one purpose; renews its token, waits out outages.
 
-    A repeat of a write carries the same Idempotency-Key, so a call whose answer was lost is not done twice.
+    A write with a key carries it as Idempotency-Key: repeated because its answer was lost, it is not done twice.
     """
 
     base_url: str
@@ -53,12 +52,12 @@ class Session:
         return self._call("GET", path, params=params)
 
     def post(self, path: str, body: Json | None = None, *, key: str = "", **params: object) -> Json:
-        """Create or do; `key` makes a repeat in a later run the same call."""
-        return self._call("POST", path, params=params, json=body or {}, key=key or uuid.uuid4().hex)
+        """Create or do; `key` makes a repeat the same call, for methods that keep request ids."""
+        return self._call("POST", path, params=params, json=body or {}, key=key)
 
     def upload(self, path: str, file: Path, *, key: str = "", **form: str) -> Json:
         """Send a file with the form's fields before it."""
-        return self._call("POST", path, file=file, form=form, key=key or uuid.uuid4().hex)
+        return self._call("POST", path, file=file, form=form, key=key)
 
     def pages(self, path: str, of: str, **params: object) -> Iterator[Json]:
         """Yield the entries of every page of a list."""

@@ -45,6 +45,7 @@ def work(services: Sequence[str]) -> None:
         found = working(config) if working is not None else None
         if found:
             handlers[service] = found
+    process.beat(config.data_dir, "work")  # its own first beat comes ten seconds later
     process.work(handlers, config)
 
 

@@ -88,7 +88,7 @@ def test_a_process_that_keeps_dying_is_tried_less_and_less_often(tmp_path, monke
 
 
 def test_a_stop_ends_children_of_children_too(tmp_path):
-    script = Script("one", "sleep 300 & echo $! > child; wait", tmp_path)
+    script = Script("one", "sleep 300 & wait", tmp_path)
     with supervised(script) as (running, _):
         running.wait_ready(10)
         tree = psutil.Process(running.pids()["one"])
