@@ -10,6 +10,7 @@ acknowledged row is in the table exactly once, and the table itself is the only 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,15 +109,16 @@ class Lake:
         self._snapshots: dict[str, Snapshot] = {}
 
     def create(self) -> None:
-        """Make the tables that are missing."""
+        """Make the tables that are missing; two processes may do so at once."""
         for table in TABLES.values():
-            DeltaTable.create(
-                str(self.root / table.name),
-                schema=arrow_schema(table),
-                mode="ignore",
-                partition_by=[table.partition] if table.partition else None,
-                configuration={"delta.deletedFileRetentionDuration": "interval 7 days"},
-            )
+            with contextlib.suppress(CommitFailedError):  # the other process made it
+                DeltaTable.create(
+                    str(self.root / table.name),
+                    schema=arrow_schema(table),
+                    mode="ignore",
+                    partition_by=[table.partition] if table.partition else None,
+                    configuration={"delta.deletedFileRetentionDuration": "interval 7 days"},
+                )
 
     def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
         """Return the newest version of a table, or the one asked.

@@ -16,8 +16,13 @@ FILTERABLE: Final = ("province_code", "city_code", "district_code", "gender", "t
 class Condition(Protocol):
     """What the chassis's row filters look like."""
 
-    field: str
-    values: tuple[str, ...]
+    @property
+    def field(self) -> str:
+        """The field of the row."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The values in reach."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,226 @@
+"""Facts reach the lake exactly once: repeated, out of order, or with the feeder killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mongoengine
+import pytest
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.analytics.v1 import analytics_pb2
+from kehu.consent.v1 import consent_pb2
+from kehu.consent.v1.events_pb2 import ConsentChanged
+from kehu.marketing.v1.events_pb2 import DeliveryRecorded
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+
+from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS
+from services.analytics.events import AnalyticsConsumer
+from services.analytics.feeding import Feeder, flush
+from services.analytics.store import Entry, Inbox, MemoryInbox, MongoInbox
+from services.analytics.warehouse import Warehouse
+from services.chassis.consuming import Event
+from services.chassis.consuming.contract import handlers
+
+NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
+
+
+def stamp(moment: datetime = NOON) -> Timestamp:
+    found = Timestamp()
+    found.FromDatetime(moment)
+    return found
+
+
+def event(message: Message, event_id: str) -> Event:
+    return Event(event_id, "x/y", NOON, 1, message)
+
+
+def values(warehouse: Warehouse, table: str, columns: str) -> list[tuple[object, ...]]:
+    pinned = warehouse.pin([CONSENTS, DELIVERIES])
+    return sorted(warehouse.rows(pinned, [table], f"SELECT {columns} FROM {table}", {}))  # type: ignore[type-var]
+
+
+def test_each_fact_has_a_queue_of_its_own() -> None:
+    queues = {subscription.queue for subscription in handlers(AnalyticsConsumer(MemoryInbox()))}
+
+    assert queues == {
+        "analytics.profiles.profile_changed",
+        "analytics.profiles.profiles_merged",
+        "analytics.consent.consent_changed",
+        "analytics.marketing.delivery_recorded",
+    }
+
+
+def test_facts_repeated_and_out_of_order_leave_the_latest_state(warehouse: Warehouse) -> None:
+    inbox = MemoryInbox()
+    consumer = AnalyticsConsumer(inbox)
+    gold = ProfileChanged(profile_id="a", version=3, tier="gold", event_time=stamp())
+    silver = ProfileChanged(profile_id="a", version=2, tier="silver", event_time=stamp(NOON - timedelta(hours=1)))
+    for number, fact in enumerate((gold, silver, gold, silver)):
+        consumer.on_profile_changed(event(fact, f"e{number}"))
+        flush(inbox, warehouse)
+
+    assert values(warehouse, "profiles", "profile_id, tier, version") == [("a", "gold", 3)]
+    assert inbox.waiting(10) == []
+
+
+def test_no_identity_and_no_source_record_waits_in_the_inbox() -> None:
+    inbox = MemoryInbox()
+    fact = ProfileChanged(profile_id="a", version=1, sealed_identity=b"SECRET", event_time=stamp())
+    fact.links.add(source_id="till", source_record_id="13800138000")
+    AnalyticsConsumer(inbox).on_profile_changed(event(fact, "e1"))
+    (entry,) = inbox.waiting(10)
+
+    assert b"SECRET" not in entry.body
+    assert b"13800138000" not in entry.body
+
+
+def test_consents_and_deliveries_keep_what_stands(warehouse: Warehouse) -> None:
+    inbox = MemoryInbox()
+    consumer = AnalyticsConsumer(inbox)
+    state = consent_pb2.ConsentState.Value
+    granted = ConsentChanged(
+        profile_id="a", purpose_id="ads", channel="email", state=state("CONSENT_STATE_GRANTED"),
+        version=1, event_time=stamp(),
+    )  # fmt: skip
+    revoked = ConsentChanged()
+    revoked.CopyFrom(granted)
+    revoked.state = state("CONSENT_STATE_REVOKED")
+    revoked.version, revoked.event_time.seconds = 2, granted.event_time.seconds + 60
+    consumer.on_consent_changed(event(revoked, "e1"))
+    consumer.on_consent_changed(event(granted, "e2"))
+    sent = DeliveryRecorded(run_id="r", profile_id="a", outcome="sent", version=1, event_time=stamp())
+    consumer.on_delivery_recorded(event(sent, "e3"))
+    consumer.on_delivery_recorded(event(sent, "e4"))
+    flush(inbox, warehouse)
+
+    assert values(warehouse, "consents", "purpose_id, state") == [("ads", "revoked")]
+    assert values(warehouse, "deliveries", "run_id, outcome") == [("r", "sent")]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_an_unmerged_profile_has_no_alias_in_whatever_order_the_facts_come(
+    warehouse: Warehouse, order: tuple[int, ...]
+) -> None:
+    inbox = MemoryInbox()
+    consumer = AnalyticsConsumer(inbox)
+    later = stamp(NOON + timedelta(hours=1))
+    sends = [
+        lambda: consumer.on_profiles_merged(
+            event(ProfilesMerged(profile_id="b", merged_profile_id="a", version=9, event_time=stamp()), "e0")
+        ),
+        lambda: consumer.on_profile_changed(
+            event(ProfileChanged(profile_id="a", version=2, merged_into="b", deleted=True, event_time=stamp()), "e1")
+        ),
+        lambda: consumer.on_profile_changed(event(ProfileChanged(profile_id="a", version=3, event_time=later), "e2")),
+    ]
+    for number in order:
+        sends[number]()
+        flush(inbox, warehouse)
+
+    pinned = warehouse.pin([ALIASES])
+    resolved = warehouse.rows(pinned, ["aliases"], "SELECT * FROM aliases", {}) if pinned.has_aliases else []
+    assert resolved == []
+
+
+@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+def inbox(request: pytest.FixtureRequest) -> Iterator[Inbox]:
+    if request.param == "memory":
+        yield MemoryInbox()
+        return
+    uri = request.getfixturevalue("mongo_uri")
+    mongoengine.connect(db="kehu_analytics_inbox", alias="analytics", host=uri, tz_aware=True)
+    found = MongoInbox()
+    found._collection().drop()
+    found.ensure_indexes()
+    yield found
+    mongoengine.disconnect(alias="analytics")
+
+
+def test_the_inbox_keeps_an_entry_once_until_it_is_removed(inbox: Inbox) -> None:
+    inbox.put(Entry("a", "kind", b"\x00one"))
+    inbox.put(Entry("a", "kind", b"two"))
+    inbox.put(Entry("b", "kind", b"three"))
+
+    assert sorted(entry.id for entry in inbox.waiting(10)) == ["a", "b"]
+    assert {entry.body for entry in inbox.waiting(10)} == {b"\x00one", b"three"}
+    assert len(inbox.waiting(1)) == 1
+    inbox.remove(["a"])
+    assert [entry.id for entry in inbox.waiting(10)] == ["b"]
+
+
+def test_the_feeder_carries_what_waits(warehouse: Warehouse) -> None:
+    inbox = MemoryInbox()
+    feeder = Feeder(inbox, warehouse)
+    feeder.start()
+    fact = ProfileChanged(profile_id="a", version=1, event_time=stamp())
+    AnalyticsConsumer(inbox).on_profile_changed(event(fact, "e1"))
+    deadline = time.monotonic() + 20
+    while inbox.waiting(1) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    feeder.stop()
+
+    assert values(warehouse, "profiles", "profile_id") == [("a",)]
+
+
+FEED = """
+import sys
+from pathlib import Path
+import mongoengine
+from services.analytics.engine import Engine
+from services.analytics.feeding import flush
+from services.analytics.lake import Lake
+from services.analytics.store import MongoInbox
+from services.analytics.warehouse import Warehouse
+uri, folder = sys.argv[1], Path(sys.argv[2])
+mongoengine.connect(db="kehu_analytics_kill", alias="analytics", host=uri, tz_aware=True)
+warehouse = Warehouse(Lake(folder / "lake"), Engine(folder / "spill2"))
+print("up", flush=True)
+while True:
+    flush(MongoInbox(), warehouse, 7)
+"""
+
+
+@pytest.mark.mongo
+@pytest.mark.slow
+def test_a_feeder_killed_at_random_moments_loses_nothing_and_doubles_nothing(
+    warehouse: Warehouse, mongo_uri: str, tmp_path: Path
+) -> None:
+    mongoengine.connect(db="kehu_analytics_kill", alias="analytics", host=mongo_uri, tz_aware=True)
+    inbox = MongoInbox()
+    inbox._collection().drop()
+    inbox.ensure_indexes()
+    rng, sent = random.Random(5), 0
+    for _ in range(5):
+        feeder = subprocess.Popen(
+            [sys.executable, "-c", FEED, mongo_uri, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ
+        )
+        assert feeder.stdout is not None and feeder.stdout.readline() == b"up\n"
+        before, until = warehouse.lake.snapshot(INTERACTIONS).appends, 0.0
+        while not until or time.monotonic() < until:
+            if not until and warehouse.lake.snapshot(INTERACTIONS).appends > before:
+                until = time.monotonic() + rng.uniform(0, 0.3)  # any moment of the next flushes
+            request = analytics_pb2.BatchCreateInteractionsRequest()
+            for copy in range(3):
+                name = f"m{sent + copy - 1}"  # overlaps the batch before: senders retry
+                request.interactions.add(profile="profiles/a", message_id=name, event_time=stamp())
+            inbox.put(Entry(f"e{sent}", request.DESCRIPTOR.full_name, request.SerializeToString()))
+            sent += 2
+        feeder.send_signal(signal.SIGKILL)
+        feeder.wait()
+        feeder.stdout.close()
+    while flush(inbox, warehouse):
+        pass
+    found = [row[0] for row in values(warehouse, "interactions", "message_id")]
+    mongoengine.disconnect(alias="analytics")
+
+    assert sorted(f"m{number}" for number in range(-1, sent)) == found
+    assert warehouse.lake.snapshot(INTERACTIONS).appends >= 5

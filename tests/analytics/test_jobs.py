@@ -1,0 +1,325 @@
+"""Imports and computations: every row counted once, whatever is killed or repeated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from kehu.analytics.v1 import analytics_pb2 as pb
+
+from services.analytics import files
+from services.analytics.domain import rfm
+from services.analytics.domain.errors import FileTooLarge, UnreadableInteractionFile
+from services.analytics.domain.tables import ALIASES, APART, INTERACTIONS, PROFILES
+from services.analytics.files import Uploads
+from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs
+from services.analytics.lake import rows_table
+from services.analytics.store import MemoryComputations
+from services.analytics.warehouse import Warehouse
+from services.chassis.errors import Unavailable
+from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+
+NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing after it runs."""
+
+
+class Profiles:
+    """Resolves c1 → p1 for even numbers; may be down."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.down = 0
+
+    def __call__(self, source_id: str, source_record_ids: Sequence[str]) -> Mapping[str, str]:
+        if self.down:
+            self.down -= 1
+            raise Unavailable("down")
+        self.asked.append(len(source_record_ids))
+        return {name: f"p{name[1:]}" for name in source_record_ids if int(name[1:]) % 2 == 0}
+
+
+class Desk:
+    """Starts jobs and runs them to their end."""
+
+    def __init__(self, warehouse: Warehouse, folder: Path) -> None:
+        self.warehouse = warehouse
+        self.uploads = Uploads(folder / "uploads")
+        self.profiles = Profiles()
+        self.computations = MemoryComputations()
+        self.operations = MemoryOperations()
+        self.jobs = Jobs("analytics", self.operations)
+        self.handlers = AnalyticsJobs(warehouse, self.uploads, self.profiles, self.computations)
+
+    def start(self, kind: str, args: Mapping[str, object]) -> str:
+        operation = self.jobs.start(kind, args, pb.ImportInteractionsMetadata(), Owner("user:x", "analytics"))
+        return operation.name
+
+    def upload(self, path: Path, name: str = "up", **header: str) -> str:
+        upload = self.uploads.receive(name, iter([path.read_bytes()]))
+        packed = pb.ImportInteractionsHeader(source_id="till", file_name=path.name, **header)  # type: ignore[arg-type]
+        args = {"upload": name, "sha256": upload.sha256, "header": packed.SerializeToString().hex()}
+        return self.start(IMPORT, args)
+
+    def run(self) -> None:
+        handlers = {IMPORT: self.handlers.import_interactions, COMPUTE: self.handlers.compute_scores}
+        Worker("analytics", handlers, self.operations, threads=0).run_one()
+
+    def again(self, name: str) -> None:
+        """Let the lease of a killed worker end."""
+        document = self.operations.get(name)
+        assert document is not None
+        self.operations.update(name, str(document["lease"]), {"wake_at": datetime.now(UTC)})
+
+    def result(self, name: str) -> pb.ImportInteractionsResponse:
+        operation = self.jobs.get(name, "analytics")
+        assert operation.done and not operation.HasField("error"), operation
+        response = pb.ImportInteractionsResponse()
+        assert operation.response.Unpack(response)
+        return response
+
+    def count(self, sql: str = "count(*)", table: str = "interactions") -> object:
+        tables = {"interactions": INTERACTIONS, "interactions_apart": APART}
+        pinned = self.warehouse.pin([tables[table]])
+        return self.warehouse.rows(pinned, [table], f"SELECT {sql} FROM {table}", {})[0][0]
+
+
+@pytest.fixture
+def desk(warehouse: Warehouse, tmp_path: Path) -> Desk:
+    return Desk(warehouse, tmp_path)
+
+
+def lines(tmp_path: Path, rows: Sequence[Sequence[object]], header: Sequence[str] | None = None) -> Path:
+    path = tmp_path / "lines.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header or ("source_record_id", "message_id", "event_time", "amount", "basket_id"))
+        writer.writerows(rows)
+    return path
+
+
+def parquet(tmp_path: Path, count: int) -> Path:
+    path = tmp_path / "lines.parquet"
+    times = [datetime(2025, 1 + number % 3, 10, 11, 53, 26) for number in range(count)]
+    columns = {
+        "household_id": pa.array([number % 10 for number in range(count)], pa.int64()),
+        "line": [f"t-{number}" for number in range(count)],
+        "transaction_timestamp": pa.array(times, pa.timestamp("ns")),
+        "sales_value": pa.array([1.005 + number for number in range(count)], pa.float64()),
+        "basket_id": pa.array([number // 3 for number in range(count)], pa.int64()),
+        "week": pa.array([1] * count, pa.int64()),
+    }
+    columns["household_id"] = pa.array([f"c{number % 10}" for number in range(count)])
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+RENAMES = "household_id=source_record_id,line=message_id,transaction_timestamp=event_time,sales_value=amount"
+
+
+def test_a_parquet_file_lands_in_the_lake_with_its_times_and_cents(desk: Desk, tmp_path: Path) -> None:
+    name = desk.upload(parquet(tmp_path, 100), columns=RENAMES)
+    desk.run()
+    result = desk.result(name)
+
+    assert (result.read_rows, result.written_rows, result.duplicate_rows) == (100, 50, 0)
+    assert [(apart.reason, apart.rows) for apart in result.apart] == [("UNMATCHED_SOURCE_RECORD", 50)]
+    assert desk.count() == 50
+    assert datetime(2025, 1, 10, 3, 53, 26, tzinfo=UTC).timestamp() * 1e6 == desk.count("epoch_us(min(event_time))")
+    assert desk.count("min(amount_cents)") == 101
+    assert desk.count(table="interactions_apart") == 50
+    assert not desk.uploads.path("up").exists()
+
+
+def test_the_same_file_again_changes_nothing(desk: Desk, tmp_path: Path) -> None:
+    desk.upload(parquet(tmp_path, 60), columns=RENAMES)
+    desk.run()
+    name = desk.upload(parquet(tmp_path, 60), "again", columns=RENAMES)
+    desk.run()
+    result = desk.result(name)
+
+    assert (result.read_rows, result.written_rows, result.duplicate_rows) == (60, 0, 30)
+    assert desk.count() == 30
+
+
+def test_bad_rows_are_set_apart_with_their_reason(desk: Desk, tmp_path: Path) -> None:
+    good = ("c2", "m0", "2025-03-01 08:00:00", "12.345", "b1")
+    rows = [
+        good,
+        ("c2", "", "2025-03-01 08:00:00", "1", ""),
+        ("c2", "m2", "yesterday", "1", ""),
+        ("c2", "m3", "1987-03-01", "1", ""),
+        ("c2", "m4", "2025-03-01 08:00:00", "much", ""),
+        ("c2", "m5", "2025-03-01 08:00:00", "1", "b 5"),
+        ("c3", "m6", "2025-03-01 08:00:00", "1", ""),
+        ("c2", "m7", "2025-03-01T08:00:00+09:00", "-3", ""),
+        good,
+        ("too", "few"),
+    ]
+    name = desk.upload(lines(tmp_path, rows))
+    desk.run()
+    result = desk.result(name)
+
+    apart = {item.reason: item.rows for item in result.apart}
+    assert apart == {
+        "MISSING_VALUE": 1,
+        "INVALID_TIME": 2,
+        "INVALID_AMOUNT": 1,
+        "INVALID_TEXT": 1,
+        "UNMATCHED_SOURCE_RECORD": 1,
+        "WRONG_COLUMN_COUNT": 1,
+    }
+    assert (result.read_rows, result.written_rows, result.duplicate_rows) == (10, 2, 1)
+    assert desk.count("sum(amount_cents)") == 1235 - 300
+    hour = 3_600_000_000
+    assert hour == desk.count("max(epoch_us(event_time)) - min(epoch_us(event_time))")
+    assert desk.count("max(row_number)", "interactions_apart") == 7
+
+
+@pytest.mark.parametrize("kill_at", ["before", "after"])
+def test_a_killed_import_resumes_with_the_right_counts(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: str
+) -> None:
+    monkeypatch.setattr(files, "BATCH_ROWS", 20)
+    name = desk.upload(parquet(tmp_path, 100), columns=RENAMES)
+    append = desk.warehouse.lake.append
+    appends = 0
+
+    def dying(*arguments: object) -> None:
+        nonlocal appends
+        appends += 1
+        if appends == 5 and kill_at == "before":
+            raise Killed
+        append(*arguments)  # type: ignore[arg-type]
+        if appends == 5:
+            raise Killed
+
+    monkeypatch.setattr(desk.warehouse.lake, "append", dying)
+    with pytest.raises(Killed):
+        desk.run()
+    desk.again(name)
+    desk.run()
+    result = desk.result(name)
+
+    assert (result.read_rows, result.written_rows, result.duplicate_rows) == (100, 50, 0)
+    assert desk.count() == 50
+    assert desk.count(table="interactions_apart") == 50
+
+
+def test_an_import_waits_while_profiles_is_down(desk: Desk, tmp_path: Path) -> None:
+    desk.profiles.down = 1
+    name = desk.upload(parquet(tmp_path, 10), columns=RENAMES)
+    desk.run()
+    waiting = desk.jobs.get(name, "analytics")
+    desk.again(name)
+    desk.run()
+
+    assert not waiting.done
+    assert desk.result(name).written_rows == 5
+
+
+def test_profiles_is_asked_for_at_most_a_thousand_ids(desk: Desk, tmp_path: Path) -> None:
+    rows = [(f"c{number}", f"m{number}", "2025-03-01 08:00:00", "1", "") for number in range(2500)]
+    desk.upload(lines(tmp_path, rows))
+    desk.run()
+
+    assert desk.profiles.asked == [1000, 1000, 500]
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, desk: Desk) -> None:
+    from services.analytics.domain.importing import FileOptions
+    from services.analytics.files import InteractionFile
+
+    for number, content in enumerate((b"", b"PAR1 not really", bytes(range(256)), b"a,b\n1,2\n")):
+        path = tmp_path / f"file{number}"
+        path.write_bytes(content)
+        with pytest.raises(UnreadableInteractionFile):
+            InteractionFile(path, FileOptions("till", "order_completed", "", {}, 480))
+
+
+def test_a_file_over_the_limit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LIMIT_BYTES", 10)
+    uploads = Uploads(tmp_path / "uploads")
+    with pytest.raises(FileTooLarge):
+        uploads.receive("big", iter([b"12345678", b"9012"]))
+    assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def seed(warehouse: Warehouse) -> None:
+    """Ten profiles; p10 was merged into p1 and p9 deleted; profile n bought n baskets."""
+    profiles = [
+        {
+            "profile_id": f"p{number}",
+            "version": 1,
+            "deleted": number == 9,
+            "merged_into": "p1" if number == 10 else None,
+            "province_code": "110000" if number < 6 else "310000",
+            "part": "recent",
+        }
+        for number in range(1, 11)
+    ]
+    events = [
+        {
+            "message_id": f"m{number}-{basket}-{line}",
+            "profile_id": f"p{number}",
+            "event_type": "order_completed" if line else "order_refunded",
+            "event_time": NOON.replace(day=number),
+            "amount_cents": 100 if line else -10,
+            "basket_id": f"b{number}-{basket}",
+            "channel": "store",
+            "month": "2025-03",
+        }
+        for number in range(1, 11)
+        for basket in range(number)
+        for line in range(3)
+    ]
+    warehouse.add(PROFILES, rows_table(PROFILES, profiles))
+    warehouse.add(INTERACTIONS, rows_table(INTERACTIONS, events))
+    alias = {"profile_id": "p10", "survivor_id": "p1", "event_time": NOON, "part": "recent"}
+    warehouse.add(ALIASES, rows_table(ALIASES, [alias]))
+
+
+def test_scores_take_merged_profiles_as_one_and_leave_deleted_ones_out(desk: Desk) -> None:
+    seed(desk.warehouse)
+    name = desk.start(COMPUTE, {})
+    desk.run()
+    response = pb.ComputeScoresResponse()
+    desk.jobs.get(name, "analytics").response.Unpack(response)
+
+    from services.analytics.reading import Reader
+
+    first = Reader(desk.warehouse).scores("p1")
+    assert first is not None
+    assert 8 == response.profile_count == desk.computations.facts[0].profile_count
+    assert (first[0], first[5], first[6], first[7]) == ("p1", 0, 11, 11 * 190)
+    assert (first[4], first[8]) == ("champions", rfm.DEFINITION_VERSION)
+    assert None is Reader(desk.warehouse).scores("p9")
+    assert None is Reader(desk.warehouse).scores("p10")
+    assert all(segment.suppressed or not 0 < segment.profile_count < 5 for segment in response.segments)
+
+
+def test_a_computation_repeated_after_a_crash_tells_its_fact_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed(desk.warehouse)
+    name = desk.start(COMPUTE, {})
+    record = desk.computations.record
+
+    def dying(*arguments: object) -> None:
+        record(*arguments)  # type: ignore[arg-type]
+        raise Killed
+
+    monkeypatch.setattr(desk.computations, "record", dying)
+    with pytest.raises(Killed):
+        desk.run()
+    monkeypatch.setattr(desk.computations, "record", record)
+    desk.again(name)
+    desk.run()
+
+    assert desk.jobs.get(name, "analytics").done
+    assert len(desk.computations.facts) == 1
