@@ -14,13 +14,12 @@ from typing import TypeVar
 import grpc
 from google.protobuf import descriptor_pool
 
-from services.chassis.config import TRUST_DOMAIN, ProcessConfig
+from services.chassis.config import MESSAGE_BYTES, TRUST_DOMAIN, ProcessConfig
 from services.chassis.server.calls import find_call
 from services.chassis.server.plans import service_plans
 from services.chassis.telemetry import trace_headers
 
 StubType = TypeVar("StubType")
-MESSAGE_BYTES = 4 * 1024 * 1024
 
 
 class DeadlineMissing(TypeError):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 SERVICES = ("access", "profiles", "consent", "marketing", "tickets", "analytics", "search")
 TRUST_DOMAIN = "kehu.internal"
+MESSAGE_BYTES = 4 * 1024 * 1024  # of one gRPC message, both ways; larger work is paged or streamed
 
 
 class ConfigError(Exception):

@@ -18,7 +18,7 @@ from typing import NoReturn
 import grpc
 from google.rpc import code_pb2, status_pb2
 
-from services.chassis.client import MESSAGE_BYTES
+from services.chassis.config import MESSAGE_BYTES
 from services.chassis.server.frames import FRAME_BYTES, PATH, CallFrame, Metadata, pack_reply, unpack_calls
 from services.chassis.server.guard import Guard
 

@@ -16,8 +16,7 @@ from google.longrunning import operations_pb2_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.chassis import records, telemetry
-from services.chassis.client import MESSAGE_BYTES
-from services.chassis.config import ProcessConfig, TlsFiles
+from services.chassis.config import MESSAGE_BYTES, ProcessConfig, TlsFiles
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Jobs
 from services.chassis.server.guard import Guard
