@@ -40,7 +40,9 @@ class DocumentMaker:
             return IndexDocument(name, state.version, changed, deleted=True)
         identity = profiles.ProfileIdentity.FromString(self._facts.open(state.sealed_identity))
         names = dict.fromkeys(filter(None, [identity.display_name, *identity.source_names]))
-        text = ProfileText(tuple(names), tuple(identity.phones), tuple(identity.emails), identity.resident_id)
+        text = ProfileText(
+            tuple(names), tuple(identity.phones), tuple(identity.emails), identity.resident_id, identity.address
+        )
         display = displays.ProfileDisplay(
             display_name=identity.display_name,
             phones=identity.phones,

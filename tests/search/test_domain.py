@@ -82,6 +82,14 @@ def test_a_resident_id_is_found_whole_and_by_its_end():
     assert not matches("1101", terms)
 
 
+@pytest.mark.parametrize("query", ["北京", "北京朝阳", "朝阳区", "北京市朝阳区", "建国路", "88", "北京 建国"])
+def test_an_address_is_found_with_and_without_its_divisions(query):
+    text = ProfileText(("李雷",), (), (), "", "北京市朝阳区建国路88号")
+
+    assert matches(query, profile_terms(text))
+    assert not matches("海淀", profile_terms(text))
+
+
 TICKET = ticket_terms(TicketText("T20261121-000042", "包装易破损", "客户投诉 iPhone15 的包装盒破裂，要求退款"))
 
 

@@ -18,6 +18,7 @@ GROUPS = {
     "name": ("personal", "name"),
     "contact": ("personal", "contact"),
     "document": ("sensitive", "document"),
+    "address": ("personal", "address"),
     "content": ("personal", "content"),
     "number": ("internal", ""),
 }
@@ -125,6 +126,7 @@ def _of_han(run: str, with_words: bool) -> Iterator[Alternative]:
     else:
         yield Alternative("name", (Term("name_1", name),), 2.0)
     yield Alternative("content", tuple(Term("text_2", pair) for pair in pairs(run)), 3.0)
+    yield Alternative("address", tuple(Term("address_2", pair) for pair in pairs(run)), 2.0)
     found = tuple(dict.fromkeys(Term("text_word", word) for word in words.cut(run))) if with_words else ()
     if found:
         yield Alternative("content", found, 2.0)
@@ -138,6 +140,7 @@ def _letters_or_digits(run: str) -> Iterator[Alternative]:
         yield Alternative("name", (Term("pinyin", run),), 4.0)
         yield Alternative("name", (Term("initials", run),), 3.0)
     yield Alternative("content", (Term("text_word", run),), 3.0)
+    yield Alternative("address", (Term("address_word", run),), 1.0)
     if len(run) > 1:
         yield Alternative("content", (Term("text_prefix", run),), 2.0)
 

@@ -14,6 +14,7 @@ from services.search.domain import words
 
 LONGEST_PREFIX = 16  # characters of a pinyin spelling or a Latin word that can be typed before it must be whole
 MAX_TERMS = 5000  # per field of a record; a description of 10,000 characters yields about 4,000
+_DIVISIONS = re.compile("[省市区县州盟旗]|自治")
 _TICKET_NUMBER = re.compile(r"t(\d{8})-?(\d{6,})")
 
 
@@ -36,6 +37,7 @@ class ProfileText:
     phones: tuple[str, ...]
     emails: tuple[str, ...]
     resident_id: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class TicketText:
 
 
 def profile_terms(text: ProfileText) -> dict[str, list[Term]]:
-    """Return the terms of a profile by field: name, contact, document."""
+    """Return the terms of a profile by field: name, contact, document, address."""
     return {
         "name": _limited(term for name in text.names for term in name_terms(name)),
         "contact": _limited(
@@ -56,6 +58,7 @@ def profile_terms(text: ProfileText) -> dict[str, list[Term]]:
             + [Term("email", words.normalized(email).strip()) for email in text.emails if email]
         ),
         "document": _limited(resident_id_terms(text.resident_id)),
+        "address": _limited(address_terms(text.address)),
     }
 
 
@@ -139,6 +142,19 @@ def resident_id_terms(number: str) -> Iterator[Term]:
         yield Term("resident_id", plain)
         yield Term("resident_id_last_8", plain[-8:])
         yield Term("resident_id_last_4", plain[-4:])
+
+
+def address_terms(address: str) -> Iterator[Term]:
+    """Yield pairs of characters, with and without 省, 市, 区, 县 and the like between them, and numbers.
+
+    北京朝阳 thereby finds 北京市朝阳区; no dictionary of words is needed for an address.
+    """
+    for part in words.runs(words.normalized(address)):
+        if words.is_han(part):
+            yield from (Term("address_2", pair) for pair in pairs(part))
+            yield from (Term("address_2", pair) for pair in pairs(_DIVISIONS.sub("", part)))
+        else:
+            yield Term("address_word", part)
 
 
 def number_terms(number: str) -> Iterator[Term]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.search.store.port import Engine, IndexDocument
+from services.search.store.port import Engine, EngineUnavailable, IndexDocument
 
 WINDOW_SECONDS = 0.05  # a commit costs about 10 ms; waiting this long for company halves the commits at 50/s
 MAX_BATCH = 500
+PATIENCE_SECONDS = 30.0  # an engine that is away this long fails the handlers; their events are tried again later
+RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -28,9 +31,16 @@ class BatchingWriter:
     No thread of its own and no sleeping on eventlet's clock, so it works inside nameko's native threads.
     """
 
-    def __init__(self, engine: Engine, window_seconds: float = WINDOW_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        window_seconds: float = WINDOW_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._engine = engine
         self._window = window_seconds
+        self._patience = patience_seconds
+        self._pause = threading.Event()  # waits without eventlet's clock; never set
         self._lock = threading.Lock()
         self._open: _Batch | None = None
         self._committing = threading.Lock()
@@ -66,8 +76,18 @@ class BatchingWriter:
                 if self._open is batch:
                     self._open = None
             try:
-                self._engine.write(batch.documents)
+                self._write(batch.documents)
             except BaseException as error:
                 batch.error = error
             finally:
                 batch.done.set()
+
+    def _write(self, documents: Sequence[IndexDocument]) -> None:
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._engine.write(documents)
+            except EngineUnavailable:
+                if time.monotonic() + RETRY_SECONDS > until:
+                    raise
+            self._pause.wait(RETRY_SECONDS)

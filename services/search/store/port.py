@@ -9,7 +9,7 @@ from typing import Protocol
 from services.chassis.errors import Unavailable
 from services.search.domain.queries import Clause
 
-TERM_FIELDS = ("name", "contact", "document", "content", "number")
+TERM_FIELDS = ("name", "contact", "document", "address", "content", "number")
 KEYWORD_FIELDS = (
     "type",
     "province_code",

@@ -107,6 +107,7 @@ class TantivyEngine:
         """Create an index that writers write to from now on."""
         with self._errors(), self._lock("alias", fcntl.LOCK_EX):
             aliases = self._load()
+            self._sweep(aliases)
             name = self._new_index()
             self._save(Aliases(aliases.live, (*aliases.building, name)))
             return name
@@ -197,6 +198,12 @@ class TantivyEngine:
         (self._root / name).mkdir(mode=0o700)
         tantivy.Index(self._schema, path=str(self._root / name))
         return name
+
+    def _sweep(self, aliases: Aliases) -> None:
+        """Remove folders that no alias names: left by a process that died between two steps."""
+        for path in self._root.iterdir():
+            if path.is_dir() and path.name not in (aliases.live, *aliases.building):
+                shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self, name: str, mode: int) -> Iterator[None]:
