@@ -43,19 +43,6 @@ class DocumentMaker:
         text = ProfileText(
             tuple(names), tuple(identity.phones), tuple(identity.emails), identity.resident_id, identity.address
         )
-        display = displays.ProfileDisplay(
-            display_name=identity.display_name,
-            phones=identity.phones,
-            emails=identity.emails,
-            resident_id=identity.resident_id,
-            address=identity.address,
-            source_names=identity.source_names,
-            province_code=state.province_code,
-            city_code=state.city_code,
-            owner_department=state.owner_department,
-            tier=state.tier,
-            update_time=state.event_time,
-        )
         keywords = {
             "type": "profiles",
             "province_code": state.province_code,
@@ -64,7 +51,7 @@ class DocumentMaker:
             "tier": state.tier,
             "profile_id": state.profile_id,
         }
-        payload = self._payloads.seal(display.SerializeToString(), name.encode())
+        payload = self._payloads.seal(_profile_display(state, identity).SerializeToString(), name.encode())
         terms = sealed(profile_terms(text), self._keyed)
         return IndexDocument(name, state.version, changed, False, terms, keywords, payload)
 
@@ -98,3 +85,19 @@ class DocumentMaker:
         payload = self._payloads.seal(display.SerializeToString(), name.encode())
         terms = sealed(ticket_terms(TicketText(state.number, words.subject, words.description)), self._keyed)
         return IndexDocument(name, state.version, changed, False, terms, keywords, payload)
+
+
+def _profile_display(state: profiles.ProfileChanged, identity: profiles.ProfileIdentity) -> displays.ProfileDisplay:
+    return displays.ProfileDisplay(
+        display_name=identity.display_name,
+        phones=identity.phones,
+        emails=identity.emails,
+        resident_id=identity.resident_id,
+        address=identity.address,
+        source_names=identity.source_names,
+        province_code=state.province_code,
+        city_code=state.city_code,
+        owner_department=state.owner_department,
+        tier=state.tier,
+        update_time=state.event_time,
+    )
