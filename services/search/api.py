@@ -45,7 +45,8 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         wanted = filters.parse_filter(request.filter)
         filters.check_filter(wanted, seen)
         rows = [filters.RowRule(each.field, frozenset(each.values)) for each in obligations.row_filter]
-        narrowed = filters.with_rows(wanted, filters.check_types(request.types), rows)
+        types = filters.visible_types(filters.check_types(request.types), seen)
+        narrowed = filters.with_rows(wanted, types, rows)
         planned = plan(request.q, obligations.may_search, self._keyed)
         shape = paging.filter_hash(planned.clauses, sorted(request.types), request.filter)
         offset = int(paging.decode_token(request.page_token, shape).get("offset") or 0)
@@ -67,8 +68,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
 
 
 def _seen(obligations: Obligations) -> dict[tuple[str, str], bool]:
-    """Return which groups of filter fields the caller sees at least masked."""
-    groups = {group for group in filters.FILTER_FIELDS.values() if group[0] != "internal"}
+    """Return which groups of filter fields and types the caller sees at least masked."""
+    needed = [*filters.FILTER_FIELDS.values(), *filters.TYPE_GROUPS.values()]
+    groups = {group for group in needed if group[0] != "internal"}
     return {group: obligations.disposition(*group) != "hide" for group in groups}
 
 

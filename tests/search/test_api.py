@@ -173,10 +173,21 @@ def test_without_a_purpose_nothing_personal_is_matched_shown_counted_or_filtered
     assert (5, {""}) == (listed.total_size, {hit.profile.display_name for hit in listed.hits})
     assert all(not hit.profile.phones and not hit.profile.address for hit in listed.hits)
     assert facet(listed, "province_code") == {} and facet(listed, "tier") == {"gold": 5}
-    assert names(search(server, "T20261121-000002")) == ["tickets/t2"]
+    assert search(server, "T20261121-000002").total_size == 0
     with pytest.raises(grpc.RpcError) as caught:
         search(server, filter="province_code=330000")
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_tickets_are_found_only_by_who_sees_their_words_at_least_masked(server):
+    server.policy.obligations = MARKETER
+    marketer = search(server)
+    server.policy.obligations = Obligations(masked=frozenset({"personal/content"}))
+    masked = search(server)
+
+    assert (facet(marketer, "type"), facet(masked, "type")) == ({"profiles": 5}, {"profiles": 5, "tickets": 2})
+    server.policy.obligations = MARKETER
+    assert search(server, types=["tickets"]).total_size == 0
 
 
 def test_rows_bind_hits_total_and_facets_alike(server):

@@ -20,6 +20,7 @@ FILTER_FIELDS: Mapping[str, tuple[str, str]] = {
     "priority": ("internal", ""),
     "profile_id": ("internal", ""),
 }
+TYPE_GROUPS = {"tickets": ("personal", "content")}  # who sees nothing of a ticket's words sees no ticket
 FACET_FIELDS = ("type", "province_code", "city_code", "department", "tier", "kind", "status_category", "priority")
 ROW_FIELDS = {"owner_department": "department", "profile": "profile_id", "type": "type"}
 _TERM = re.compile(r'\s*(?P<field>[a-z_]+)\s*=\s*(?:\((?P<many>[^()]*)\)|(?P<one>"[^"]*"|[^\s()"]+))\s*(?P<and>AND\b)?')
@@ -121,6 +122,11 @@ def check_types(types: Iterable[str]) -> frozenset[str]:
         violation = FieldViolation("types", "use " + " or ".join(TYPES))
         raise TypeUnknown("there is no such type", metadata={"type": unknown[:32]}, violations=[violation])
     return wanted or frozenset(TYPES)
+
+
+def visible_types(types: frozenset[str], seen: Mapping[tuple[str, str], bool]) -> frozenset[str]:
+    """Return the types of which the caller sees more than that something is there."""
+    return frozenset(each for each in types if each not in TYPE_GROUPS or seen.get(TYPE_GROUPS[each], False))
 
 
 def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -> dict[str, frozenset[str]]:
