@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import signal
 import threading
@@ -52,6 +53,8 @@ class Serving:
 
 def service_name(add: AddServicer) -> str:
     """Return the full proto name that a generated add function registers."""
+    # a service whose messages are all in other files imports its own file's descriptor nowhere
+    importlib.import_module(add.__module__.removesuffix("_grpc"))
     short = add.__name__.removeprefix("add_").removesuffix("Servicer_to_server")
     return f"{add.__module__.rpartition('.')[0]}.{short}"
 
