@@ -17,7 +17,7 @@ from infra.commands.options import DEFAULT_DATA, Data, fail
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,  # a log has one line per frame, and no boxes
     help="Kehu (客户): a customer-data middle office.",
 )
 app.add_typer(policy.app, name="policy", help="Access policies, through the gateway's API.")
