@@ -59,8 +59,7 @@ FIELDS = {
         "search": "personal/name personal/contact",
     },
     "role:agent": {
-        "show": "personal/name personal/contact personal/address personal/behaviour personal/content "
-        "personal/consent",
+        "show": "personal/name personal/contact personal/address personal/behaviour personal/content personal/consent",
         "mask": "personal/birth sensitive/document",
         "search": "personal/name personal/contact personal/content",
     },

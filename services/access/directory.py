@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kehu.access.v1 import access_pb2 as pb
@@ -23,6 +23,7 @@ from services.chassis.errors import Unavailable
 
 FRESH = timedelta(milliseconds=200)  # answers closer together than this share one reading
 OVERLAP = timedelta(seconds=10)  # clocks of several access processes differ by less
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,15 @@ class _Person:
     department: str
     links: tuple[Row, ...]
     enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    """What was read last; replaced whole, so that every answer comes from one moment."""
+
+    policy: Policy | None = None
+    people: Mapping[str, _Person] = field(default_factory=dict)
+    revoked: tuple[Revocation, ...] = ()
 
 
 class Directory:
@@ -50,11 +60,9 @@ class Directory:
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
         self._lock = threading.Lock()
-        self._read_at = datetime.min.replace(tzinfo=UTC)
-        self._people: dict[str, _Person] = {}
-        self._policy: Policy | None = None
-        self._revoked: list[Revocation] = []
-        self._rules: pb.RuleSet | None = None
+        self._read_at = LONG_AGO
+        self._state = _InForce()
+        self._rules: tuple[_InForce, pb.RuleSet] | None = None
         self._snapshot: PolicySnapshot | None = None
 
     @property
@@ -64,87 +72,93 @@ class Directory:
         Raises:
             Unavailable: none was seeded yet.
         """
-        self.refresh()
-        if self._policy is None:
-            raise Unavailable("There is no policy yet; the access service is starting.")
-        return self._policy
+        return _seeded(self.refresh())
 
     def links(self, without: str = "") -> list[Row]:
         """Return the role links of all enabled principals but one."""
-        self.refresh()
-        return [link for person in self._people.values() if person.subject != without for link in person.links]
+        people = self.refresh().people.values()
+        return [link for person in people if person.subject != without for link in person.links]
 
     def persons(self, without: str = "") -> list[tuple[str, str]]:
         """Return subject and department of all people who may sign in but one."""
-        self.refresh()
-        people = [p for p in self._people.values() if p.enabled and p.kind == "user" and p.subject != without]
-        return [(person.subject, person.department) for person in people]
+        people = [p for p in self.refresh().people.values() if p.enabled and p.kind == "user"]
+        return [(person.subject, person.department) for person in people if person.subject != without]
 
     def snapshot(self) -> PolicySnapshot:
         """Return the state in force, compiled as every process compiles it."""
-        rules = self._rule_set()
+        state = self.refresh()
+        rules, content = self._rule_set(state), _seeded(state).content
         snapshot = self._snapshot
         if snapshot is None or snapshot.rules_version != rules.rules_version:
-            content = self.policy.content
             links = [tuple(row.values) for row in rules.role_links]
+            version, mark = rules.policy_version, rules.rules_version
             snapshot = PolicySnapshot(
-                rules.policy_version,
-                content.model,
-                content.rules,
-                links,
-                content.row_filters,
-                rules_version=rules.rules_version,
+                version, content.model, content.rules, links, content.row_filters, rules_version=mark
             )
             self._snapshot = snapshot
         return snapshot
 
     def reply(self, request: pb.GetPolicySnapshotRequest) -> pb.GetPolicySnapshotResponse:
         """Return what is newer than what the asker holds."""
+        state = self.refresh()
         reply = pb.GetPolicySnapshotResponse(keys=self._keys)
-        rules, revoked = self._rule_set(), self._revocation_set()
+        rules, revoked = self._rule_set(state), revocation_set(state.revoked)
         if request.rules_version != rules.rules_version:
             reply.rules.CopyFrom(rules)
         if request.revocations_version != revoked.revocations_version:
             reply.revocations.CopyFrom(revoked)
         return reply
 
-    def refresh(self, at_once: bool = False) -> None:
-        """Read what changed; `at_once` after a write of our own."""
+    def refresh(self, at_once: bool = False) -> _InForce:
+        """Read what changed and return the state; `at_once` after a write of our own."""
         with self._lock:
             now = self._now()
-            if not at_once and now - self._read_at < FRESH:
-                return
-            since = self._read_at - OVERLAP if self._people else self._read_at
-            for principal in self._principals.changed_since(max(since, datetime(2000, 1, 1, tzinfo=UTC))):
-                self._take(principal)
-            for policy in self._policies.published_after(self._policy.number if self._policy else 0):
-                self._policy, self._rules = policy, None
-            self._revoked = self._revocations.unexpired(now)
-            self._read_at = now
+            if at_once or now - self._read_at >= FRESH:
+                self._state = self._read(self._state, now)
+                self._read_at = now
+            return self._state
 
-    def _take(self, principal: Principal) -> None:
-        person = _Person(
-            principal.subject, principal.kind, principal.department, tuple(principal.links()), principal.enabled
-        )
-        if self._people.get(principal.id) != person:
-            self._people[principal.id] = person
-            self._rules = None
+    def _read(self, known: _InForce, now: datetime) -> _InForce:
+        since = max(self._read_at - OVERLAP, LONG_AGO) if known.people else LONG_AGO
+        people = {p.id: _person(p) for p in self._principals.changed_since(since)}
+        changed = {key: person for key, person in people.items() if known.people.get(key) != person}
+        published = self._policies.published_after(known.policy.number if known.policy else 0)
+        revoked = tuple(sorted(self._revocations.unexpired(now), key=lambda revocation: revocation.id))
+        if not changed and not published and revoked == known.revoked:
+            return known
+        policy = published[-1] if published else known.policy
+        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked)
 
-    def _rule_set(self) -> pb.RuleSet:
-        policy, rules = self.policy, self._rules
-        if rules is None:
-            links = sorted({*policy.content.links, *self.links()})
-            mark = f"{policy.number}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
-            rules = rule_set(policy, links, mark)
-            self._rules = rules
+    def _rule_set(self, state: _InForce) -> pb.RuleSet:
+        known = self._rules
+        if known is not None and known[0].policy is state.policy and known[0].people is state.people:
+            return known[1]
+        policy = _seeded(state)
+        own = {link for person in state.people.values() for link in person.links}
+        links = sorted({*policy.content.links, *own})
+        mark = f"{policy.number}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
+        rules = rule_set(policy, links, mark)
+        self._rules = (state, rules)
         return rules
 
-    def _revocation_set(self) -> pb.RevocationSet:
-        revoked = sorted(self._revoked, key=lambda revocation: revocation.id)
-        mark = hashlib.sha256(repr([(r.id, r.at.timestamp()) for r in revoked]).encode()).hexdigest()[:16]
-        tokens = [r.id.removeprefix("token:") for r in revoked if r.id.startswith("token:")]
-        subjects = {r.id: r.at.timestamp() for r in revoked if not r.id.startswith("token:")}
-        return pb.RevocationSet(revocations_version=mark, token_ids=tokens, subjects=subjects)
+
+def _person(principal: Principal) -> _Person:
+    links = tuple(principal.links())
+    return _Person(principal.subject, principal.kind, principal.department, links, principal.enabled)
+
+
+def _seeded(state: _InForce) -> Policy:
+    if state.policy is None:
+        raise Unavailable("There is no policy yet; the access service is starting.")
+    return state.policy
+
+
+def revocation_set(revoked: Sequence[Revocation]) -> pb.RevocationSet:
+    """Return all revocations as a message; `revoked` is sorted by id."""
+    mark = hashlib.sha256(repr([(r.id, r.at.timestamp()) for r in revoked]).encode()).hexdigest()[:16]
+    tokens = [r.id.removeprefix("token:") for r in revoked if r.id.startswith("token:")]
+    subjects = {r.id: r.at.timestamp() for r in revoked if not r.id.startswith("token:")}
+    return pb.RevocationSet(revocations_version=mark, token_ids=tokens, subjects=subjects)
 
 
 def key_message(key: SigningKey) -> pb.JsonWebKey:

@@ -147,6 +147,12 @@ BAD_POLICIES: dict[str, Content] = {
     "no administrator left": Content(rules=(READER,)),
     "administrators denied": with_rule("role:admin", "administration", "policies", "approve", "*", "deny"),
     "everybody denied": with_rule("user:root", "*", "policies", "*", "*", "deny"),
+    "too large for one message": Content(
+        rules=(
+            *GOOD.rules,
+            *((f"user:u{n}-{'x' * 50}", "marketing", "profiles", "read", "*", "allow") for n in range(40_000)),
+        )
+    ),
     "row filter of an unknown resource": replace(
         GOOD, row_filters=(RowFilter("role:reader", "*", "x", "tier", ("a",)),)
     ),

@@ -22,6 +22,7 @@ SUBJECT = re.compile(r"(role:[a-z][a-z0-9-]{0,39}|(user|app|svc):[a-z0-9][a-z0-9
 WORD = re.compile(r"[A-Za-z0-9:._/*-]{1,100}")
 FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 FAULTS_SHOWN = 100
+LARGEST_BYTES = 3_500_000  # a gRPC message of ours holds 4 MiB
 POLICY_FIELDS = ["p_sub", "p_dom", "p_obj", "p_act", "p_purpose", "p_eft"]
 COLUMNS = ("subject", "department", "resource", "action", "purpose", "effect")
 STRANGER = ("user:nobody", "administration", "policies", "approve", "administration")
@@ -39,7 +40,7 @@ def faults(
     found = [*_model(content.model), *_rules(content, inventory), *_links(content)]
     found += _row_filters(content, inventory)
     if not found:
-        found += _depth(content, links)
+        found += [*_size(content, links), *_depth(content, links)]
     if not found:
         found += _sandbox(content, links, persons)
     return found[:FAULTS_SHOWN]
@@ -178,6 +179,13 @@ def _row_filters(content: Content, inventory: Inventory) -> Iterator[FieldViolat
             yield FieldViolation(f"{place}.field", "write a field name in lower case")
         if not row_filter.values or not all(row_filter.values):
             yield FieldViolation(f"{place}.values", "give one value at least, none of them empty")
+
+
+def _size(content: Content, links: Sequence[Row]) -> Iterator[FieldViolation]:
+    """Refuse what would not fit into the one message by which every process fetches the policy."""
+    size = sum(len(value) + 2 for row in (*content.rules, *content.links, *links) for value in row)
+    if size > LARGEST_BYTES:
+        yield FieldViolation("rules", f"write fewer rules: {size:,} bytes, {LARGEST_BYTES:,} at most")
 
 
 def _depth(content: Content, links: Sequence[Row]) -> Iterator[FieldViolation]:

@@ -124,6 +124,8 @@ def sign_in_person(
 
 def matching_step(totp_secret: str, code: str, now: datetime, last_step: int) -> int | None:
     """Return the time step of a one-time code that is right and was not used before, else None."""
+    if not totp_secret:
+        return None
     current = int(now.timestamp()) // TOTP_STEP_SECONDS
     totp = pyotp.TOTP(totp_secret)
     found = None

@@ -50,9 +50,7 @@ def block_hash(sequence: int, batch_id: str, entries: Sequence[AuditEntry], prev
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def next_block(
-    head: tuple[int, str], batch_id: str, entries: Sequence[AuditEntry], key: Ed25519PrivateKey
-) -> Block:
+def next_block(head: tuple[int, str], batch_id: str, entries: Sequence[AuditEntry], key: Ed25519PrivateKey) -> Block:
     """Return the block that follows `head`, a sequence and its hash; (0, GENESIS) before the first."""
     sequence, previous = head[0] + 1, head[1]
     digest = block_hash(sequence, batch_id, entries, previous)
@@ -67,9 +65,7 @@ def same_batch(block: Block, entries: Sequence[AuditEntry]) -> Block:
         AuditBatchChanged: the batch came with other entries than the first time.
     """
     if block.entries != tuple(entries):
-        raise AuditBatchChanged(
-            "This batch was written with other entries.", metadata={"batch_id": block.batch_id}
-        )
+        raise AuditBatchChanged("This batch was written with other entries.", metadata={"batch_id": block.batch_id})
     return block
 
 

@@ -75,9 +75,7 @@ def content_of(message: pb.Policy) -> Content:
     return Content(
         tuple((r.subject, r.department, r.resource, r.action, r.purpose, r.effect) for r in message.rules),
         tuple((link.member, link.role, link.department) for link in message.role_links),
-        tuple(
-            RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in message.row_filters
-        ),
+        tuple(RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in message.row_filters),
         message.model or MODEL,
     )
 

@@ -38,9 +38,7 @@ class PolicyMethods:
         author, current = current_call().caller.subject, self._context.directory.policy.number
         policy_id = new_id(request.request_id, "policies", author)
         given = request.policy
-        draft = Policy(
-            policy_id, "draft", 0, given.base_version or current, given.comment, content_of(given), author
-        )
+        draft = Policy(policy_id, "draft", 0, given.base_version or current, given.comment, content_of(given), author)
         try:
             return policy_message(self._context.policies.insert(draft, request.request_id))
         except AlreadyExists:
@@ -50,9 +48,7 @@ class PolicyMethods:
         """Return one with its rules."""
         return policy_message(self._find_policy(request.policy_id))
 
-    def ListPolicies(
-        self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext
-    ) -> pb.ListPoliciesResponse:
+    def ListPolicies(self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext) -> pb.ListPoliciesResponse:
         """Return a page, the newest first."""
         size, of_filter = page_size_of(request.page_size), filter_hash("policies")
         before = decode_token(request.page_token, of_filter).get("before")

@@ -31,9 +31,7 @@ class PrincipalMethods:
 
     _context: Context
 
-    def CreatePrincipal(
-        self, request: pb.CreatePrincipalRequest, context: grpc.ServicerContext
-    ) -> pb.Principal:
+    def CreatePrincipal(self, request: pb.CreatePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Create one and show its secret once."""
         given, c = request.principal, self._context
         if given.kind not in KINDS:
@@ -69,9 +67,7 @@ class PrincipalMethods:
         messages = [principal_message(principal) for principal in found[:size]]
         return pb.ListPrincipalsResponse(principals=messages, next_page_token=more)
 
-    def UpdatePrincipal(
-        self, request: pb.UpdatePrincipalRequest, context: grpc.ServicerContext
-    ) -> pb.Principal:
+    def UpdatePrincipal(self, request: pb.UpdatePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Change department or roles; tokens with the old ones end."""
         known, given = self._find_principal(request.principal_id), request.principal
         if given.etag and given.etag != etag_of(known.version):
@@ -87,16 +83,12 @@ class PrincipalMethods:
             changed = replace(changed, roles=tuple(given.roles))
         return principal_message(self._change(checked(changed, self._roles())))
 
-    def DisablePrincipal(
-        self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext
-    ) -> pb.Principal:
+    def DisablePrincipal(self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Shut one out."""
         known = self._find_principal(request.principal_id)
         return principal_message(self._change(replace(known, enabled=False)))
 
-    def EnablePrincipal(
-        self, request: pb.EnablePrincipalRequest, context: grpc.ServicerContext
-    ) -> pb.Principal:
+    def EnablePrincipal(self, request: pb.EnablePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Let one in again."""
         known = self._find_principal(request.principal_id)
         return principal_message(self._change(replace(known, enabled=True, failures=0, locked_until=None)))

@@ -13,6 +13,8 @@ from services.access.methods.context import Context
 from services.chassis.errors import Conflict, Unauthenticated
 from services.chassis.server import current_call
 
+TRIES = 5  # of storing a sign-in that others of the same person overtake
+
 
 class TokenMethods:
     """The token methods of AccessService."""
@@ -20,9 +22,7 @@ class TokenMethods:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def CreateToken(
-        self, request: pb.CreateTokenRequest, context: grpc.ServicerContext
-    ) -> pb.CreateTokenResponse:
+    def CreateToken(self, request: pb.CreateTokenRequest, context: grpc.ServicerContext) -> pb.CreateTokenResponse:
         """Sign an app or a person in.
 
         The time of issue is taken before the principal is read: whoever shuts it out meanwhile revokes this
@@ -38,9 +38,7 @@ class TokenMethods:
         token = self._context.issuer.issue(signed_in, self._context.secrets.token_id(), now)
         return pb.CreateTokenResponse(access_token=token, token_type="Bearer", expires_in=LIFETIME_SECONDS)
 
-    def RevokeToken(
-        self, request: pb.RevokeTokenRequest, context: grpc.ServicerContext
-    ) -> pb.RevokeTokenResponse:
+    def RevokeToken(self, request: pb.RevokeTokenRequest, context: grpc.ServicerContext) -> pb.RevokeTokenResponse:
         """Revoke one token; what is no living token of ours needs no revocation (RFC 7009 §2.2)."""
         try:
             caller = self._context.own_tokens.verify(request.token)
@@ -65,18 +63,24 @@ class TokenMethods:
         return app
 
     def _person(self, request: pb.CreateTokenRequest) -> Principal:
+        for _ in range(TRIES):
+            known = self._context.principals.get(f"user-{request.username}")
+            try:
+                signed_in = self._try_person(request, known)
+            except Conflict:  # somebody tries at the same time: every wrong try counts, a code counts once
+                continue
+            self._note(known, refused=signed_in is None)
+            if signed_in is not None:
+                return signed_in
+            break
+        raise CredentialsRefused
+
+    def _try_person(self, request: pb.CreateTokenRequest, known: Principal | None) -> Principal | None:
         c = self._context
-        known = c.principals.get(f"user-{request.username}")
         state, is_in = sign_in_person(known, request.password, request.totp, c.now(), c.passwords, c.decoy)
         if state is not None and state != known:
-            try:
-                state = c.principals.save(state)
-            except Conflict:  # two sign-ins at once: a code counts once, so the slower one is refused
-                is_in = False
-        self._note(known, refused=not is_in)
-        if state is None or not is_in:
-            raise CredentialsRefused
-        return state
+            state = c.principals.save(state)
+        return state if is_in else None
 
     def _note(self, principal: Principal | None, refused: bool) -> None:
         subject = principal.subject if principal else "unknown"  # what was typed may be a password

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -114,12 +114,12 @@ class MongoPrincipals:
         if department:
             found = found.filter(department=department)
         with records.driver_errors():
-            return [self._value(record) for record in found.order_by("id").limit(limit)]
+            return [_without_secret(record) for record in found.order_by("id").limit(limit)]
 
     def changed_since(self, when: datetime) -> list[Principal]:
         """Return the changed ones."""
         with records.driver_errors():
-            return [self._value(record) for record in PrincipalRecord.objects(update_time__gte=when)]
+            return [_without_secret(record) for record in PrincipalRecord.objects(update_time__gte=when)]
 
     def _record(self, principal: Principal) -> PrincipalRecord:
         values = asdict(principal)
@@ -130,11 +130,16 @@ class MongoPrincipals:
     def _value(self, record: PrincipalRecord) -> Principal:
         sealed = base64.b64decode(record.totp_secret) if record.totp_secret else b""
         totp_secret = self._sealer.open(sealed, record.id.encode()).decode() if sealed else ""
-        return Principal(
-            record.kind, record.login, record.department, tuple(record.roles), record.secret_hash, totp_secret,
-            record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
-            record.create_time, record.update_time,
-        )  # fmt: skip
+        return replace(_without_secret(record), totp_secret=totp_secret)
+
+
+def _without_secret(record: PrincipalRecord) -> Principal:
+    """Return a principal for reading: one broken seal must not stop the policy of all."""
+    return Principal(
+        record.kind, record.login, record.department, tuple(record.roles), record.secret_hash, "",
+        record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
+        record.create_time, record.update_time,
+    )  # fmt: skip
 
 
 class MongoRevocations:

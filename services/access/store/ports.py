@@ -28,10 +28,13 @@ class Principals(Protocol):
         """Write the state if nobody changed it since it was read, else Conflict."""
 
     def page(self, after: str, limit: int, department: str) -> list[Principal]:
-        """Return up to `limit` with ids after `after`, by id; an empty department means all."""
+        """Return up to `limit` with ids after `after`, by id; an empty department means all.
+
+        One-time secrets may be left out: never save what a list returned.
+        """
 
     def changed_since(self, when: datetime) -> list[Principal]:
-        """Return all changed at or after a time, in no order."""
+        """Return all changed at or after a time, in no order; one-time secrets may be left out."""
 
 
 class Revocations(Protocol):

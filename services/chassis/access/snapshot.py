@@ -200,6 +200,7 @@ class SnapshotPoller:
         self._interval = interval_seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy-poller", daemon=True)
+        self._failing = False
         self.last_success = float("-inf")  # time.monotonic() of the last answer, for the staleness metric
 
     def start(self) -> None:
@@ -217,8 +218,11 @@ class SnapshotPoller:
         try:
             snapshot = self._fetch(self._holder.known)
         except Exception as error:  # whatever failed, the last good snapshot stays in force
-            log.warning("policy not refreshed: %s", type(error).__name__)
+            if not self._failing:
+                log.warning("policy not refreshed, the last one stays in force: %s", type(error).__name__)
+            self._failing = True
             return False
+        self._failing = False
         if snapshot is not None:
             self._holder.swap(snapshot)
             log.info("policy version %s in force", snapshot.version)
