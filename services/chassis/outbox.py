@@ -19,7 +19,7 @@ from services.chassis.consuming.publishing import ConfirmingPublisher, Outgoing
 
 BATCH = 500  # records whose facts are published and removed together
 SWEEP_SECONDS = 1.0
-ORPHAN_AGE = timedelta(seconds=2)  # facts of a process that died; a living one publishes its own at once
+ORPHAN_AGE = timedelta(seconds=1)  # facts of other processes: workers, consumers, and those that died
 BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _log = logging.getLogger(__name__)
 
