@@ -26,13 +26,19 @@ NUMBER_ZONE = ZoneInfo("Asia/Shanghai")  # the day in a ticket's number is China
 Change = Callable[[Ticket], Ticket]
 
 
+def now_in_milliseconds() -> datetime:
+    """Return the time as the database keeps it, so that a reply and a later read agree."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
 class TicketsServicer(PoliciesServicer):
     """Serves kehu.tickets.v1.TicketsService."""
 
     def __init__(
         self,
         store: TicketsStore,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = now_in_milliseconds,
         new_id: Callable[..., str] = records.new_id,
     ) -> None:
         self._store = store

@@ -17,7 +17,7 @@ from services.search.domain.queries import Match
 from services.search.store import Engine, EngineUnavailable, IndexDocument, IndexQuery, IndexResult, newest
 from services.search.store.batching import BatchingWriter
 from services.search.store.opensearch_engine import OpenSearchEngine
-from services.search.store.tantivy_engine import TantivyEngine
+from services.search.store.tantivy_engine import TantivyEngine, build_schema
 
 ANY: dict[str, frozenset[str]] = {}
 
@@ -349,6 +349,21 @@ def test_folders_left_by_a_dead_process_are_swept_by_the_next_rebuild(tmp_path):
     name = engine.create()
     found = {path.name for path in (tmp_path / "index").iterdir() if path.is_dir()}
     assert found == {"000001", name}
+
+
+def test_an_index_of_an_older_release_goes_on_until_it_is_rebuilt(tmp_path):
+    TantivyEngine(tmp_path / "index", build_schema(("name",))).prepare()
+    engine = TantivyEngine(tmp_path / "index")
+    engine.prepare()
+    both = replace(document(1, 1, "a"), terms={"name": ("a",), "contact": ("c",)})
+    by_contact = IndexQuery(((Match("contact", ("c",), 1.0),),), ANY)
+    engine.write([both])
+
+    assert (ids(engine, "a"), engine.search(by_contact).total) == (["profiles/0001"], 0)
+    name = engine.create()
+    engine.load(name, [both])
+    engine.drop(engine.swap(name))
+    assert engine.search(by_contact).total == 1
 
 
 def test_the_newest_of_a_batch_wins_whatever_its_order():

@@ -38,8 +38,8 @@ BUSY_WAITS = (0.1, 0.3, 1.0)  # seconds before a document refused with 429 is se
 _GONE = "index_not_found_exception"
 
 
-def mapping() -> dict[str, object]:
-    """Return settings and mappings of an index: unknown fields are refused, tokens are only matched."""
+def _properties() -> dict[str, object]:
+    """Return the fields: tokens are only matched, keywords are also counted."""
     token = {"type": "keyword", "doc_values": False, "norms": False}
     properties: dict[str, object] = {
         "id": {"type": "keyword"},
@@ -49,9 +49,13 @@ def mapping() -> dict[str, object]:
         "payload": {"type": "binary"},
     }
     properties |= dict.fromkeys(TERM_FIELDS, token)
-    properties |= dict.fromkeys(KEYWORD_FIELDS, {"type": "keyword"})
+    return properties | dict.fromkeys(KEYWORD_FIELDS, {"type": "keyword"})
+
+
+def mapping() -> dict[str, object]:
+    """Return settings and mappings of an index: unknown fields are refused."""
     settings = {"index": {"refresh_interval": "200ms", "number_of_shards": 1, "auto_expand_replicas": "0-1"}}
-    return {"settings": settings, "mappings": {"dynamic": "strict", "properties": properties}}
+    return {"settings": settings, "mappings": {"dynamic": "strict", "properties": _properties()}}
 
 
 class OpenSearchEngine:
@@ -73,6 +77,8 @@ class OpenSearchEngine:
             if not self._client.indices.exists_alias(name=self._base):
                 with contextlib.suppress(RequestError):
                     self._make(f"{self._base}-000001", self._base)
+            fields = {"properties": _properties()}  # those of a newer release are added; a rebuild fills them
+            self._client.indices.put_mapping(index=f"{self._base}-*", body=fields)
             self._client.cluster.health(index=self._base, params={"wait_for_status": "yellow"})
 
     def write(self, documents: Sequence[IndexDocument]) -> None:

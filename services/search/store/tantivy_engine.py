@@ -35,14 +35,14 @@ from services.search.store.port import (
 WRITER_BYTES = 15_000_000  # tantivy's minimum for one thread; a batch of 500 documents needs about 2 MB
 
 
-def build_schema() -> tantivy.Schema:
+def build_schema(term_fields: Sequence[str] = TERM_FIELDS) -> tantivy.Schema:
     """Return the schema: tokens are made by us, so every text field is raw."""
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("id", stored=True, fast=True, tokenizer_name="raw", index_option="basic")
     builder.add_integer_field("version", stored=True, fast=True)
     builder.add_integer_field("changed", stored=True, fast=True)
     builder.add_boolean_field("deleted", indexed=True, fast=True)
-    for name in TERM_FIELDS:
+    for name in term_fields:
         builder.add_text_field(name, tokenizer_name="raw", index_option="basic")
     for name in KEYWORD_FIELDS:
         builder.add_text_field(name, fast=True, tokenizer_name="raw", index_option="basic")
@@ -52,19 +52,21 @@ def build_schema() -> tantivy.Schema:
 
 @dataclass(slots=True)
 class _Reader:
-    """An open index and the commit it has loaded."""
+    """An open index, the fields it has, and the commit it has loaded."""
 
     name: str
     index: tantivy.Index
+    fields: frozenset[str]
     stamp: tuple[int, int]
 
 
 class TantivyEngine:
     """The Engine on local files."""
 
-    def __init__(self, index_dir: Path) -> None:
+    def __init__(self, index_dir: Path, schema: tantivy.Schema | None = None) -> None:
+        """Keep indexes in `index_dir`; new ones get this release's schema, or the one given."""
         self._root = index_dir
-        self._schema = build_schema()
+        self._schema = schema or build_schema()
         self._reader: _Reader | None = None
         self._reader_lock = threading.Lock()
 
@@ -96,7 +98,8 @@ class TantivyEngine:
     def search(self, query: IndexQuery) -> IndexResult:
         """Return a page of hits."""
         with self._errors():
-            return tantivy_query.run(self._schema, self._searcher(), query)
+            reader, searcher = self._open_live()
+            return tantivy_query.run(reader.index.schema, reader.fields, searcher, query)
 
     def aliases(self) -> Aliases:
         """Return what is live and what is being built."""
@@ -134,14 +137,16 @@ class TantivyEngine:
     def tombstones(self, page: int = 500) -> Iterator[list[Tombstone]]:
         """Yield the tombstones of the live index."""
         with self._errors():
-            yield from tantivy_query.tombstones(self._schema, self._searcher(), page)
+            reader, searcher = self._open_live()
+            yield from tantivy_query.tombstones(reader.index.schema, searcher, page)
 
     def _commit(self, name: str, documents: Sequence[IndexDocument]) -> None:
         """Write what is not older than what is there, in one commit."""
         with self._lock(name, fcntl.LOCK_EX):
             index = tantivy.Index.open(str(self._root / name))
             fresh = newest(documents)
-            known = tantivy_query.versions(self._schema, index.searcher(), [each.id for each in fresh])
+            fields = self._fields(name)
+            known = tantivy_query.versions(index.schema, index.searcher(), [each.id for each in fresh])
             fresh = [each for each in fresh if each.version >= known.get(each.id, each.version)]
             if not fresh:
                 return
@@ -149,13 +154,13 @@ class TantivyEngine:
             try:
                 for document in fresh:
                     writer.delete_documents_by_term("id", document.id)
-                    writer.add_document(_to_tantivy(document))
+                    writer.add_document(_to_tantivy(document, fields))
                 writer.commit()
             finally:
                 writer.wait_merging_threads()
 
-    def _searcher(self) -> tantivy.Searcher:
-        """Return a searcher of the live index's last commit; follows the alias when it has moved meanwhile."""
+    def _open_live(self) -> tuple[_Reader, tantivy.Searcher]:
+        """Return the live index and a searcher of its last commit; follows the alias when it moved meanwhile."""
         for _ in range(3):
             name = self._load().live
             with self._reader_lock, contextlib.suppress(FileNotFoundError):
@@ -164,16 +169,21 @@ class TantivyEngine:
                 if reader is None or reader.name != name:
                     index = tantivy.Index.open(str(self._root / name))
                     index.config_reader("manual")
-                    reader = self._reader = _Reader(name, index, (0, 0))
+                    reader = self._reader = _Reader(name, index, self._fields(name), (0, 0))
                 if reader.stamp != stamp:
                     reader.index.reload()
                     reader.stamp = stamp
-                return reader.index.searcher()
+                return reader, reader.index.searcher()
         raise EngineUnavailable("the index is being replaced; try again")
 
     def _stamp(self, name: str) -> tuple[int, int]:
         found = (self._root / name / "meta.json").stat()
         return found.st_ino, found.st_mtime_ns
+
+    def _fields(self, name: str) -> frozenset[str]:
+        """Return the fields of an index; one built by an older release may lack some until it is rebuilt."""
+        meta = json.loads((self._root / name / "meta.json").read_text(encoding="utf-8"))
+        return frozenset(field["name"] for field in meta["schema"])
 
     @property
     def _alias_file(self) -> Path:
@@ -223,7 +233,7 @@ class TantivyEngine:
             raise EngineUnavailable("the index cannot be read or written; try again") from error
 
 
-def _to_tantivy(document: IndexDocument) -> tantivy.Document:
+def _to_tantivy(document: IndexDocument, fields: frozenset[str]) -> tantivy.Document:
     made = tantivy.Document()
     made.add_text("id", document.id)
     made.add_integer("version", document.version)
@@ -231,10 +241,10 @@ def _to_tantivy(document: IndexDocument) -> tantivy.Document:
     made.add_boolean("deleted", document.deleted)
     if not document.deleted:
         for name, tokens in document.terms.items():
-            for token in tokens:
+            for token in tokens if name in fields else ():
                 made.add_text(name, token)
         for name, value in document.keywords.items():
-            if value:
+            if value and name in fields:
                 made.add_text(name, value)
         made.add_bytes("payload", document.payload)
     return made

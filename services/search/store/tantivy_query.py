@@ -12,9 +12,9 @@ from services.search.store.port import FACET_VALUES, MAX_HITS, IndexHit, IndexQu
 Parts = list[tuple[tantivy.Occur, tantivy.Query]]
 
 
-def run(schema: tantivy.Schema, searcher: tantivy.Searcher, query: IndexQuery) -> IndexResult:
-    """Return a page of hits and the counts of all."""
-    compiled = _compiled(schema, query)
+def run(schema: tantivy.Schema, fields: frozenset[str], searcher: tantivy.Searcher, query: IndexQuery) -> IndexResult:
+    """Return a page of hits and the counts of all; on a field that the index has not, nothing matches."""
+    compiled = _compiled(schema, fields, query)
     found = searcher.search(compiled, limit=MAX_HITS, count=True)
     addresses = [address for _, address in found.hits]
     changed = searcher.fast_field_values("changed", addresses)
@@ -25,13 +25,15 @@ def run(schema: tantivy.Schema, searcher: tantivy.Searcher, query: IndexQuery) -
     page = ranked[query.offset : query.offset + query.limit]
     hits = tuple(_hit(searcher, score, address) for (score, address), _ in page)
     total = int(found.count)  # type: ignore[attr-defined]  # missing in the stub of tantivy 0.27
-    return IndexResult(hits, total, _facets(searcher, compiled, query.facets))
+    return IndexResult(hits, total, _facets(searcher, compiled, [field for field in query.facets if field in fields]))
 
 
-def _compiled(schema: tantivy.Schema, query: IndexQuery) -> tantivy.Query:
-    parts: Parts = [(tantivy.Occur.Must, _clause(schema, clause)) for clause in query.clauses]
+def _compiled(schema: tantivy.Schema, fields: frozenset[str], query: IndexQuery) -> tantivy.Query:
+    known = [tuple(match for match in clause if match.field in fields) for clause in query.clauses]
+    parts: Parts = [(tantivy.Occur.Must, _clause(schema, clause)) for clause in known]
     for field, values in query.filters.items():
-        allowed = tantivy.Query.term_set_query(schema, field, sorted(values)) if values else _nothing()
+        some = values and field in fields
+        allowed = tantivy.Query.term_set_query(schema, field, sorted(values)) if some else _nothing()
         parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(allowed, 0.0)))
     alive = tantivy.Query.term_query(schema, "deleted", False)
     parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(alive, 0.0)))
