@@ -154,6 +154,14 @@ def test_revoking_rubbish_is_no_error(world: World) -> None:
     world.stub(caller="").RevokeToken(pb.RevokeTokenRequest(token="rubbish"), timeout=5)
 
 
+def test_a_revocation_is_in_the_trail_with_its_subject(world: World) -> None:
+    world.stub(caller="").RevokeToken(pb.RevokeTokenRequest(token=app_token(world)), timeout=5)
+
+    listed = world.stub().ListAuditEntries(pb.ListAuditEntriesRequest(subject="app:marketing-app"), timeout=5)
+
+    assert ["revoke", "create"] == [entry.action for entry in listed.audit_entries]
+
+
 def test_a_disabled_app_loses_its_tokens_and_cannot_sign_in(world: World) -> None:
     holder, verifier = other_process(world)
     token = app_token(world)
@@ -381,7 +389,7 @@ def test_explain_names_the_rule_or_the_rules_that_nearly_matched(world: World) -
     assert (allowed.allowed, allowed.rule.subject) == (True, "role:marketer")
     assert "personal/name" in allowed.masked_groups
     assert (denied.allowed, denied.reason) == (False, "NO_MATCHING_RULE")
-    assert {"action"} == {miss.field for miss in denied.near_misses}
+    assert {"action", "subject"} == {miss.field for miss in denied.near_misses}
 
 
 def test_batches_are_written_once_and_the_chain_verifies(world: World) -> None:

@@ -135,7 +135,8 @@ def can_administer(rules: Rules, subject: str, department: str) -> bool:
 def near_misses(content: Content, request: Row, names: Sequence[str]) -> list[tuple[Row, str]]:
     """Return allow rules that fail in one field only, with that field, ten at most.
 
-    `request` is department, resource, action and purpose; `names` are those the caller answers to.
+    A role of another department counts as one, the subject: the caller lacks it. `request` is department,
+    resource, action and purpose; `names` are those the caller answers to.
     """
     found: list[tuple[Row, str]] = []
     for rule in content.rules:
@@ -145,7 +146,8 @@ def near_misses(content: Content, request: Row, names: Sequence[str]) -> list[tu
             for name, wanted, given in zip(RULE_FIELDS[1:], rule[1:5], request, strict=True)
             if wanted not in ("*", given)
         ]
-        if rule[5] == "allow" and len(misses) == 1 and misses != ["resource"]:
+        near = len(misses) == 1 or misses == ["subject", "department"]
+        if rule[5] == "allow" and near and misses != ["resource"]:
             found.append((rule, misses[0]))
             if len(found) == NEAR_MISSES:
                 break

@@ -68,18 +68,18 @@ class Context:
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def note_sign_in(self, subject: str, department: str, request_id: str, refused: bool) -> None:
-        """Write a sign-in into the audit chain before its outcome is told."""
+    def note(self, action: str, subject: str, department: str, request_id: str, refused: bool = False) -> None:
+        """Write what was done with a token into the audit chain before its outcome is told."""
         entry = AuditEntry.of(
             now=self.now(),
             service="access",
             subject=subject,
             department=department,
             resource="tokens",
-            action="create",
+            action=action,
             outcome="denied" if refused else "allowed",
             reason="CREDENTIALS_REFUSED" if refused else "ALLOWED",
             status="UNAUTHENTICATED" if refused else "OK",
             request_id=request_id,
         )
-        self.chain.append(f"signin-{entry.entry_id}", [entry])
+        self.chain.append(f"token-{entry.entry_id}", [entry])

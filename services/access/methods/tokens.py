@@ -46,6 +46,7 @@ class TokenMethods:
             return pb.RevokeTokenResponse()
         self._context.revocations.add(revoke_token(caller.token_id, self._context.now()))
         self._context.directory.refresh(at_once=True)
+        self._context.note("revoke", caller.subject, caller.department, current_call().request_id)
         return pb.RevokeTokenResponse()
 
     def GetKeySet(self, request: pb.GetKeySetRequest, context: grpc.ServicerContext) -> pb.KeySet:
@@ -85,4 +86,4 @@ class TokenMethods:
     def _note(self, principal: Principal | None, refused: bool) -> None:
         subject = principal.subject if principal else "unknown"  # what was typed may be a password
         department = principal.department if principal else ""
-        self._context.note_sign_in(subject, department, current_call().request_id, refused)
+        self._context.note("create", subject, department, current_call().request_id, refused)
