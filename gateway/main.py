@@ -7,7 +7,6 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterable, Sequence
 
-import grpc
 import uvloop
 from fastapi import FastAPI
 from google.longrunning import operations_pb2  # noqa: F401 - its messages are in replies
@@ -42,6 +41,9 @@ from services.chassis.config import ProcessConfig
 from services.chassis.logs import configure_logs
 from services.chassis.server.serving import Background
 from services.chassis.server.trail import SpoolTrail
+
+HEADER_MILLISECONDS = 10_000  # a client slower than this with its headers is cut off
+HEADER_BYTES = 64 * 1024
 
 
 def route_class(method: Method) -> type[DerivedRoute]:
@@ -124,18 +126,23 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     return build_gateway(edge, methods, config.public_url, lambda: holder.loaded, [start], [stop])
 
 
-async def serve(app: Gateway, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first."""
-    server = Server(
+def build_server(app: Gateway, host: str, port: int) -> Server:
+    """Return the HTTP server: one process, the loop it is awaited on."""
+    return Server(
         app,
         address=host,
         port=port,
         interface=Interfaces.ASGI,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000, max_buffer_size=64 * 1024),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=HEADER_BYTES),
         websockets=False,
         log_enabled=False,
         backlog=1024,
     )
+
+
+async def serve(app: Gateway, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are answered first."""
+    server = build_server(app, host, port)
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, server.stop)
@@ -146,5 +153,4 @@ async def serve(app: Gateway, host: str, port: int) -> None:
 def run(config: ProcessConfig, host: str, port: int) -> None:
     """Run the gateway process."""
     configure_logs(IDENTITY)
-    grpc.aio.init_grpc_aio()
     uvloop.run(serve(create_app(config), host, port))

@@ -7,7 +7,7 @@ from html import escape
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
@@ -17,7 +17,7 @@ from gateway.problems import Problem, refusal
 from gateway.reasons import Reason
 from gateway.wire import SAFE_HEADERS
 
-PATHS = frozenset((b"/docs", b"/docs/errors", b"/openapi.json", b"/healthz", b"/readyz", b"/metrics"))
+PATHS = frozenset((b"/", b"/docs", b"/docs/errors", b"/openapi.json", b"/healthz", b"/readyz", b"/metrics"))
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem}"
     "code,.verb{font-family:ui-monospace,monospace}.verb{display:inline-block;width:4.5rem;font-weight:700}"
@@ -32,6 +32,10 @@ def build_pages(document: Schema, errors: Iterable[ErrorLine], is_ready: Callabl
     """Return the app of the gateway's own pages; `document` is the OpenAPI document of all other routes."""
     pages = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     docs, reasons = docs_page(document), errors_page(errors)
+
+    @pages.get("/")
+    async def show_start() -> Response:
+        return RedirectResponse("/docs")
 
     @pages.get("/docs")
     async def show_docs() -> Response:

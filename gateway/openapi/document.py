@@ -127,6 +127,8 @@ def singular(collection: str) -> str:
     """Return what one of a collection is called in a path parameter's name."""
     if collection.endswith("ies"):
         return f"{collection[:-3]}y"
+    if collection.endswith(("shes", "ches", "xes", "sses")):
+        return collection[:-2]
     return collection.removesuffix("s") if collection.isalpha() else "part"
 
 

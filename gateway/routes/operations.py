@@ -54,7 +54,7 @@ class OperationRoute(DerivedRoute):
         Raises:
             Problem: 404, no service has such operations.
         """
-        name: str = message.name  # type: ignore[attr-defined]
+        name: str = message.name
         service = name.removeprefix("operations/").partition("-")[0]
         if service not in self.edge.upstreams.services:
             raise refusal(404, Reason.UNKNOWN_OPERATION, "operations are named operations/{service}-{id}")

@@ -40,10 +40,10 @@ class TokenRoute(DerivedRoute):
         scheme, _, credentials = exchange.text(b"authorization").partition(" ")
         if scheme.lower() == "basic":
             client_id, secret = basic_credentials(credentials)
-            if message.client_id or message.client_secret:  # type: ignore[attr-defined]
+            if message.client_id or message.client_secret:
                 raise refusal(400, Reason.BAD_HEADER, "give the client's credentials once")  # RFC 6749 §2.3
-            message.client_id = client_id  # type: ignore[attr-defined]
-            message.client_secret = secret  # type: ignore[attr-defined]
+            message.client_id = client_id
+            message.client_secret = secret
         return message
 
 

@@ -202,7 +202,7 @@ class UploadRoute(DerivedRoute):
         header: Message = self.reader.read(segments, exchange.query, None)
         self.reader.query.fill(header, form.fields)
         if "file_name" in header.DESCRIPTOR.fields_by_name:
-            header.file_name = form.file_name  # type: ignore[attr-defined]
+            header.file_name = form.file_name
         self._read_headers(exchange, header)
         return bytes(self._part(header=header).SerializeToString())
 

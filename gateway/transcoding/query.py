@@ -78,7 +78,7 @@ class Parameter:
             enum = scalar_reader(leaf)
             self._read = lambda text: enum(int(text) if text.isdecimal() and len(text) < 10 else text)
         else:
-            self._read = scalar_reader(leaf)  # type: ignore[assignment]
+            self._read = scalar_reader(leaf)
 
     def put(self, message: Message, text: str) -> None:
         """Set the field, or add to it when it repeats."""
@@ -148,7 +148,7 @@ class Parameters:
                 parameter.put(message, text)
             except UnknownParameter as unknown:
                 if not ignore_unknown:
-                    raise BadField(unknown.detail, f"/{name[:SHOWN]}") from None
+                    raise BadField(unknown.detail, f"/{name.replace('.', '/')[:SHOWN]}") from None
             except BadField as bad:
                 raise BadField(bad.detail, f"/{name.replace('.', '/')[:SHOWN]}") from None
 

@@ -28,7 +28,7 @@ def time_filler(example: str) -> Fill:
 
     def fill(message: Message, value: Json) -> None:
         try:
-            message.FromJsonString(read_text(value))  # type: ignore[attr-defined]
+            message.FromJsonString(read_text(value))
         except (ValueError, OverflowError):
             raise BadField(f"must look like {example}") from None
         message.SetInParent()
@@ -43,24 +43,24 @@ def fill_mask(message: Message, value: Json) -> None:
         if not MASK.fullmatch(path):
             raise BadField("must be field names with commas between, such as display_name,address.city")
     snake = (re.sub(r"[A-Z]", lambda found: f"_{found[0].lower()}", path) for path in paths)
-    message.paths.extend(snake)  # type: ignore[attr-defined]
+    message.paths.extend(snake)
     message.SetInParent()
 
 
 def fill_value(message: Message, value: Json) -> None:
     """Accept any JSON value into a google.protobuf.Value."""
     if value is None:
-        message.null_value = 0  # type: ignore[attr-defined]
+        message.null_value = 0
     elif isinstance(value, bool):
-        message.bool_value = value  # type: ignore[attr-defined]
+        message.bool_value = value
     elif isinstance(value, str):
-        message.string_value = read_text(value)  # type: ignore[attr-defined]
+        message.string_value = read_text(value)
     elif isinstance(value, int | float):
-        message.number_value = read_double(value)  # type: ignore[attr-defined]
+        message.number_value = read_double(value)
     elif isinstance(value, list):
-        fill_list(message.list_value, value)  # type: ignore[attr-defined]
+        fill_list(message.list_value, value)
     else:
-        fill_struct(message.struct_value, value)  # type: ignore[attr-defined]
+        fill_struct(message.struct_value, value)
 
 
 def fill_list(message: Message, value: Json) -> None:
@@ -70,7 +70,7 @@ def fill_list(message: Message, value: Json) -> None:
     message.SetInParent()
     for index, item in enumerate(value):
         try:
-            fill_value(message.values.add(), item)  # type: ignore[attr-defined]
+            fill_value(message.values.add(), item)
         except BadField as bad:
             raise bad.below(index) from None
 
@@ -82,7 +82,7 @@ def fill_struct(message: Message, value: Json) -> None:
     message.SetInParent()
     for name, item in value.items():
         try:
-            fill_value(message.fields[read_text(name)], item)  # type: ignore[attr-defined]
+            fill_value(message.fields[read_text(name)], item)
         except BadField as bad:
             raise bad.below(name) from None
 
@@ -116,7 +116,7 @@ class Readers:
         convert = scalar_reader(descriptor.fields_by_name["value"])
 
         def fill(message: Message, value: Json) -> None:
-            message.value = convert(value)  # type: ignore[attr-defined]
+            message.value = convert(value)
             message.SetInParent()
 
         return fill
@@ -226,8 +226,8 @@ class Readers:
             self.of(descriptor)(inner, members.get("value"))
         else:
             self.of(descriptor)(inner, members)
-        message.Pack(inner)  # type: ignore[attr-defined]
-        message.type_url = url  # type: ignore[attr-defined]
+        message.Pack(inner)
+        message.type_url = url
 
 
 def key_reader(key: FieldDescriptor) -> Callable[[str], object]:

@@ -108,9 +108,9 @@ class RequestReader:
             raise HeaderRefused("this method has no etag; do not send If-Match")
         for parent in self._etag_field[:-1]:
             message = getattr(message, parent)
-        if message.etag not in ("", found[1]):  # type: ignore[attr-defined]
+        if message.etag not in ("", found[1]):
             raise HeaderRefused("If-Match and etag differ")
-        message.etag = found[1]  # type: ignore[attr-defined]
+        message.etag = found[1]
 
 
 def is_text(message: Descriptor | None, field: str) -> bool:

@@ -84,7 +84,7 @@ def read_float(value: Json) -> float:
     number = read_double(value)
     if isfinite(number):
         try:
-            struct.pack("f", number)
+            struct.pack("<f", number)
         except OverflowError:
             raise BadField("must be a number in the range of a 32-bit float") from None
     return number

@@ -57,7 +57,7 @@ def write_float(value: object) -> Json:
         return write_double(value)
     for digits in (6, 7, 8):
         short = float(f"{value:.{digits}g}")
-        if abs(short) < 3.4028236e38 and struct.unpack("f", struct.pack("f", short))[0] == value:
+        if abs(short) < 3.4028236e38 and struct.unpack("<f", struct.pack("<f", short))[0] == value:
             return short
     return value
 
@@ -105,7 +105,7 @@ def write_value(value: object) -> Json:
         return write_struct(held)
     if kind == "list_value":
         return write_list(held)
-    return write_double(held) if kind == "number_value" else held  # type: ignore[no-any-return]
+    return write_double(held) if kind == "number_value" else held
 
 
 def write_struct(value: object) -> Json:
