@@ -159,7 +159,7 @@ def test_a_revocation_is_in_the_trail_with_its_subject(world: World) -> None:
 
     listed = world.stub().ListAuditEntries(pb.ListAuditEntriesRequest(subject="app:marketing-app"), timeout=5)
 
-    assert ["revoke", "create"] == [entry.action for entry in listed.audit_entries]
+    assert [entry.action for entry in listed.audit_entries] == ["revoke", "create"]
 
 
 def test_a_disabled_app_loses_its_tokens_and_cannot_sign_in(world: World) -> None:
