@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
-from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
 from kehu.analytics.v1 import analytics_pb2
 from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
@@ -36,49 +33,31 @@ from services.marketing.domain.errors import (
     CampaignNotFound,
     EtagMismatch,
     FieldNotChangeable,
-    LinkInvalid,
     ProfileNeeded,
     RunNotFound,
     SegmentNotFound,
 )
 from services.marketing.domain.segments import Segment, checked_rule
-from services.marketing.domain.suppressions import Suppression
 from services.marketing.domain.templates import render
-from services.marketing.gate import SUPPRESSION_USE_SECONDS
-from services.marketing.jobs import REVOKE, RUN
+from services.marketing.jobs import RUN
 from services.marketing.listing import check_reach, next_token, position_of, reach
+from services.marketing.optouts import OptOuts, Surroundings
 from services.marketing.store import DeliveryFilter, MarketingStore
 
 SAMPLE = 10  # PreviewSegmentResponse documents it
 AUDIENCE_TIMEOUT_SECONDS = 60.0
 SEGMENT_FIELDS = ("display_name", "description", "rule")
 PREVIEW_NAME = "李小明"
-UNSUBSCRIBED = "您已退订，不会再收到此类邮件。You are unsubscribed."
-_PAGE = """<!doctype html><html lang="zh-CN"><meta charset="utf-8"><meta name="robots" content="noindex">
-<title>退订 / Unsubscribe</title><h1>退订 / Unsubscribe</h1>
-<form method="post"><input type="hidden" name="List-Unsubscribe" value="One-Click">
-<p>不再接收此类邮件？ Stop these messages?</p><button>确认退订 / Unsubscribe</button></form></html>"""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the servicer is given beside its store; `delivery_of` opens an unsubscribe token."""
-
-    delivery_of: Callable[[str], str | None]
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    settle: Callable[[float], None] = time.sleep
-
-
-class MarketingServicer(marketing_pb2_grpc.MarketingServiceServicer):
-    """The RPCs of marketing.proto."""
+class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
+    """The RPCs of marketing.proto; those about opting out are in optouts.py."""
 
     def __init__(
         self, store: MarketingStore, jobs: Jobs, analytics: AnalyticsServiceStub, around: Surroundings
     ) -> None:
-        self._store = store
-        self._jobs = jobs
+        super().__init__(store, jobs, around)
         self._analytics = analytics
-        self._around = around
 
     def CreateSegment(self, request: pb.CreateSegmentRequest, context: grpc.ServicerContext) -> res.Segment:
         """Create a segment."""
@@ -257,54 +236,6 @@ class MarketingServicer(marketing_pb2_grpc.MarketingServiceServicer):
         token = next_token([delivery.delivery_id for delivery in found], size, of)
         deliveries = [wire.delivery_to_proto(delivery) for delivery in found[:size]]
         return pb.ListDeliveriesResponse(deliveries=deliveries, next_page_token=token)
-
-    def CreateSuppression(self, request: pb.CreateSuppressionRequest, context: grpc.ServicerContext) -> res.Suppression:
-        """Record that a profile must not be written to; it holds when acknowledged."""
-        wanted = request.suppression
-        person = self._store.survivors([wanted.profile_id]).get(wanted.profile_id, wanted.profile_id)
-        kept = self._store.suppress(Suppression(person, wanted.channel, wanted.purpose_id, wanted.reason))
-        self._around.settle(SUPPRESSION_USE_SECONDS)
-        return wire.suppression_to_proto(kept)
-
-    def ListSuppressions(
-        self, request: pb.ListSuppressionsRequest, context: grpc.ServicerContext
-    ) -> pb.ListSuppressionsResponse:
-        """List suppressions by id."""
-        check_reach("*")
-        of = filter_hash("suppressions", request.profile_id)
-        size, after = page_size_of(request.page_size), position_of(request.page_token, of)
-        found = self._store.suppressions(self._family(request.profile_id), after, size + 1)
-        token = next_token([one.suppression_id for one in found], size, of)
-        suppressions = [wire.suppression_to_proto(one) for one in found[:size]]
-        return pb.ListSuppressionsResponse(suppressions=suppressions, next_page_token=token)
-
-    def Unsubscribe(self, request: pb.UnsubscribeRequest, context: grpc.ServicerContext) -> pb.UnsubscribeResponse:
-        """Suppress at once; the consent service is told by a job that is tried until it succeeds."""
-        delivery_id = self._around.delivery_of(request.token)
-        delivery = self._store.delivery(delivery_id) if delivery_id else None
-        if delivery is None:
-            raise LinkInvalid("the link is not valid: open it again from the message")
-        person = self._store.survivors([delivery.profile_id]).get(delivery.profile_id, delivery.profile_id)
-        self._store.suppress(
-            Suppression(person, delivery.channel, delivery.purpose_id, "unsubscribed", delivery.address_token)
-        )
-        progress = pb.UnsubscribeResponse(message="suppressed")
-        with contextlib.suppress(AlreadyExists):  # another click came at the same moment
-            args = {"delivery_id": delivery.delivery_id}
-            self._jobs.start(REVOKE, args, progress, Owner("svc:marketing", "marketing"), delivery.delivery_id)
-        self._around.settle(SUPPRESSION_USE_SECONDS)
-        return pb.UnsubscribeResponse(message=UNSUBSCRIBED)
-
-    def GetUnsubscribe(self, request: pb.GetUnsubscribeRequest, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
-        """Show a page that asks to confirm; it is the same for every token and changes nothing."""
-        return httpbody_pb2.HttpBody(content_type="text/html; charset=utf-8", data=_PAGE.encode())
-
-    def _family(self, profile_id: str) -> tuple[str, ...]:
-        """Return all ids of the person behind an id; none for an empty one."""
-        if not profile_id:
-            return ()
-        person = self._store.survivors([profile_id]).get(profile_id, profile_id)
-        return (person, *self._store.family([person]))
 
     def _segment(self, segment_id: str) -> Segment:
         found = self._store.segment(segment_id)

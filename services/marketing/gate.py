@@ -32,6 +32,10 @@ class People:
     contacts: Mapping[str, Contact]
     tokens: Mapping[str, str]
 
+    def tokens_of(self, *profile_ids: str) -> list[str]:
+        """Return the tokens of the addresses known under these ids."""
+        return [self.tokens[profile_id] for profile_id in profile_ids if profile_id in self.tokens]
+
 
 class Gate:
     """Asks the store and the other services about people; `token_of` turns an address into its keyed token."""
@@ -65,12 +69,7 @@ class Gate:
         persons = {profile_id: survivors.get(profile_id, profile_id) for profile_id in profile_ids}
         unique = list(dict.fromkeys(persons.values()))
         family = self._store.family(unique) | {person: person for person in unique}
-        since = now - timedelta(days=campaign.frequency_cap.window_days)
-        counted = [
-            (family[owner], delivery_id)
-            for owner, delivery_id in self._store.recent(list(family), since)
-            if delivery_id not in own_deliveries
-        ]
+        counted = self._counted(campaign, family, now, own_deliveries)
         recent = Counter(person for person, _ in counted)
         of_run = {delivery_id_of(run_id, member) for member in family}
         in_run = frozenset(person for person, delivery_id in counted if delivery_id in of_run)
@@ -82,14 +81,20 @@ class Gate:
                 person_id=person,
                 consent=answers.by_person.get(person, ConsentAnswer()),
                 has_address=bool({profile_id, person} & people.contacts.keys()),
-                is_suppressed=not suppressed.isdisjoint(
-                    {person, people.tokens.get(profile_id, ""), people.tokens.get(person, "")}
-                ),
+                is_suppressed=not suppressed.isdisjoint({person, *people.tokens_of(profile_id, person)}),
                 recent_messages=recent[person],
             )
             for profile_id, person in persons.items()
         )
         return Known(candidates, in_run, min(answers.use_within_seconds, SUPPRESSION_USE_SECONDS))
+
+    def _counted(
+        self, campaign: Campaign, family: Mapping[str, str], now: datetime, own: frozenset[str]
+    ) -> list[tuple[str, str]]:
+        """Return (person, delivery id) of what counts towards the campaign's cap."""
+        since = now - timedelta(days=campaign.frequency_cap.window_days)
+        recent = self._store.recent(list(family), since)
+        return [(family[owner], delivery_id) for owner, delivery_id in recent if delivery_id not in own]
 
     def _suppressed(self, campaign: Campaign, family: Mapping[str, str], people: People) -> set[str]:
         """Return the suppressed people and address tokens."""

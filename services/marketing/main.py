@@ -17,13 +17,14 @@ from services.chassis.config import ProcessConfig
 from services.chassis.crypto import BlindIndex, read_keys
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
-from services.marketing.api import MarketingServicer, Surroundings
+from services.marketing.api import MarketingServicer
 from services.marketing.documents import RECORD_CLASSES
 from services.marketing.domain.links import delivery_of, unsubscribe_token
 from services.marketing.events import MarketingConsumer
 from services.marketing.gate import Gate
 from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
 from services.marketing.mail import SmtpMailer
+from services.marketing.optouts import Surroundings
 from services.marketing.remotes import RemoteAudiences, RemoteConsents, RemoteContacts
 from services.marketing.sending import Clocks, Sender
 from services.marketing.store_mongo import MongoMarketingStore

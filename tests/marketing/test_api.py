@@ -25,10 +25,11 @@ from services.chassis.jobs import Jobs, MemoryOperations, Worker
 from services.chassis.server import Serving
 from services.consent.api import ConsentServicer
 from services.consent.store import MemoryConsentStore
-from services.marketing.api import MarketingServicer, Surroundings
+from services.marketing.api import MarketingServicer
 from services.marketing.domain.links import delivery_of, unsubscribe_token
 from services.marketing.gate import Gate
 from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
+from services.marketing.optouts import Surroundings
 from services.marketing.ports import MailStale
 from services.marketing.remotes import RemoteAudiences, RemoteConsents, RemoteContacts
 from services.marketing.sending import Clocks, Sender
