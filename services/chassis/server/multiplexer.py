@@ -89,14 +89,22 @@ class _Collector:
     """Takes the handlers that a generated add_…_to_server function would give a server."""
 
     def __init__(self) -> None:
-        self.found: dict[str, grpc.RpcMethodHandler] = {}
+        self._generic: list[grpc.GenericRpcHandler] = []
 
-    def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """Take nothing: the same handlers come by name."""
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Take a service's handlers."""
-        self.found.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+        self._generic.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Take nothing: the same handlers came before, from older generators too."""
+
+    def find(self, path: str) -> grpc.RpcMethodHandler | None:
+        """Return the handler of a method that takes one message and gives one."""
+        for generic in self._generic:
+            found = generic.service(_Details(path))
+            if found is not None and not found.request_streaming and not found.response_streaming:
+                return found
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +118,11 @@ class Multiplexer(grpc.ServerInterceptor):
     """Runs framed calls on `threads` workers of its own; what exceeds 16 waiting calls each is turned away."""
 
     def __init__(self, servicers: Iterable[tuple[Callable[..., None], object]], guard: Guard, threads: int) -> None:
-        collector = _Collector()
+        self._methods = _Collector()
         for add, servicer in servicers:
-            add(servicer, collector)
-        self._handlers = {
-            path: guard.intercept_service(partial(_given, handler), _Details(path))
-            for path, handler in collector.found.items()
-            if not handler.request_streaming and not handler.response_streaming
-        }
+            add(servicer, self._methods)
+        self._guard = guard
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._threads = threads
         self._started = threading.Lock()
@@ -200,10 +205,20 @@ class Multiplexer(grpc.ServerInterceptor):
             work = self._work.get()
             work.answers.put(self._answer(work))
 
+    def _handler(self, path: str) -> grpc.RpcMethodHandler | None:
+        """Return a method's handler with the guard around it, built at its first call."""
+        known = self._handlers.get(path)
+        if known is None:
+            found = self._methods.find(path)
+            if found is None:
+                return None
+            known = self._handlers[path] = self._guard.intercept_service(partial(_given, found), _Details(path))
+        return known
+
     def _answer(self, work: _Work) -> bytes:
         number = work.call.number
         try:
-            handler = self._handlers.get(work.call.path)
+            handler = self._handler(work.call.path)
             if handler is None:
                 work.context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
             if not work.context.is_active():
