@@ -20,13 +20,12 @@ from services.profiles.values import Profile, Revision, StoredRecord
 class ProfileDocument(Record):
     """The collection of profiles and its indexes.
 
-    `place` repeats the id, since ranges on _id scan on the embedded server and ranges on an index do not.
-    `record_keys` is unique: a source record belongs to one profile at most, whoever writes.
+    `place` repeats the id, since ranges on _id scan on the embedded server and ranges on an index do not. What finds
+    a profile by record or token is a collection of its own, `links`, one small document for each source record: an
+    update of a profile rewrites all its index entries there, and profiles are updated more often than founded.
     """
 
     place = mongoengine.StringField()
-    record_keys = mongoengine.ListField(mongoengine.StringField())
-    tokens = mongoengine.ListField(mongoengine.StringField())
     key_id = mongoengine.StringField()
     golden = mongoengine.BinaryField()
     records = mongoengine.ListField(mongoengine.DictField())
@@ -46,8 +45,6 @@ class ProfileDocument(Record):
         "strict": False,
         "indexes": [
             *RECORD_INDEXES,
-            {"fields": ["record_keys"], "unique": True, "sparse": True},
-            {"fields": ["tokens"]},
             {"fields": ["place"]},
             {"fields": ["is_handing_over"], "sparse": True},
         ],
@@ -88,8 +85,6 @@ class ProfileWrite:
             _id=self.id,
             version=self.version,
             place=self.id,
-            record_keys=profile.record_keys,
-            tokens=profile.tokens,
             key_id=profile.key_id,
             golden=profile.golden,
             records=[_record_document(record) for record in profile.records],
@@ -123,17 +118,23 @@ def _record_document(record: StoredRecord) -> dict[str, object]:
         "k": record.key_id,
         "b": record.sealed,
         "o": record.origin,
+        "x": list(record.tokens),
     }
 
 
 def record_of(document: Mapping[str, object]) -> StoredRecord:
     """Return the source record of its stored form."""
-    return StoredRecord(*(document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o")))  # type: ignore[arg-type]
+    return StoredRecord(*(document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o", "x")))  # type: ignore[arg-type]
 
 
 def record_document(record: StoredRecord, profile_id: str) -> dict[str, object]:
     """Return the stored form of a superseded version, in the collection of its own."""
     return {**_record_document(record), "_id": f"{record.key}/{record.number}", "p": profile_id}
+
+
+def link_document(record: StoredRecord, profile_id: str, now: datetime) -> dict[str, object]:
+    """Return the document that leads from a record and its tokens to a profile; `c` is when it was claimed."""
+    return {"_id": record.key, "p": profile_id, "t": list(record.tokens), "c": now}
 
 
 def _revision_document(revision: Revision) -> list[object]:
@@ -152,7 +153,6 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         key_id=get("key_id", ""),  # type: ignore[arg-type]
         golden=get("golden", b""),  # type: ignore[arg-type]
         records=[record_of(item) for item in get("records", ())],  # type: ignore[attr-defined]
-        tokens=get("tokens", []),  # type: ignore[arg-type]
         owner_department=get("owner_department", ""),  # type: ignore[arg-type]
         tier=get("tier", ""),  # type: ignore[arg-type]
         stage=get("stage", ""),  # type: ignore[arg-type]

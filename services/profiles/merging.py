@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpossible
 from services.profiles.facts import profile_ended, profiles_merged
-from services.profiles.shaping import all_tokens, load, reshape
+from services.profiles.shaping import load, reshape
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision, StoredRecord
 from services.profiles.vault import Vault
@@ -84,7 +84,7 @@ class Merger:
                 return
             now = datetime.now(UTC)
             fact = profile_ended(gone_id, survivor_id, gone.version + 1, now)
-            alias = replace(gone, merged_into=survivor_id, is_handing_over=True, tokens=[])
+            alias = replace(gone, merged_into=survivor_id, is_handing_over=True)
             if not self._store.write_profiles([(alias, [fact])]):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
@@ -117,7 +117,7 @@ class Merger:
         standard = opened[0].records
         grown = replace(
             joined,
-            tokens=all_tokens(standard.values(), self._vault),
+            relinked=[item.key for item in moved],
             aliases=list(dict.fromkeys([*survivor.aliases, gone.profile_id, *gone.aliases])),
             apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item != survivor.profile_id],
         )
@@ -175,15 +175,15 @@ class Merger:
     def _bring_to_life(self, new_id: str, leaving: Sequence[StoredRecord]) -> None:
         for _ in range(ATTEMPTS):
             born = self._store.profiles([new_id])[new_id]
-            alive = replace(born, merged_into="", is_handing_over=False, records=list(leaving))
-            if self._write_anew(alive, [item.key for item in leaving], born.merged_into):
+            keys = [item.key for item in leaving]
+            alive = replace(born, merged_into="", is_handing_over=False, records=list(leaving), relinked=keys)
+            if self._write_anew(alive, keys, born.merged_into):
                 return
         raise ProfilesBusy("the new profile keeps changing; try again")
 
     def _write_anew(self, profile: Profile, keys: Sequence[str], other_id: str) -> bool:
         now = datetime.now(UTC)
         opened, ciphers = load(self._store, self._vault, [profile])
-        tokens = all_tokens(opened[0].records.values(), self._vault)
         revision = Revision(0, now, "unmerged", (), keys, other_id)
-        shaped = reshape(replace(profile, tokens=tokens), opened[0].records, ciphers, self._vault, now, revision)
+        shaped = reshape(profile, opened[0].records, ciphers, self._vault, now, revision)
         return not self._store.write_profiles([(shaped.profile, shaped.facts)])

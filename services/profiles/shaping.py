@@ -56,29 +56,16 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, now: datetim
         record = incoming.record
         after[key] = StoredRecord(
             record.source_id, record.source_record_id, number, incoming.content_hash, record.updated_time, now,
-            owner.key_id, sealed, incoming.origin,
+            owner.key_id, sealed, incoming.origin, list(incoming.tokens),
         )  # fmt: skip
         if old:
             superseded.append(old)
-    tokens = _tokens(working, bool(superseded), vault)
     kind = "created" if working.is_new else "updated"
     shaped = reshape(
-        replace(working.profile, records=list(after.values()), tokens=tokens),
+        replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
         working.records, ciphers, vault, now, Revision(0, now, kind, (), list(working.incoming)),
     )  # fmt: skip
     return replace(shaped, superseded=tuple(superseded))
-
-
-def _tokens(working: Working, has_superseded: bool, vault: Vault) -> list[str]:
-    added = [token for incoming in working.incoming.values() for token in incoming.tokens]
-    if not has_superseded:
-        return list(dict.fromkeys([*working.profile.tokens, *added]))
-    return all_tokens(working.records.values(), vault)
-
-
-def all_tokens(records: Iterable[StandardRecord], vault: Vault) -> list[str]:
-    """Return the tokens of all these records, each once."""
-    return list(dict.fromkeys(token for record in records for token in vault.tokens(record)))
 
 
 def reshape(

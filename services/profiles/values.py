@@ -20,7 +20,8 @@ class StoredRecord:
     """The current version of a source record, sealed under the data key of the customer it first belonged to.
 
     `number` counts its versions from 1; `content_hash` is keyed, so equal content is seen without opening it;
-    `origin` names the import and row that brought it, so that a resumed import recognizes its own work.
+    `origin` names the import and row that brought it, so that a resumed import recognizes its own work; `tokens` are
+    its blind blocking keys and identifiers.
     """
 
     source_id: str
@@ -32,6 +33,7 @@ class StoredRecord:
     key_id: str
     sealed: bytes = field(repr=False)
     origin: str = ""
+    tokens: Sequence[str] = ()
 
     @property
     def key(self) -> str:
@@ -55,8 +57,8 @@ class Revision:
 class Profile:
     """A golden record with the source records it is derived from; the stored form.
 
-    `tokens` are the blind blocking keys and identifiers of all its records. `merged_into` makes it an alias;
-    `is_handing_over` says that the survivor may not have its records yet. `apart` are profiles it never merges with.
+    `merged_into` makes it an alias; `is_handing_over` says that the survivor may not have its records yet. `apart` are
+    profiles it never merges with. `relinked` are the keys of records that joined or changed, for the next write only.
     """
 
     profile_id: str
@@ -66,7 +68,6 @@ class Profile:
     key_id: str = ""
     golden: bytes = field(default=b"", repr=False)
     records: list[StoredRecord] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)
     owner_department: str = ""
     tier: str = ""
     stage: str = ""
@@ -75,6 +76,12 @@ class Profile:
     aliases: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
+    relinked: list[str] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> list[str]:
+        """Return the tokens of all its records, each once; none for an alias."""
+        return [] if self.merged_into else list(dict.fromkeys(t for record in self.records for t in record.tokens))
 
     @property
     def record_keys(self) -> list[str]:

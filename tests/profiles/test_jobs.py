@@ -146,9 +146,15 @@ def killing(store: Store, method: str, at: int, after: bool) -> Callable[[], Non
 
 
 CUTS = [
-    ("write_profiles", 0, False), ("write_profiles", 0, True), ("write_profiles", 1, True),
-    ("write_profiles", 2, False), ("add_data_keys", 1, True), ("by_tokens", 1, True), ("count_intake", 1, False), ("archive", 1, True),
-]  # fmt: skip
+    ("write_profiles", 0, False),
+    ("write_profiles", 0, True),
+    ("write_profiles", 1, True),
+    ("write_profiles", 2, False),
+    ("add_data_keys", 1, True),
+    ("by_tokens", 1, True),
+    ("count_intake", 1, False),
+    ("archive", 1, True),
+]
 
 
 @pytest.fixture(scope="module")

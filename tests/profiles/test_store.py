@@ -45,7 +45,7 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 
 def record(number: int, version: int = 1, source: str = "till") -> StoredRecord:
-    return StoredRecord(source, str(number), version, f"h{version}", NOW, NOW, "k1", b"sealed", "op:1")
+    return StoredRecord(source, str(number), version, f"h{version}", NOW, NOW, "k1", b"sealed", "op:1", [])
 
 
 def profile(name: str, *records_: StoredRecord, tokens: tuple[str, ...] = (), department: str = "sales") -> Profile:
@@ -55,8 +55,7 @@ def profile(name: str, *records_: StoredRecord, tokens: tuple[str, ...] = (), de
         update_time=NOW,
         key_id="k1",
         golden=b"golden",
-        records=list(records_),
-        tokens=list(tokens),
+        records=[replace(item, tokens=list(tokens)) for item in records_],
         owner_department=department,
     )
 
@@ -85,7 +84,7 @@ def test_a_profile_is_found_by_record_and_by_token_until_it_drops_them(store: St
 
     assert [p.profile_id for p in store.by_record_keys(["till/2", "till/1", "till/9"])] == [first.profile_id]
     assert [p.profile_id for p in store.by_tokens(["t2", "t9"])] == [first.profile_id]
-    changed = replace(first, version=1, records=[record(1)], tokens=["t1"])
+    changed = replace(first, version=1, records=[replace(record(1), tokens=["t1"])], relinked=["till/1"])
     assert write(store, changed) == []
     assert store.by_record_keys(["till/2"]) == []
     assert store.by_tokens(["t2"]) == []
@@ -117,12 +116,12 @@ def test_profiles_without_records_do_not_collide(store: Store) -> None:
 def test_a_merged_profile_answers_by_id_but_holds_no_record_key(store: Store) -> None:
     old = profile("a", record(1), tokens=("t1",))
     write(store, old)
-    write(store, replace(old, version=1, merged_into="b", is_handing_over=True, tokens=[]))
+    write(store, replace(old, version=1, merged_into="b", is_handing_over=True))
 
     assert [item.profile_id for item in store.handing_over()] == [old.profile_id]
     assert store.by_record_keys(["till/1"]) == []
     assert write(store, profile("b", record(1))) == []
-    assert store.profiles([old.profile_id])[old.profile_id].records == [record(1)]
+    assert store.profiles([old.profile_id])[old.profile_id].records == old.records
 
 
 def test_of_many_writers_of_one_record_one_wins(store: Store) -> None:

@@ -3,7 +3,8 @@
 Guarantees, on both:
 
 * a profile is one document, changed by compare-and-set on its version together with its facts;
-* a source record key belongs to one living profile at most, whoever writes at the same time;
+* a source record key belongs to one living profile at most, whoever writes at the same time: on MongoDB its link,
+  unique by its id, is claimed before the profile is written, and nobody takes over one that is fresh or stood behind;
 * nothing a query asks for is unindexed on MongoDB.
 """
 

@@ -18,10 +18,10 @@ def _copy(profile: Profile) -> Profile:
     return replace(
         profile,
         records=list(profile.records),
-        tokens=list(profile.tokens),
         aliases=list(profile.aliases),
         apart=list(profile.apart),
         revisions=list(profile.revisions),
+        relinked=[],
     )
 
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from pymongo import errors as mongo
 from pymongo.collection import Collection
-from pymongo.operations import InsertOne
+from pymongo.operations import InsertOne, ReplaceOne
 
 from services.chassis import records
 from services.chassis.records import Fact, Record
-from services.profiles.documents import ProfileDocument, ProfileWrite, profile_of, record_document, record_of
+from services.profiles.documents import (
+    ProfileDocument,
+    ProfileWrite,
+    link_document,
+    profile_of,
+    record_document,
+    record_of,
+)
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
 
+CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY = 64  # the embedded server compares each document found with each key asked for
 ROUND = "intake"
 ID_SPACE = 16**8
@@ -43,6 +52,7 @@ class MongoStore:
     def prepare(self) -> None:
         """Create the indexes of the collections that are no records, and the intake counter."""
         with records.driver_errors():
+            self._collection("links").create_index([("t", 1)])
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("match_candidates").create_index([("state", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
@@ -50,35 +60,85 @@ class MongoStore:
 
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id."""
-        found = self._find("_id", profile_ids, {"outbox": 0})
+        found = self._find("profiles", "_id", profile_ids, {"outbox": 0})
         return {str(document["_id"]): profile_of(document) for document in found}
 
     def by_record_keys(self, keys: Sequence[str]) -> list[Profile]:
         """Return the profiles that hold these records."""
-        return _once(self._find("record_keys", keys, {"outbox": 0}))
+        links = self._find("links", "_id", keys, {"p": 1})
+        wanted = set(keys)
+        return [item for item in self._living(link["p"] for link in links) if not wanted.isdisjoint(item.record_keys)]
 
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the profiles that carry any of these tokens, none for tokens that lead to too many."""
-        found = _once(self._find("tokens", tokens, {"outbox": 0}, MAX_PER_TOKEN * 4))
         wanted = set(tokens)
-        counts = Counter(token for profile in found for token in wanted.intersection(profile.tokens))
-        common = {token for token, count in counts.items() if count > MAX_PER_TOKEN}
-        return [profile for profile in found if wanted.intersection(profile.tokens) - common] if common else found
+        owners: defaultdict[str, set[str]] = defaultdict(set)
+        for link in self._find("links", "t", tokens, {"p": 1, "t": 1}, MAX_PER_TOKEN * 4):
+            for token in wanted.intersection(link["t"]):
+                owners[token].add(link["p"])
+        found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
+        return [item for item in self._living(found) if not wanted.isdisjoint(item.tokens)]
+
+    def _living(self, profile_ids: Iterable[str]) -> list[Profile]:
+        """Return the living profiles behind these ids, each once."""
+        found: dict[str, Profile] = {}
+        waiting = set(profile_ids)
+        while waiting:
+            loaded = self.profiles(sorted(waiting))
+            found.update({key: item for key, item in loaded.items() if not item.merged_into})
+            waiting = {item.merged_into for item in loaded.values() if item.merged_into} - set(found)
+        return list(found.values())
 
     def _find(
-        self, name: str, values: Sequence[str], projection: Mapping[str, int], limit: int = 0
-    ) -> Iterator[dict[str, object]]:
+        self, collection: str, name: str, values: Sequence[str], projection: Mapping[str, int], limit: int = 0
+    ) -> Iterator[dict[str, Any]]:
         unique = list(dict.fromkeys(values))
         for start in range(0, len(unique), KEYS_PER_QUERY):
             part = unique[start : start + KEYS_PER_QUERY]
             with records.driver_errors():
                 query = {name: {"$in": part} if len(part) > 1 else part[0]}
-                yield from self._profiles.find(query, projection).limit(limit * len(part))
+                yield from self._collection(collection).find(query, projection).limit(limit * len(part))
 
     def write_profiles(self, changes: Changes) -> list[str]:
-        """Insert or replace profiles with their facts."""
-        writes = [(cast("Record", ProfileWrite(profile)), list[Fact](facts)) for profile, facts in changes]
-        return records.bulk_write(writes)
+        """Claim the links of records that joined or changed, then insert or replace profiles with their facts."""
+        lost = self._claim([profile for profile, _ in changes])
+        writes = [
+            (cast("Record", ProfileWrite(profile)), list[Fact](facts))
+            for profile, facts in changes
+            if profile.profile_id not in lost
+        ]
+        return [*lost, *records.bulk_write(writes)]
+
+    def _claim(self, profiles: Sequence[Profile]) -> set[str]:
+        """Write links; return the profiles whose records belong to others."""
+        now = datetime.now(UTC)
+        owners: dict[str, tuple[Profile, dict[str, object]]] = {}
+        for profile in profiles:
+            due = set(profile.record_keys if profile.version == 0 else profile.relinked)
+            for record in profile.records if not profile.merged_into else ():
+                if record.key in due:
+                    owners[record.key] = (profile, link_document(record, profile.profile_id, now))
+        known = set(self._add("links", [document for _, document in owners.values()]))
+        return self._reclaim({key: owners[key] for key in owners if key in known}, now) if known else set()
+
+    def _reclaim(self, owners: Mapping[str, tuple[Profile, dict[str, object]]], now: datetime) -> set[str]:
+        """Take over links that are ours or that nobody stands behind; return the profiles that may not."""
+        links = {link["_id"]: link for link in self._find("links", "_id", list(owners), {})}
+        held = {key: item.profile_id for item in self.by_record_keys(list(owners)) for key in item.record_keys}
+        aliases = {
+            key for key, item in self.profiles([link["p"] for link in links.values()]).items() if item.merged_into
+        }
+        lost, operations = set(), []
+        for key, (profile, document) in owners.items():
+            link = links.get(key)
+            if link is None or not _may_claim(profile, held.get(key, ""), link, aliases, now):
+                lost.add(profile.profile_id)
+            elif (link["p"], link["t"]) != (document["p"], document["t"]):
+                operations.append(ReplaceOne({"_id": key, "p": link["p"], "c": link["c"]}, document))
+        if operations:
+            with records.driver_errors():
+                self._collection("links").bulk_write(operations, ordered=False)
+        return lost
 
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles by id, through windows of the id space that grow until the page is full."""
@@ -171,8 +231,13 @@ class MongoStore:
             self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
 
 
-def _once(documents: Iterator[dict[str, object]]) -> list[Profile]:
-    return [profile_of(item) for item in {document["_id"]: document for document in documents}.values()]
+def _may_claim(profile: Profile, holder_id: str, link: Mapping[str, Any], aliases: set[str], now: datetime) -> bool:
+    """Say whether a record may be linked to the profile: it holds it, or nobody does and the claim is not fresh."""
+    if holder_id:
+        return holder_id == profile.profile_id
+    if link["p"] in aliases or link["p"] in (profile.profile_id, *profile.apart):
+        return True
+    return bool(now - link["c"] > CLAIM_IS_FRESH)
 
 
 def _window_end(start: str, width: int) -> str:
