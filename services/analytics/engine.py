@@ -109,17 +109,21 @@ def relations(
 def joined(parts: Sequence[str], body: str) -> str:
     """Return the statement of relations and a body, which may begin with relations of its own."""
     joint = " " if body.startswith("SELECT") else ", "
-    return f"WITH RECURSIVE {', '.join(parts)}{joint}{body}"
+    return f"WITH {', '.join(parts)}{joint}{body}"
 
 
-# A merged into B, B into C: A's survivor is C. The bound ends a circle, which only a fault could make.
-RESOLVED_ALIASES: Final = (
-    "alias_steps(profile_id, survivor_id, step) AS ("
-    "SELECT profile_id, survivor_id, 1 FROM aliases WHERE survivor_id IS NOT NULL"
-    " UNION ALL SELECT s.profile_id, l.survivor_id, s.step + 1 FROM alias_steps s"
-    " JOIN aliases l ON l.profile_id = s.survivor_id WHERE l.survivor_id IS NOT NULL AND s.step < 32)"
-    " SELECT profile_id, arg_max(survivor_id, step) AS survivor_id FROM alias_steps GROUP BY profile_id"
-)
+def _resolved_aliases(rounds: int) -> str:
+    """Return the relation of merged ids with their last survivors: each round doubles the steps looked ahead."""
+    parts = ["alias_0 AS MATERIALIZED (SELECT profile_id, survivor_id FROM aliases WHERE survivor_id IS NOT NULL)"]
+    parts += [
+        f"alias_{step + 1} AS MATERIALIZED (SELECT a.profile_id, coalesce(b.survivor_id, a.survivor_id) AS survivor_id"
+        f" FROM alias_{step} a LEFT JOIN alias_{step} b ON b.profile_id = a.survivor_id)"
+        for step in range(rounds)
+    ]
+    return f"{', '.join(parts)} SELECT * FROM alias_{rounds}"
+
+
+RESOLVED_ALIASES: Final = _resolved_aliases(5)  # A into B, B into C, …: chains of up to 32 merges
 
 
 def _columns(table: Table, prefix: str = "") -> str:

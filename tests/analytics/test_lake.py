@@ -143,6 +143,15 @@ def test_aliases_lead_to_the_last_survivor_and_end_with_an_unmerge(warehouse: Wa
     assert unmerged == [("a", "b")]
 
 
+def test_a_chain_of_merges_leads_to_its_end(warehouse: Warehouse) -> None:
+    names = [f"p{number:02d}" for number in range(20)]
+    for old, new in zip(names, names[1:], strict=False):
+        warehouse.add(ALIASES, alias(old, new))
+    pinned = warehouse.pin([])
+
+    assert warehouse.rows(pinned, ["aliases"], "SELECT DISTINCT survivor_id FROM aliases", {}) == [("p19",)]
+
+
 def test_a_circle_of_aliases_ends(warehouse: Warehouse) -> None:
     warehouse.add(ALIASES, alias("a", "b"))
     warehouse.add(ALIASES, alias("b", "a"))
