@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from services.search.store.port import Engine, EngineUnavailable, IndexDocument
 
-WINDOW_SECONDS = 0.05  # a commit costs about 10 ms; waiting this long for company halves the commits at 50/s
+WINDOW_SECONDS = 0.05  # how long a first document waits for company; a commit costs about 10 ms
 MAX_BATCH = 500
 PATIENCE_SECONDS = 30.0  # an engine that is away this long fails the handlers; their events are tried again later
 RETRY_SECONDS = 1.0
@@ -70,17 +70,21 @@ class BatchingWriter:
             return batch, leads
 
     def _lead(self, batch: _Batch) -> None:
-        batch.full.wait(self._window)
-        with self._committing:
+        """Commit for the batch; the time an earlier commit takes is waiting enough for company."""
+        if self._committing.acquire(blocking=False):
+            batch.full.wait(self._window)
+        else:
+            self._committing.acquire()
+        try:
             with self._lock:
                 if self._open is batch:
                     self._open = None
-            try:
-                self._write(batch.documents)
-            except BaseException as error:
-                batch.error = error
-            finally:
-                batch.done.set()
+            self._write(batch.documents)
+        except BaseException as error:
+            batch.error = error
+        finally:
+            self._committing.release()
+            batch.done.set()
 
     def _write(self, documents: Sequence[IndexDocument]) -> None:
         until = time.monotonic() + self._patience
