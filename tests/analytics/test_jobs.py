@@ -138,6 +138,32 @@ def test_a_parquet_file_lands_in_the_lake_with_its_times_and_cents(desk: Desk, t
     assert not desk.uploads.path("up").exists()
 
 
+def test_dictionary_encoded_columns_and_times_in_utc_are_read(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "sample.parquet"
+    columns = {
+        "message_id": pa.array(["t-1", "t-2"]),
+        "event_type": pa.array(["order_completed", "order_refunded"]).dictionary_encode(),
+        "source_record_id": pa.array(["c2", "c4"]).dictionary_encode(),
+        "event_time": pa.array([NOON, NOON], pa.timestamp("us", "UTC")),
+        "amount_cents": pa.array([250, -100], pa.int64()),
+        "category": pa.array(["MILK", ""]).dictionary_encode(),
+        "quantity": pa.array([2, 1], pa.int32()),
+        "currency": pa.array(["CNY", "CNY"]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), path)
+    desk.upload(path, channel="store")
+    desk.run()
+    pinned = desk.warehouse.pin([])
+    body = (
+        "SELECT event_type, epoch(event_time), amount_cents, category, channel, quantity FROM interactions ORDER BY 1"
+    )
+
+    assert desk.warehouse.rows(pinned, ["interactions"], body, {}) == [
+        ("order_completed", NOON.timestamp(), 250, "MILK", "store", 2),
+        ("order_refunded", NOON.timestamp(), -100, None, "store", 1),
+    ]
+
+
 def test_the_same_file_again_changes_nothing(desk: Desk, tmp_path: Path) -> None:
     desk.upload(parquet(tmp_path, 60), columns=RENAMES)
     desk.run()
