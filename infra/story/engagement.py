@@ -32,10 +32,10 @@ def _score(score: str, least: str) -> Json:
 RULE: Json = {
     "all": {
         "rules": [
-            _spent("MEASURE_DISTINCT_BASKETS", "3", 90),
-            _spent("MEASURE_SUM_CENTS", "20000", 365),
-            _score("rfm_frequency", "3"),
-            _score("rfm_recency", "2"),
+            _spent("MEASURE_DISTINCT_BASKETS", "8", 90),
+            _spent("MEASURE_SUM_CENTS", "100000", 365),
+            _score("rfm_frequency", "4"),
+            _score("rfm_recency", "3"),
             {"trait": {"trait": "age", "operator": "OPERATOR_GE", "values": ["18"]}},
         ]
     }
