@@ -13,7 +13,7 @@ from services.marketing.domain.planning import Candidate, ConsentAnswer
 from services.marketing.ports import Consents, Contact, Contacts
 from services.marketing.store import MarketingStore
 
-SUPPRESSION_USE_SECONDS = 0.25  # how long what was read here may be acted on; Unsubscribe replies after as long
+SUPPRESSION_USE_SECONDS = 0.5  # how long what was read here may be acted on; Unsubscribe replies after as long
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,8 @@ class SmtpMailer:
         """Write the message; from its first byte on, a broken connection leaves doubt."""
         quoted = re.sub(rb"(?m)^\.", b"..", content)
         try:
-            connection.send(quoted if quoted.endswith(b"\r\n") else quoted + b"\r\n")
-            connection.send(b".\r\n")
+            # one write: a second small one would wait 40 ms for the server's delayed acknowledgement
+            connection.send((quoted if quoted.endswith(b"\r\n") else quoted + b"\r\n") + b".\r\n")
             code, _ = connection.getreply()
         except (OSError, smtplib.SMTPException) as error:
             self._drop()

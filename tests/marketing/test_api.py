@@ -27,7 +27,7 @@ from services.consent.api import ConsentServicer
 from services.consent.store import MemoryConsentStore
 from services.marketing.api import MarketingServicer
 from services.marketing.domain.links import delivery_of, unsubscribe_token
-from services.marketing.gate import Gate
+from services.marketing.gate import SUPPRESSION_USE_SECONDS, Gate
 from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
 from services.marketing.optouts import Surroundings
 from services.marketing.ports import MailStale
@@ -284,7 +284,7 @@ def test_one_unsubscribed_by_their_link_is_skipped_in_the_next_run_and_their_con
     assert (report.sent, len(world.outbox.mails)) == (2, 5)
     asked = consent_pb2.DecideRequest(profile_id="p1", purpose_id="offers", channel="email")
     assert world.consent.Decide(asked, timeout=5).reason == "REVOKED"
-    assert world.waits == [0.25, 0.25], "the acknowledgement waits until nothing checked before may still be sent"
+    assert world.waits == [SUPPRESSION_USE_SECONDS] * 2, "the acknowledgement waits until nothing checked before may still be sent"
     listed = world.consent.ListConsents(consent_pb2.ListConsentsRequest(profile_id="p1"), timeout=5)
     assert len(listed.consents) == 2
 

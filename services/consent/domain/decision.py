@@ -10,7 +10,7 @@ from enum import StrEnum
 from services.consent.domain.records import ConsentRecord, ConsentState, standing
 from services.consent.domain.registry import LegalBasis, Notice, Purpose, PurposeState, SeparateConsent
 
-USE_WITHIN_SECONDS = 0.25  # how long an allowance may be acted on; a withdrawal is acknowledged after as long
+USE_WITHIN_SECONDS = 0.5  # how long an allowance may be acted on; a withdrawal is acknowledged after as long
 
 
 class Reason(StrEnum):
