@@ -6,7 +6,7 @@ A field without a class is cleared: what nobody classified, nobody sees (design.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from datetime import date
 from functools import lru_cache
 from typing import Protocol
@@ -25,7 +25,7 @@ _NAMES = {
 }
 
 
-class Rights(Protocol):
+class Rights(Hashable, Protocol):
     """What the decision lets this caller see."""
 
     def disposition(self, classification: str, group: str) -> str:

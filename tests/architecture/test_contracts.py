@@ -24,7 +24,8 @@ def modules() -> list[str]:
     found = []
     for service in SERVICES:
         package = importlib.import_module(f"kehu.{service}.v1")
-        found += [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__) if m.name.endswith("_pb2")]
+        names = (module.name for module in pkgutil.iter_modules(package.__path__))
+        found += [f"{package.__name__}.{name}" for name in names if name.endswith("_pb2")]
     return found
 
 
@@ -119,7 +120,8 @@ def test_every_reason_raised_is_listed_in_its_proto():
         module = importlib.import_module(f"kehu.{service}.v1.error_reason_pb2")
         values = module.DESCRIPTOR.enum_types_by_name["ErrorReason"].values
         listed[service] = {value.name.removeprefix("ERROR_REASON_") for value in values}
-    common = {kind.reason for kind in errors.__dict__.values() if isinstance(kind, type) and issubclass(kind, errors.KehuError)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.KehuError)]
+    common = {kind.reason for kind in kinds}
     missing = []
     for kind in error_classes():
         service = kind.__module__.split(".")[1]

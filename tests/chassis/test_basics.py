@@ -6,6 +6,7 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from services.chassis.config import ConfigError, load_config
 from services.chassis.errors import Invalid
 from services.chassis.logs import JsonFormatter

@@ -8,6 +8,7 @@ from google.protobuf import struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from kehu.profiles.v1 import resources_pb2
+
 from services.chassis import obligations
 from services.chassis.access import ALL_SHOWN, NOTHING_SHOWN, Obligations
 

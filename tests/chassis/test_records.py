@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import mongoengine
 import pytest
+
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import MongoOperations

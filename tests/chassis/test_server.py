@@ -6,6 +6,7 @@ from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.protobuf import struct_pb2
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
 from services.chassis.jobs import Job, Jobs, MemoryOperations, Owner, Worker
 from services.chassis.server import Serving
 from tests.harness import OpenPolicy, running

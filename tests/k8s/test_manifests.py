@@ -167,8 +167,8 @@ def test_no_secret_is_in_the_repository():
 
 def test_the_compose_file_is_valid():
     folder = Path(__file__).parents[2] / "infra" / "container"
-    found = subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0 if shutil.which("docker") else False
-    command = ["docker", "compose"] if found else ["docker-compose"]
+    plugin = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True)
+    command = ["docker", "compose"] if plugin and plugin.returncode == 0 else ["docker-compose"]
     if shutil.which(command[0]) is None:
         missing("install docker compose (Debian: docker-compose) to check the compose file")
 
