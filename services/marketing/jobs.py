@@ -42,11 +42,12 @@ from services.marketing.wire import report_to_proto
 RUN = "run_campaign"
 REVOKE = "revoke_consent"
 START_GRACE = timedelta(seconds=30)  # a run whose campaign never named it by then was not started
+PERSON_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 30.0  # so that a cancelled or changed campaign is noticed
 
 
 class CampaignRunner:
-    """Walks the audience page by page; each page is planned, sent, counted once, and only then left behind."""
+    """Walks the audience, a page each turn; a page is planned, sent, counted once, and only then left behind."""
 
     def __init__(self, store: MarketingStore, audiences: Audiences, gate: Gate, sender: Sender, clocks: Clocks) -> None:
         self._store = store
@@ -76,11 +77,11 @@ class CampaignRunner:
             self._finish_campaign(run)
             return self._report(run)
         campaign = self._may_go_on(run)
-        while campaign.state is not CampaignState.CANCELLED or run.page:
-            if not run.page_ids and run.is_last_page:
-                break
-            run = run if run.page_ids else self._open(run)
-            run = self._work_off(job, run)
+        never_began = campaign.state is CampaignState.CANCELLED and not run.page
+        if not never_began and (run.page_ids or not run.is_last_page):
+            run = self._work_off(job, run if run.page_ids else self._open(run))
+            if not run.is_last_page:
+                raise Paused("TURN", 0.0)  # one page a turn: no withdrawal waits behind a long campaign
             campaign = self._campaign(run)
         state = RunState.CANCELLED if campaign.state is CampaignState.CANCELLED else RunState.DONE
         run = self._store.save_run(ended(run, state, self._clocks.now()))
@@ -173,7 +174,7 @@ class CampaignRunner:
         if campaign.run_id != run.run_id:
             raise self._not_started(run, now)
         if campaign.state is CampaignState.PAUSED:
-            raise Waiting("PERSON", 1.0)
+            raise Waiting("PERSON", PERSON_SECONDS)
         if campaign.state is CampaignState.SCHEDULED:
             campaign = self._begin(campaign, now)
         quiet_end = quiet_until(campaign.quiet_hours, now)

@@ -119,6 +119,13 @@ class World:
             if not self.worker.run_one():
                 return
 
+    def turns(self, count):
+        """Let the worker take so many turns, the job that waits longest first."""
+        for _ in range(count):
+            waiting = sorted(self.operations._documents.items(), key=lambda item: item[1]["wake_at"])
+            self.operations._documents = dict(waiting)
+            self.worker.run_one()
+
     def segment(self, **changes):
         segment = res.Segment(display_name="金卡会员", rule=RULE, **changes)
         return self.call("CreateSegment", pb.CreateSegmentRequest(segment=segment)).name.partition("/")[2]
@@ -284,9 +291,29 @@ def test_one_unsubscribed_by_their_link_is_skipped_in_the_next_run_and_their_con
     assert (report.sent, len(world.outbox.mails)) == (2, 5)
     asked = consent_pb2.DecideRequest(profile_id="p1", purpose_id="offers", channel="email")
     assert world.consent.Decide(asked, timeout=5).reason == "REVOKED"
-    assert world.waits == [SUPPRESSION_USE_SECONDS] * 2, "the acknowledgement waits until nothing checked before may still be sent"
+    assert world.waits == [SUPPRESSION_USE_SECONDS] * 2, (
+        "the acknowledgement waits until nothing checked before may still be sent"
+    )
     listed = world.consent.ListConsents(consent_pb2.ListConsentsRequest(profile_id="p1"), timeout=5)
     assert len(listed.consents) == 2
+
+
+def test_a_withdrawal_does_not_wait_behind_a_long_campaign(world):
+    world.people(8)
+    first = world.campaign()
+    world.run(first)
+    world.work()
+    world.analytics.page_limit = 2
+    world.run(world.campaign())
+    token = world.outbox.mails[0].unsubscribe_url.rpartition("/")[2]
+    anonymous = world.harness.stub(marketing_pb2_grpc.MarketingServiceStub, caller="", purpose="")
+    world.call("Unsubscribe", pb.UnsubscribeRequest(token=token), anonymous)
+
+    world.turns(2)
+
+    asked = consent_pb2.DecideRequest(profile_id="p0", purpose_id="offers", channel="email")
+    assert world.consent.Decide(asked, timeout=5).reason == "REVOKED"
+    assert len(world.outbox.mails) < 8 + 7
 
 
 def test_opening_the_link_changes_nothing(world):
