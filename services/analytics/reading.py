@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.analytics.domain.metrics import MetricDefinition, compile_metric
 from services.analytics.domain.reach import Reach
-from services.analytics.domain.suppression import suppressed
+from services.analytics.domain.suppression import Period, withheld
 from services.analytics.domain.tables import CONSENTS, DELIVERIES, SCORES
 from services.analytics.engine import Row
 from services.analytics.lake import Snapshot
@@ -47,6 +47,15 @@ class Figures:
     suppressed: int
     source_rows: int
     cutoff: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One cell before anything is withheld."""
+
+    value: int
+    customers: int
+    rows: int
 
 
 class Reader:
@@ -109,13 +118,36 @@ class Reader:
     def figures(
         self, metric: MetricDefinition, dimensions: Sequence[str], months: tuple[str, str], reach: Reach
     ) -> Figures:
-        """Return a metric's figures with small cells withheld."""
+        """Return a metric's figures; what could tell of few customers is withheld (see domain/suppression.py)."""
         pinned = self._warehouse.pin([DELIVERIES, CONSENTS])
-        where, params = reach.where()
+        cells = self._cells(pinned, metric, dimensions, months, reach)
+        finest = [name for name in dimensions if name != "month"] + ["month"]
+        by_month = self._cells(pinned, metric, finest, ("", ""), reach)
+        hidden = withheld(
+            {key: cell.customers for key, cell in cells.items()},
+            {key: cell.customers for key, cell in by_month.items()},
+            Period(*months),
+            list(dimensions).index("month") if "month" in dimensions else -1,
+        )
+        shown = tuple((key, cell.value, cell.customers) for key, cell in cells.items() if key not in hidden)
+        return Figures(shown, len(hidden), sum(cell.rows for cell in cells.values()), pinned.cutoff)
+
+    def _cells(
+        self,
+        pinned: Pinned,
+        metric: MetricDefinition,
+        dimensions: Sequence[str],
+        months: tuple[str, str],
+        reach: Reach,
+    ) -> dict[tuple[str, ...], _Cell]:
+        where, extra = reach.where()
         query = compile_metric(metric, dimensions, *months, has_aliases=pinned.has_aliases, reach=where)
-        body_params: Mapping[str, object] = {**query.params, **params}
-        rows = self._warehouse.rows(pinned, sorted(query.tables), query.sql, body_params, query.since, query.until)
-        return _figures(rows, len(dimensions), pinned.cutoff)
+        tables, params = sorted(query.tables), {**query.params, **extra}
+        rows = self._warehouse.rows(pinned, tables, query.sql, params, query.since, query.until)
+        cells = {
+            tuple(str(value) for value in row[:-3]): _Cell(*(int(str(value)) for value in row[-3:])) for row in rows
+        }
+        return {key: cell for key, cell in cells.items() if cell.rows}
 
 
 def _newest_first(snapshot: Snapshot, after: Position | None) -> Iterator[Snapshot]:
@@ -127,14 +159,3 @@ def _newest_first(snapshot: Snapshot, after: Position | None) -> Iterator[Snapsh
         group, months = set(months[:size]), months[size:]
         size *= 2
         yield replace(snapshot, files=tuple(file for file in snapshot.files if file.partition in group))
-
-
-def _figures(rows: Sequence[Row], dimensions: int, cutoff: datetime) -> Figures:
-    cells = {
-        tuple(str(value) for value in row[:dimensions]): (int(str(row[-3])), int(str(row[-2])), int(str(row[-1])))
-        for row in rows
-        if int(str(row[-1])) > 0
-    }
-    hidden = suppressed({cell: customers for cell, (_, customers, _) in cells.items()})
-    shown = tuple((cell, value, customers) for cell, (value, customers, _) in cells.items() if cell not in hidden)
-    return Figures(shown, len(hidden), sum(count for _, _, count in cells.values()), cutoff)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import duckdb
+import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from services.analytics.domain.importing import columns_of, parse_offset, parse_
 from services.analytics.domain.metrics import REGISTRY, compile_metric, find_metric, month_start
 from services.analytics.domain.reach import Reach, reach_of
 from services.analytics.domain.rows import check_times, message_of, rows_of
-from services.analytics.domain.suppression import suppressed
+from services.analytics.domain.suppression import Period, suppressed, withheld
 from services.analytics.domain.tables import TABLES
 from services.chassis.access import Condition
 from services.chassis.errors import Denied, KehuError
@@ -111,6 +112,39 @@ def test_no_line_total_gives_a_small_cell_back(customers: dict[tuple[str, str], 
             if gone and len(gone) < len(line):
                 assert len(gone) >= 2
                 assert max(customers[cell] for cell in gone) >= 5
+
+
+REGIONS, MONTHS = ("r1", "r2", "r3"), ("2025-01", "2025-02", "2025-03", "2025-04")
+PERIODS = [(a, b) for a in ("", *MONTHS) for b in ("", *MONTHS) if not a or not b or a <= b]
+counts = st.lists(st.integers(0, 14), min_size=12, max_size=12)
+
+
+def released(fine: dict[tuple[str, str], int]) -> list[list[int]]:
+    """All figures by region that anybody can ask for: any period, with months and without, as sums of fine cells."""
+    grid = list(fine)
+    by_month = {cell: count for cell, count in fine.items() if count}
+    sums: list[list[int]] = []
+    for period in (Period(*pair) for pair in PERIODS):
+        for month_at, width in ((-1, 1), (1, 2)):
+            asked: dict[tuple[str, ...], int] = {}
+            for cell, count in by_month.items():
+                if period.holds(cell[1]):
+                    asked[cell[:width]] = asked.get(cell[:width], 0) + count
+            shown = asked.keys() - withheld(asked, by_month, period, month_at)
+            sums += [[int(period.holds(cell[1]) and cell[:width] == key) for cell in grid] for key in shown]
+    return sums
+
+
+@settings(max_examples=150, deadline=None)
+@given(numbers=counts)
+def test_no_combination_of_periods_gives_a_small_cell_back(numbers: list[int]) -> None:
+    fine = dict(zip([(region, month) for region in REGIONS for month in MONTHS], numbers, strict=True))
+    sums = released(fine)
+    rank = np.linalg.matrix_rank(np.array(sums)) if sums else 0
+    for number, (cell, count) in enumerate(fine.items()):
+        if 0 < count < 5:
+            wanted = [int(number == index) for index in range(len(fine))]  # derivable if it adds no rank
+            assert np.linalg.matrix_rank(np.array([*sums, wanted])) == rank + 1, cell
 
 
 def test_a_metric_refuses_what_it_does_not_have() -> None:

@@ -77,13 +77,11 @@ def normalizing_sql(columns: Mapping[str, str]) -> str:
     A time without offset is local time at $offset; amounts of currency units are rounded to the cent, half away from 0.
     """
     text = {name: _text(name, columns) for name in (*REQUIRED, *OPTIONAL)}
-    amount = _amount(columns)
     return f"""
         WITH raw AS (
-            SELECT row_number,
-                {text["source_record_id"]} AS source_record_id, {text["message_id"]} AS message_id,
+            SELECT row_number, {text["source_record_id"]} AS source_record_id, {text["message_id"]} AS message_id,
                 {_time(columns)} AS event_time, {text["event_time"]} AS raw_time,
-                {amount} AS amount_cents, {_text(_amount_column(columns), columns)} AS raw_amount,
+                {_amount(columns)} AS amount_cents, {_text(_amount_column(columns), columns)} AS raw_amount,
                 coalesce({text["event_type"]}, $event_type) AS event_type,
                 coalesce({text["channel"]}, $channel) AS channel, {text["category"]} AS category,
                 {text["basket_id"]} AS basket_id, {text["product_id"]} AS product_id,
@@ -92,22 +90,23 @@ def normalizing_sql(columns: Mapping[str, str]) -> str:
         SELECT row_number, source_record_id, message_id, event_type, event_time, amount_cents,
             nullif(channel, '') AS channel, category, basket_id, product_id,
             CASE WHEN abs(quantity) <= 1000000 THEN round(quantity)::INTEGER ELSE 0 END AS quantity,
-            strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') AS month,
-            CASE WHEN source_record_id IS NULL OR message_id IS NULL OR raw_time IS NULL OR raw_amount IS NULL
-                    THEN 'MISSING_VALUE'
-                WHEN event_time IS NULL OR event_time < $earliest OR event_time > $latest THEN 'INVALID_TIME'
-                WHEN amount_cents IS NULL OR abs(amount_cents) > 100000000000 THEN 'INVALID_AMOUNT'
-                WHEN NOT regexp_full_match(event_type, '[a-z][a-z0-9_]{{0,63}}') THEN 'INVALID_EVENT_TYPE'
-                WHEN NOT regexp_full_match(message_id, '[A-Za-z0-9_.:/-]{{1,128}}')
-                    OR NOT regexp_full_match(coalesce(channel, ''), '[a-z0-9_]{{0,32}}')
-                    OR length(source_record_id) > 200 OR length(coalesce(category, '')) > 64
-                    OR NOT regexp_full_match(coalesce(basket_id, ''), '[A-Za-z0-9_.:/-]{{0,64}}')
-                    OR NOT regexp_full_match(coalesce(product_id, ''), '[A-Za-z0-9_.:/-]{{0,64}}')
-                    THEN 'INVALID_TEXT'
-            END AS reason
+            strftime(make_timestamp(epoch_us(event_time)), '%Y-%m') AS month, {_REASON} AS reason
         FROM raw"""
 
 
+_REASON: Final = """
+    CASE WHEN source_record_id IS NULL OR message_id IS NULL OR raw_time IS NULL OR raw_amount IS NULL
+            THEN 'MISSING_VALUE'
+        WHEN event_time IS NULL OR event_time < $earliest OR event_time > $latest THEN 'INVALID_TIME'
+        WHEN amount_cents IS NULL OR abs(amount_cents) > 100000000000 THEN 'INVALID_AMOUNT'
+        WHEN NOT regexp_full_match(event_type, '[a-z][a-z0-9_]{0,63}') THEN 'INVALID_EVENT_TYPE'
+        WHEN NOT regexp_full_match(message_id, '[A-Za-z0-9_.:/-]{1,128}')
+            OR NOT regexp_full_match(coalesce(channel, ''), '[a-z0-9_]{0,32}')
+            OR length(source_record_id) > 200 OR length(coalesce(category, '')) > 64
+            OR NOT regexp_full_match(coalesce(basket_id, ''), '[A-Za-z0-9_.:/-]{0,64}')
+            OR NOT regexp_full_match(coalesce(product_id, ''), '[A-Za-z0-9_.:/-]{0,64}')
+            THEN 'INVALID_TEXT'
+    END"""
 # `incoming` is a normalized batch, `resolved` the pairs (source_record_id, profile_id) that are known.
 MATCHED_SQL: Final = """
     SELECT message_id, profile_id, event_type, event_time, amount_cents, channel, category, basket_id, product_id,

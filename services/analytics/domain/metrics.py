@@ -26,7 +26,7 @@ _DIMENSIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "campaign": "f.campaign_id",
         "month": _MONTH,
     },
-    "consents": {**_PROFILE, "channel": "f.channel", "purpose": "f.purpose_id", "state": "f.state"},
+    "consents": {**_PROFILE, "channel": "f.channel", "purpose": "f.purpose_id", "state": "f.state", "month": _MONTH},
 }
 _BASKETS: Final = "count(DISTINCT coalesce(f.basket_id, f.message_id))"
 
@@ -134,7 +134,7 @@ def compile_metric(
 ) -> MetricQuery:
     """Return the statement of a metric by dimensions, over whole months (empty: unbounded).
 
-    Whole months keep two queries from differing by a day's few customers. `reach` is a condition on the profile p.
+    `reach` is a condition on the profile p.
 
     Raises:
         InvalidMetricQuery: an unknown dimension, one twice, or months the wrong way round.
@@ -142,17 +142,17 @@ def compile_metric(
     _check(metric, dimensions, from_month, to_month)
     since = month_start(from_month) if from_month else None
     until = month_start(to_month, after=1) if to_month else None
-    params: dict[str, Value] = {}
+    bounds: dict[str, Value | None] = {"since": since, "until": until}
     where = [metric.where_sql, reach]
-    if since is not None:
-        params["since"] = since
-        where.append("f.event_time >= $since")
-    if until is not None:
-        params["until"] = until
-        where.append("f.event_time < $until")
+    where += [
+        f"f.event_time {symbol} ${name}"
+        for name, symbol in (("since", ">="), ("until", "<"))
+        if bounds[name] is not None
+    ]
     keys = ", ".join(f"coalesce({_DIMENSIONS[metric.source][name]}, 'unknown')" for name in dimensions)
     tables = {metric.source, "profiles"} | ({"aliases"} if has_aliases else set())
     sql = _metric_sql(metric, keys, " AND ".join(where), has_aliases)
+    params = {name: value for name, value in bounds.items() if value is not None}
     return MetricQuery(sql, params, frozenset(tables), since, until)
 
 

@@ -147,7 +147,14 @@ def check_times(interactions: Sequence[analytics_pb2.Interaction], now: datetime
     violations = [
         FieldViolation(f"interactions[{index}].event_time", "must be from 2000 on and at most a day ahead")
         for index, one in enumerate(interactions)
-        if not EARLIEST <= _time(one.event_time) <= now + AHEAD
+        if not _is_possible(one.event_time, now)
     ]
     if violations:
         raise InvalidInteraction("some interactions have no possible time", violations=violations)
+
+
+def _is_possible(stamp: Timestamp, now: datetime) -> bool:
+    try:
+        return EARLIEST <= _time(stamp) <= now + AHEAD
+    except (ValueError, OverflowError):  # seconds or nanoseconds out of range
+        return False
