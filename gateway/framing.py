@@ -15,7 +15,7 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from services.chassis.server.frames import FRAME_BYTES, PATH, Metadata, pack_call, unpack_replies
+from services.chassis.server.frames import FRAME_BYTES, PATH, WELCOME, Metadata, pack_call, unpack_replies
 
 RENEW_SECONDS = 60.0
 CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -60,7 +60,7 @@ class FrameStream:
         self._reader = asyncio.ensure_future(self._read())
         self.opened = now
         self.is_open = True
-        self.is_unknown = False
+        self.is_welcome = False
 
     def send(self, path: str, request: bytes, metadata: Metadata, timeout: float) -> asyncio.Future[bytes]:
         """Queue a call; the future is its reply or fails with FramedFailure."""
@@ -91,6 +91,8 @@ class FrameStream:
         reply = self._waiting.pop(number, None)
         if reply is not None and not reply.done():
             reply.set_exception(failure(code_pb2.DEADLINE_EXCEEDED, "the service did not answer in time"))
+        if not self.is_open and not self._waiting:
+            self.finish()
 
     async def _write(self) -> None:
         try:
@@ -117,10 +119,11 @@ class FrameStream:
     async def _read(self) -> None:
         code, message = code_pb2.UNAVAILABLE, "the connection to the service was lost"
         try:
+            self.is_welcome = WELCOME in tuple(await self._call.initial_metadata())
             while (frame := await self._call.read()) is not aio.EOF:
                 self._settle(frame)
-        except grpc.RpcError as error:
-            self.is_unknown = error.code() == grpc.StatusCode.UNIMPLEMENTED
+        except grpc.RpcError:
+            pass  # the connection is gone, or the service takes no frames
         except struct.error:
             _log.error("a frame of the service could not be read")
         self.is_open = False
@@ -153,13 +156,13 @@ class Frames:
         self._watcher: asyncio.Task[None] | None = None
 
     def stream(self) -> FrameStream | None:
-        """Return the open stream, renewed when it is old."""
+        """Return the open stream once the service has welcomed it, renewed when it is old."""
         now = asyncio.get_running_loop().time()
         stream = self._stream
         if stream is not None and stream.is_open and now - stream.opened < RENEW_SECONDS:
-            return stream
+            return stream if stream.is_welcome else None
         if stream is not None:
-            if stream.is_unknown:
+            if not stream.is_welcome:
                 self._unary_until = now + RENEW_SECONDS
             stream.finish()
             self._stream = None
@@ -168,7 +171,7 @@ class Frames:
         self._stream = FrameStream(self._channel, now)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.ensure_future(self._watch())
-        return self._stream
+        return None
 
     async def _watch(self) -> None:
         """Let the stream go when its connection is not ready any more: the service drains or is gone."""

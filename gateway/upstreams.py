@@ -76,7 +76,7 @@ class Upstreams:
             try:
                 return await stream.send(path, request, metadata, timeout)
             except FramedFailure as error:
-                if not (stream.is_unknown or (path in self._reads and lost(stream, error))):
+                if path not in self._reads or not lost(stream, error):
                     raise
         return await self._call_unary(service, path, request, metadata, timeout)
 

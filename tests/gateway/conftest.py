@@ -101,6 +101,7 @@ class Kitchen:
     def __init__(self, messages):
         self.messages = messages
         self.calls = []
+        self.token_seconds = 900
 
     def GetDish(self, request, context):
         call = current_call()
@@ -119,12 +120,17 @@ class Kitchen:
         return self.messages["Dish"](name=request.name, title=f"{call.caller.subject}|{call.caller.purpose}", etag="3")
 
     def ListDishes(self, request, context):
-        return request
+        page = int(request.page_token or "0")
+        dish = self.messages["Dish"](name=f"dishes/{page}")
+        token = str(page + 1) if page < 2 else ""
+        return self.messages["ListDishesResponse"](dishes=[dish], next_page_token=token, asked=request)
 
     def CreateDish(self, request, context):
         return request
 
     def UpdateDish(self, request, context):
+        if request.dish.name == "dishes/slow":
+            time.sleep(0.6)
         if request.dish.etag not in ("", "3"):
             raise DishChanged("somebody was first")
         return request
@@ -142,7 +148,11 @@ class Kitchen:
     def CreateToken(self, request, context):
         if request.client_secret != "right+secret":
             raise errors.Unauthenticated("wrong credentials")
-        return request
+        self.calls.append("token")
+        token = f"app:{request.client_id}@kitchen"
+        return self.messages["CreateTokenResponse"](
+            grant_type=request.grant_type, access_token=token, token_type="Bearer", expires_in=self.token_seconds
+        )
 
     def ImportRecipe(self, requests, context):
         header = next(requests).header
@@ -233,6 +243,7 @@ class World:
     kitchen: Kitchen
     harness: Harness
     ready: list[bool]
+    jobs: Jobs
 
     @property
     def policy(self) -> OpenPolicy:
@@ -242,7 +253,8 @@ class World:
 @contextmanager
 def a_world(kitchen_file, messages, limits=LIMITS) -> Iterator[World]:
     kitchen, port, ready = Kitchen(messages), free_port(), [True]
-    serving = Serving("kitchen", [(adder(kitchen_file), kitchen)], jobs=Jobs("kitchen", MemoryOperations()))
+    jobs = Jobs("kitchen", MemoryOperations())
+    serving = Serving("kitchen", [(adder(kitchen_file), kitchen)], jobs=jobs)
     with running(serving) as harness:
 
         def make_app():
@@ -254,7 +266,7 @@ def a_world(kitchen_file, messages, limits=LIMITS) -> Iterator[World]:
 
         base = f"http://127.0.0.1:{port}"
         with serving_in_thread(make_app, port), httpx.Client(base_url=base, headers=TOKEN, timeout=15) as http:
-            yield World(port, http, kitchen, harness, ready)
+            yield World(port, http, kitchen, harness, ready, jobs)
 
 
 @pytest.fixture(scope="module")

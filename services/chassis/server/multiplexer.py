@@ -19,7 +19,15 @@ import grpc
 from google.rpc import code_pb2, status_pb2
 
 from services.chassis.config import MESSAGE_BYTES
-from services.chassis.server.frames import FRAME_BYTES, PATH, CallFrame, Metadata, pack_reply, unpack_calls
+from services.chassis.server.frames import (
+    FRAME_BYTES,
+    PATH,
+    WELCOME,
+    CallFrame,
+    Metadata,
+    pack_reply,
+    unpack_calls,
+)
 from services.chassis.server.guard import Guard
 
 Answers = queue.SimpleQueue  # of packed replies; None ends the stream
@@ -141,6 +149,7 @@ class Multiplexer(grpc.ServerInterceptor):
     def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Serve one stream: its frames are read by a thread, its answers sent as they come."""
         self._start_workers()
+        context.send_initial_metadata((WELCOME,))
         answers: Answers = queue.SimpleQueue()
         auth = {key: tuple(values) for key, values in context.auth_context().items()}
         reader = threading.Thread(target=self._read, args=(frames, auth, answers), daemon=True, name="frames")

@@ -1,0 +1,88 @@
+"""The OpenAPI document is valid, complete, and says what the protos say."""
+
+from __future__ import annotations
+
+import pytest
+from kehu.options.v1 import options_pb2
+from openapi_spec_validator import validate
+
+from gateway.main import routed_methods
+from gateway.openapi import build_document
+from gateway.openapi.comments import descriptor_set_path, load_comments
+from gateway.openapi.errors import error_lines, errors_markdown
+from gateway.transcoding.catalog import import_protos, methods_of
+from infra import docs_errors
+
+
+@pytest.fixture(scope="module")
+def methods():
+    return routed_methods()
+
+
+@pytest.fixture(scope="module")
+def document(methods):
+    return build_document(methods, load_comments(descriptor_set_path()), "https://api.example")
+
+
+def test_it_is_valid_openapi(document):
+    validate(document)
+
+
+def test_every_route_is_in_it_once(document, methods):
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+
+    assert len(operations) == sum(len(method.bindings) for method in methods)
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+def test_every_method_of_the_services_has_a_rule_and_a_route_only_if_outsiders_may_call_it():
+    for method in methods_of(import_protos()):
+        assert method.access.resource and method.access.action, method.full_name
+        assert method.is_routed == (method.access.audience != options_pb2.AUDIENCE_SERVICE), method.full_name
+
+
+def test_every_operation_says_what_it_does(document):
+    silent = [
+        f"{verb} {path}"
+        for path, item in document["paths"].items()
+        for verb, operation in item.items()
+        if not operation["description"] and not path.startswith("/v1/operations")
+    ]
+
+    assert silent == []
+
+
+def test_every_operation_needs_a_token_unless_it_is_public(document, methods):
+    public = {method.full_name.removeprefix("kehu.") for method in methods if method.is_public}
+
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert ("security" in operation) == (operation["operationId"].split("-")[0] in public)
+
+
+def test_fields_carry_the_rules_of_the_proto(document):
+    operation = document["paths"]["/v1/sources/{source_id}:import"]["post"]
+    form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+
+    assert form["properties"]["file"]["format"] == "binary"
+    assert form["properties"]["sheet"]["maxLength"] == 64
+    assert "name" not in form["properties"]
+    assert "file" in form["required"]
+
+
+def test_output_only_fields_are_read_only(document):
+    source = document["components"]["schemas"]["profiles.v1.Source"]
+
+    assert source["properties"]["create_time"]["readOnly"] is True
+    assert source["properties"]["create_time"]["format"] == "date-time"
+
+
+def test_every_reason_has_a_meaning():
+    lines = list(error_lines(import_protos(), load_comments(descriptor_set_path())))
+
+    assert [line.reason for line in lines if not line.meaning] == []
+    assert '| <a id="RATE_LIMITED"></a>`RATE_LIMITED` |' in errors_markdown(lines)
+
+
+def test_the_errors_page_is_up_to_date():
+    assert docs_errors.main(["--check"]) == 0, "run `python -m infra.docs_errors`"

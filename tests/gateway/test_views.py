@@ -1,0 +1,129 @@
+"""The 360° view: all parts asked for at once, each with what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import grpc
+import pytest
+from google.rpc import code_pb2
+
+from gateway.auth import Doorkeeper
+from gateway.framing import FramedFailure, failure
+from gateway.limits import Limits
+from gateway.main import build_router, routed_methods
+from gateway.problems import Problem
+from gateway.routes.derived import Edge
+from gateway.routes.views import PART_SECONDS, PARTS
+from gateway.transcoding.reading import Readers
+from gateway.transcoding.writing import Writers
+from gateway.wire import open_exchange
+from services.chassis import errors
+from services.chassis.server.status import to_status
+from tests.harness import MemoryTrail, OpenPolicy, StatedTokens
+
+
+class Services:
+    """Answers every method with an empty message after `delay`, but for those told to fail."""
+
+    services = frozenset({"profiles"})
+
+    def __init__(self, delay=0.0, **failing):
+        self.delay, self.failing, self.called = delay, failing, []
+
+    async def call(self, service, path, request, metadata, timeout):
+        self.called.append((service, path.rpartition("/")[2], timeout, dict(metadata)))
+        await asyncio.sleep(self.delay)
+        if service in self.failing:
+            raise self.failing[service]
+        return b""
+
+
+def refused(error):
+    status = to_status(error)
+    return FramedFailure(status, status.SerializeToString())
+
+
+def view(services, policy=None, purpose="service"):
+    """Ask for the view of p1."""
+    limits = Limits()
+    doorkeeper = Doorkeeper(policy or OpenPolicy(), StatedTokens(), MemoryTrail(), limits)
+    router = build_router(Edge(doorkeeper, services, limits, Readers(), Writers()), routed_methods())
+    found = router.find(b"/v1/profiles/p1:view")
+    endpoint = found.ends["GET"][1]
+    headers = [(b"authorization", b"Bearer user:li@service"), (b"x-purpose", purpose.encode())]
+    scope = {"method": "GET", "query_string": b"", "headers": headers if purpose else headers[:1]}
+    reply = asyncio.run(endpoint.route.answer(open_exchange(scope, None), found.segments))
+    return json.loads(reply.body)
+
+
+def statuses(document):
+    return {name: part["status"] for name, part in document["parts"].items()}
+
+
+def test_all_parts_are_asked_for_at_once_and_within_their_own_deadline():
+    services = Services(delay=0.2)
+    started = time.monotonic()
+
+    document = view(services)
+    assert time.monotonic() - started < 0.2 * len(PARTS)
+    assert statuses(document) == dict.fromkeys((part.name for part in PARTS), "ok")
+    assert document["partial"] is False
+    assert {call[2] for call in services.called} == {PART_SECONDS}
+    assert all(call[3]["authorization"] == "Bearer user:li@service" for call in services.called)
+
+
+@pytest.mark.parametrize("code", [code_pb2.UNAVAILABLE, code_pb2.DEADLINE_EXCEEDED])
+def test_a_service_that_is_down_leaves_its_part_out_and_says_so(code):
+    document = view(Services(tickets=failure(code, "x")))
+
+    assert statuses(document)["tickets"] == "unavailable"
+    assert statuses(document)["profile"] == "ok"
+    assert document["partial"] is True
+
+
+def test_a_part_the_policy_denies_is_marked_and_not_asked_for():
+    policy, services = OpenPolicy(), Services()
+    policy.denied.add(("consents", "list"))
+
+    document = view(services, policy)
+    assert statuses(document)["consents"] == "forbidden"
+    assert "consent" not in {call[0] for call in services.called}
+
+
+def test_a_part_that_needs_a_purpose_is_marked():
+    document = view(Services(), purpose="")
+
+    assert document["parts"]["consents"]["reason"] == "PURPOSE_REQUIRED"
+
+
+def test_what_a_customer_does_not_have_is_absent_and_nothing_is_partial():
+    document = view(Services(analytics=refused(errors.NotFound("no scores"))))
+
+    assert statuses(document)["scores"] == "absent"
+    assert document["partial"] is False
+
+
+def test_a_customer_who_is_not_there_is_not_found():
+    with pytest.raises(Problem) as caught:
+        view(Services(profiles=refused(errors.NotFound("no profile"))))
+
+    assert caught.value.status == 404
+
+
+def test_a_customer_one_may_not_see_is_refused():
+    policy = OpenPolicy()
+    policy.denied.add(("profiles", "read"))
+
+    with pytest.raises(Problem) as caught:
+        view(Services(), policy)
+    assert caught.value.status == 403
+
+
+def test_a_service_that_fails_does_not_fail_the_view():
+    document = view(Services(tickets=failure(code_pb2.INTERNAL, "x")))
+
+    assert statuses(document)["tickets"] == "failed"
+    assert grpc.StatusCode.INTERNAL.name not in json.dumps(document["parts"]["tickets"]["detail"])
