@@ -167,20 +167,17 @@ class Warehouse:
         return done
 
     def _rewrite(self, snapshot: Snapshot, partition: str) -> None:
+        """Write a partition anew; BASE of a state takes the recent rows in and so replaces the whole table."""
         table = snapshot.table
-        if table.order:
-            parts, params = relations([snapshot])
-            value = BASE
-        else:
-            files = tuple(file for file in snapshot.files if file.partition == partition)
-            part = Snapshot(table, snapshot.version, snapshot.appends, files)
-            (parts, params), value = relations([part]), partition
+        folds = bool(table.order) and partition == BASE
+        files = tuple(file for file in snapshot.files if folds or file.partition == partition)
+        parts, params = relations([Snapshot(table, snapshot.version, snapshot.appends, files)])
         column = f", $value AS {table.partition}" if table.partition else ""
-        extra: Params = {"value": value} if table.partition else {}
+        extra: Params = {"value": partition} if table.partition else {}
         order = f" ORDER BY {', '.join(table.sort)}" if table.sort else ""
         statement = joined(parts, f"SELECT *{column} FROM {table.name}{order}")
         with self.engine.batches(statement, {**params, **extra}, 16_384) as reader:
-            self.lake.rewrite(snapshot, reader, "" if table.order else partition)
+            self.lake.rewrite(snapshot, reader, "" if folds else partition)
         self.lake.clean(table)
 
     def replace(self, table: Table, statement: str, params: Params) -> None:
@@ -210,13 +207,13 @@ _FITTING: Final = (
 
 
 def _untidy(snapshot: Snapshot) -> list[str]:
-    """Return the partitions to write anew; a state is always written whole."""
+    """Return the partitions to write anew; a state is folded when its recent rows are many, else their files joined."""
     table = snapshot.table
     if table.order:
         recent = [file for file in snapshot.files if file.partition == RECENT]
-        rows = sum(file.rows for file in recent)
-        full = rows > max(RECENT_ROWS, snapshot.rows // 10) or len(recent) > RECENT_FILES
-        return [RECENT] if full else []
+        if sum(file.rows for file in recent) > max(RECENT_ROWS, snapshot.rows // 10):
+            return [BASE]
+        return [RECENT] if len(recent) > RECENT_FILES else []
     counts: dict[str, int] = {}
     for file in snapshot.files:
         counts[file.partition] = counts.get(file.partition, 0) + 1

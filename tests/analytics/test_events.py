@@ -199,7 +199,7 @@ def test_a_feeder_killed_at_random_moments_loses_nothing_and_doubles_nothing(
     inbox._collection().drop()
     inbox.ensure_indexes()
     rng, sent = random.Random(5), 0
-    for _ in range(5):
+    for _ in range(4):
         feeder = subprocess.Popen(
             [sys.executable, "-c", FEED, mongo_uri, str(tmp_path)], stdout=subprocess.PIPE, env=os.environ
         )
@@ -223,4 +223,4 @@ def test_a_feeder_killed_at_random_moments_loses_nothing_and_doubles_nothing(
     mongoengine.disconnect(alias="analytics")
 
     assert sorted(f"m{number}" for number in range(-1, sent)) == found
-    assert warehouse.lake.snapshot(INTERACTIONS).appends >= 5
+    assert warehouse.lake.snapshot(INTERACTIONS).appends >= 4

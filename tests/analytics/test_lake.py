@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
+from services.analytics import warehouse as folding
 from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES
 from services.analytics.lake import WriterRaced, rows_table
-from services.analytics.warehouse import FILES_PER_PARTITION, Warehouse
+from services.analytics.warehouse import FILES_PER_PARTITION, RECENT_FILES, Warehouse
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
 
@@ -68,16 +69,51 @@ def test_an_older_state_after_a_newer_one_changes_nothing(warehouse: Warehouse) 
     assert tiers(warehouse) == {"a": "gold"}
 
 
-def test_an_older_state_stays_out_after_the_newer_one_was_folded_into_the_base(warehouse: Warehouse) -> None:
-    for version in range(1, 30):
+def test_many_small_files_of_recent_states_become_one(warehouse: Warehouse) -> None:
+    warehouse.add(PROFILES, profile("z", 1))
+    for version in range(1, RECENT_FILES + 2):
+        warehouse.add(PROFILES, profile("a", version, f"tier{version}"))
+
+    assert warehouse.tidy() == 1
+    assert [(file.partition, file.rows) for file in warehouse.lake.snapshot(PROFILES).files] == [("recent", 2)]
+    assert tiers(warehouse) == {"a": f"tier{RECENT_FILES + 1}", "z": "gold"}
+
+
+@pytest.mark.parametrize("partition", ["base", "recent"])
+def test_of_two_tidiers_from_one_snapshot_only_the_first_writes(warehouse: Warehouse, partition: str) -> None:
+    warehouse.add(PROFILES, profile("a", 1))
+    warehouse.add(PROFILES, profile("b", 1))
+    old = warehouse.lake.snapshot(PROFILES)
+    warehouse._rewrite(old, partition)
+
+    with pytest.raises(WriterRaced):
+        warehouse._rewrite(old, partition)
+    assert warehouse.lake.snapshot(PROFILES).rows == 2
+
+
+def test_states_added_while_the_base_is_written_stay(warehouse: Warehouse) -> None:
+    warehouse.add(PROFILES, profile("a", 1))
+    old = warehouse.lake.snapshot(PROFILES)
+    warehouse.add(PROFILES, profile("a", 2, "silver"))
+    warehouse.add(PROFILES, profile("b", 1))
+    warehouse._rewrite(old, "base")
+
+    assert tiers(warehouse) == {"a": "silver", "b": "gold"}
+
+
+def test_an_older_state_stays_out_after_the_newer_one_was_folded_into_the_base(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "RECENT_ROWS", 3)
+    for version in range(1, 6):
         warehouse.add(PROFILES, profile("a", version, f"tier{version}"))
     warehouse.add(PROFILES, profile("b", 1, "silver"))
 
     assert warehouse.tidy() == 1
-    warehouse.add(PROFILES, profile("a", 7, "late"))
+    warehouse.add(PROFILES, profile("a", 4, "late"))
     warehouse.add(PROFILES, profile("b", 2, "gold"))
 
-    assert tiers(warehouse) == {"a": "tier29", "b": "gold"}
+    assert tiers(warehouse) == {"a": "tier5", "b": "gold"}
     assert {"base", "recent"} == {file.partition for file in warehouse.lake.snapshot(PROFILES).files}
 
 

@@ -206,7 +206,7 @@ def measure(warehouse: Warehouse, folder: Path) -> tuple[list[float], list[float
             if number:  # the first round warms the page cache for both
                 times[side].append(seconds)
         if len(found) != 1 or 0 in found:
-            raise SystemExit(f"the audiences differ or are empty: {sorted(found)}")
+            raise RuntimeError(f"the audiences differ or are empty: {sorted(found)}")
     database.close()
     return times
 
