@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import mongoengine
 from pymongo.collection import Collection
+from pymongo.write_concern import WriteConcern
 
 from services.chassis.records import RECORD_INDEXES, Record
 from services.profiles.values import Profile, Revision, StoredRecord
@@ -20,12 +21,11 @@ from services.profiles.values import Profile, Revision, StoredRecord
 class ProfileDocument(Record):
     """The collection of profiles and its indexes.
 
-    `place` repeats the id, since ranges on _id scan on the embedded server and ranges on an index do not. What finds
-    a profile by record or token is a collection of its own, `links`, one small document for each source record: an
-    update of a profile rewrites all its index entries there, and profiles are updated more often than founded.
+    What finds a profile, by record, by token or in a list, is a collection of its own, `links`, one small document for
+    each source record: on the embedded server each index makes every update dearer, changed or not, and profiles are
+    updated more often than founded.
     """
 
-    place = mongoengine.StringField()
     key_id = mongoengine.StringField()
     golden = mongoengine.BinaryField()
     records = mongoengine.ListField(mongoengine.DictField())
@@ -45,8 +45,6 @@ class ProfileDocument(Record):
         "strict": False,
         "indexes": [
             *RECORD_INDEXES,
-            {"fields": ["place"]},
-            {"fields": ["is_handing_over"], "sparse": True},
         ],
     }
 
@@ -76,7 +74,8 @@ class ProfileWrite:
 
     @staticmethod
     def _get_collection() -> Collection:
-        return ProfileDocument._get_collection()
+        """Return the collection as bulk writes use it: in memory first, since the store syncs the journal after all."""
+        return ProfileDocument._get_collection().with_options(write_concern=WriteConcern(w=1, j=False))
 
     def to_mongo(self) -> _State:
         """Return the document; empty values are left out, as the sparse indexes need."""
@@ -84,7 +83,6 @@ class ProfileWrite:
         state = _State(
             _id=self.id,
             version=self.version,
-            place=self.id,
             key_id=profile.key_id,
             golden=profile.golden,
             records=[_record_document(record) for record in profile.records],

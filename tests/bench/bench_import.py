@@ -8,21 +8,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mongoengine
 import pymongo
+from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.write_concern import WriteConcern
 
 from infra.processes import free_port, running
 from infra.sample.generate import generate
 from infra.servers import Mongo
 from services.chassis import records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
-from services.profiles.documents import ProfileDocument
+from services.profiles.documents import ProfileDocument, ProfileWrite
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import IMPORT, Importer
-from services.profiles.store import MongoStore
+from services.profiles.store import Changes, MongoStore
 from services.profiles.taking import Taker
 from services.profiles.uploads import store_upload
 from services.profiles.values import Source
@@ -32,7 +35,7 @@ from kehu.profiles.v1 import resources_pb2  # isort: skip
 
 SOURCES = json.loads((Path(__file__).parents[2] / "infra/sample/sources.json").read_text(encoding="utf-8"))
 BATCH = 500
-WRITTEN = ("links", "profiles", "data_keys", "rejects", "match_candidates", "source_records")
+OTHERS = ("links", "data_keys", "rejects", "match_candidates", "source_records")
 REACH_RECORDS, REACH_RATIO = 500, 0.5
 
 
@@ -73,7 +76,14 @@ def import_sample(folder: Path, store: MongoStore, files: Path, names: list[str]
         cpu += time.process_time() - cpu_before
         wall += time.perf_counter() - wall_before
         rows += _rows_of(operations, settings["source_id"])
+        empty_outbox()
     return Measured(rows, cpu, wall)
+
+
+def empty_outbox() -> None:
+    """Do what the relay does with published facts: both sides then write documents with their own facts only."""
+    collection = ProfileDocument._get_collection()
+    collection.update_many({"version": {"$gt": 0}}, {"$set": {"outbox": []}, "$unset": {"outbox_at": ""}})
 
 
 def _queue(
@@ -103,21 +113,57 @@ def _rows_of(operations: MemoryOperations, source_id: str) -> int:
     raise RuntimeError("the import did not end")
 
 
-def write_raw(client: pymongo.MongoClient, imported: Database) -> float:
-    """Write the documents the import left with plain bulk_write into the same indexes; return the seconds."""
-    raw = client["raw"]
-    documents = {name: list(imported[name].find()) for name in WRITTEN}
-    for name in WRITTEN:
+class RecordingStore(MongoStore):
+    """The store, remembering which profiles were written in which batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Changes] = []
+
+    def write_profiles(self, changes: Changes) -> list[str]:
+        """Write, and remember."""
+        self.batches.append(changes)
+        return super().write_profiles(changes)
+
+
+def same_writes(batches: list[Changes]) -> list[list[pymongo.InsertOne | pymongo.ReplaceOne]]:
+    """Return the profile writes of the import as plain operations on finished documents."""
+    now, plain = datetime.now(UTC), []
+    for changes in batches:
+        operations: list[pymongo.InsertOne | pymongo.ReplaceOne] = []
+        for profile, facts in changes:
+            document = {**ProfileWrite(profile).to_mongo(), "version": profile.version + 1, "outbox_at": now}
+            document["outbox"] = [fact.entry(now) for fact in facts]
+            found = profile.version == 0
+            operations.append(
+                pymongo.InsertOne(document) if found else pymongo.ReplaceOne({"_id": profile.profile_id}, document)
+            )
+        plain.append(operations)
+    return plain
+
+
+def write_raw(client: pymongo.MongoClient, imported: Database, batches: list[Changes]) -> float:
+    """Write the import's documents with plain bulk_write, as durably, into the same indexes; return the seconds."""
+    raw = client.get_database("raw", write_concern=WriteConcern(w=1, j=False))
+    for name in ("profiles", *OTHERS):
         for index, description in imported[name].index_information().items():
             if index != "_id_":
                 options = {key: description[key] for key in ("unique", "sparse") if key in description}
                 raw[name].create_index(description["key"], name=index, **options)
+    batches_of: dict[str, list[list[pymongo.InsertOne | pymongo.ReplaceOne]]]
+    batches_of = {name: _inserts(imported[name]) for name in OTHERS}
+    batches_of["profiles"] = same_writes(batches)
     began = time.perf_counter()
-    for name, found in documents.items():
-        for start in range(0, len(found), BATCH):
-            operations = [pymongo.InsertOne(document) for document in found[start : start + BATCH]]
+    for name, found in batches_of.items():
+        for operations in found:
             raw[name].bulk_write(operations, ordered=False)
+            client["raw"]["synced"].insert_one({})
     return time.perf_counter() - began
+
+
+def _inserts(collection: Collection) -> list[list[pymongo.InsertOne | pymongo.ReplaceOne]]:
+    found = list(collection.find())
+    return [[pymongo.InsertOne(item) for item in found[at : at + BATCH]] for at in range(0, len(found), BATCH)]
 
 
 def run(short: bool) -> list[dict[str, object]]:
@@ -127,18 +173,18 @@ def run(short: bool) -> list[dict[str, object]]:
         folder = Path(name)
         generate(folder / "sample")
         with embedded_database(folder) as client:
-            store = MongoStore()
+            store = RecordingStore()
             records.ensure_indexes([ProfileDocument])
             store.prepare()
             measured = import_sample(folder, store, folder / "sample", names)
-            raw_seconds = write_raw(client, client["kehu_profiles"])
+            raw_seconds = write_raw(client, client["kehu_profiles"], store.batches)
     per_core = measured.rows / measured.cpu_seconds
     rate, raw_rate = measured.rows / measured.wall_seconds, measured.rows / raw_seconds
     return [
         {"figure": "import: records per second of our own CPU", "value": f"{per_core:.0f}/s", "peer": "",
          "ratio": "", "reach": f"≥ {REACH_RECORDS}/s", "ok": per_core >= REACH_RECORDS},
         {"figure": f"import of {measured.rows} records, embedded database", "value": f"{rate:.0f}/s",
-         "peer": f"pymongo bulk_write of the same documents: {raw_rate:.0f}/s", "ratio": f"{rate / raw_rate:.2f}",
+         "peer": f"pymongo bulk_write of the same writes: {raw_rate:.0f}/s", "ratio": f"{rate / raw_rate:.2f}",
          "reach": f"≥ {REACH_RATIO}", "ok": rate / raw_rate >= REACH_RATIO},
     ]  # fmt: skip
 

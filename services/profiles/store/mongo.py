@@ -26,8 +26,8 @@ from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-KEYS_PER_QUERY = 64  # the embedded server compares each document found with each key asked for
-ROUND = "intake"
+KEYS_PER_QUERY, TOKENS_PER_QUERY = 64, 32  # the embedded server compares each document found with each key asked for
+ROUND, SYNC = "intake", "sync"
 ID_SPACE = 16**8
 LAST_PLACE = "g"  # after every hexadecimal id
 
@@ -53,10 +53,12 @@ class MongoStore:
         """Create the indexes of the collections that are no records, and the intake counter."""
         with records.driver_errors():
             self._collection("links").create_index([("t", 1)])
+            self._collection("links").create_index([("p", 1)])
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("match_candidates").create_index([("state", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
-            self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
+            for name in (ROUND, SYNC):
+                self._collection("counters").update_one({"_id": name}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id."""
@@ -93,8 +95,9 @@ class MongoStore:
         self, collection: str, name: str, values: Sequence[str], projection: Mapping[str, int], limit: int = 0
     ) -> Iterator[dict[str, Any]]:
         unique = list(dict.fromkeys(values))
-        for start in range(0, len(unique), KEYS_PER_QUERY):
-            part = unique[start : start + KEYS_PER_QUERY]
+        step = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
+        for start in range(0, len(unique), step):
+            part = unique[start : start + step]
             with records.driver_errors():
                 query = {name: {"$in": part} if len(part) > 1 else part[0]}
                 yield from self._collection(collection).find(query, projection).limit(limit * len(part))
@@ -107,7 +110,20 @@ class MongoStore:
             for profile, facts in changes
             if profile.profile_id not in lost
         ]
-        return [*lost, *records.bulk_write(writes)]
+        handing = [item for item, _ in changes if item.is_handing_over]
+        self._add("handovers", [{"_id": item.profile_id} for item in handing])
+        lost_too = records.bulk_write(writes)
+        self._sync(len(writes))
+        return [*lost, *lost_too]
+
+    def _sync(self, writes: int) -> None:
+        """Make what was just written durable: a journaled write, on a majority where asked, takes all before it along.
+
+        The embedded server syncs its journal for each update of a bulk write, so the bulk itself goes without.
+        """
+        if writes:
+            with records.driver_errors():
+                self._collection("counters").update_one({"_id": SYNC}, {"$inc": {"count": 1}})
 
     def _claim(self, profiles: Sequence[Profile]) -> set[str]:
         """Write links; return the profiles whose records belong to others."""
@@ -146,18 +162,23 @@ class MongoStore:
         start, width = after, ID_SPACE // 4096
         while len(found) < limit and start < LAST_PLACE:
             end = _window_end(start, width)
-            query: dict[str, object] = {"place": {"$gt": start, "$lte": end}}
             with records.driver_errors():
-                documents = list(self._profiles.find(query, {"outbox": 0}).sort("place", 1))
-            page = [profile_of(document) for document in documents]
-            found += [item for item in page if not item.merged_into and _is_of(item, departments)]
-            start, width = end, width * (4 if len(documents) < limit else 1)
+                links = list(self._collection("links").find({"p": {"$gt": start, "$lte": end}}, {"_id": 0, "p": 1}))
+            page = self.profiles(sorted({link["p"] for link in links}))
+            found += [page[key] for key in sorted(page) if not page[key].merged_into and _is_of(page[key], departments)]
+            start, width = end, width * (4 if len(page) < limit else 1)
         return found[:limit]
 
     def handing_over(self) -> list[Profile]:
-        """Return merged profiles that still hold records."""
+        """Return merged profiles that still hold records; strike those that are through off the list."""
         with records.driver_errors():
-            return [profile_of(document) for document in self._profiles.find({"is_handing_over": True}, {"outbox": 0})]
+            listed = [item["_id"] for item in self._collection("handovers").find({})]
+        found = [item for item in self.profiles(listed).values() if item.is_handing_over]
+        done = set(listed) - {item.profile_id for item in found}
+        for profile_id in done:
+            with records.driver_errors():
+                self._collection("handovers").delete_one({"_id": profile_id})
+        return found
 
     def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
         """Return wrapped data keys."""
