@@ -10,6 +10,8 @@ from pathlib import Path
 
 import httpx
 
+from infra.stack import read_private, write_private
+
 RETRY_SECONDS = 90.0  # how long a service that is away is waited for: the supervisor brings it back
 RETRIED = frozenset({429, 502, 503, 504})
 TOKEN_MARGIN_SECONDS = 60.0
@@ -168,6 +170,7 @@ class SignIns:
     def __init__(self, credentials_file: Path) -> None:
         document = json.loads(credentials_file.read_text())
         self._token_url: str = document["token_url"]
+        self._token_file = credentials_file.with_name("administrator-token.json")
         self._clients = {client["department"]: client for client in document["clients"]}
         self._administrator: dict[str, str] = document["administrator"]
         self.base_url = self._token_url.removesuffix("/oauth2/token")
@@ -180,14 +183,32 @@ class SignIns:
 
     def administrator(self, purpose: str = "administration") -> Session:
         """Return a session of the administrator, signed in by password and one-time code."""
+        return Session(self.base_url, self._administrator_token, purpose)
+
+    def _administrator_token(self) -> Json:
+        """Return a token of an earlier command while it holds, for a one-time code is good once; else a new one."""
+        cached = read_private(self._token_file)
+        left = float(str(cached.get("ends_at", 0))) - time.time()
+        if left > 2 * TOKEN_MARGIN_SECONDS:
+            return {"access_token": cached["access_token"], "expires_in": left}
+        token = self._password_token()
+        ends_at = time.time() + float(str(token["expires_in"]))
+        write_private(self._token_file, {"access_token": token["access_token"], "ends_at": ends_at})
+        return token
+
+    def _password_token(self) -> Json:
         import pyotp
 
-        def sign_in() -> Json:
-            known = self._administrator
-            form = {"grant_type": "password", "username": known["username"], "password": known["password"]}
-            return self._token({**form, "totp": pyotp.TOTP(known["totp_secret"]).now()})
-
-        return Session(self.base_url, sign_in, purpose)
+        known = self._administrator
+        form = {"grant_type": "password", "username": known["username"], "password": known["password"]}
+        code = pyotp.TOTP(known["totp_secret"])
+        try:
+            return self._token({**form, "totp": code.now()})
+        except ApiError as error:
+            if error.reason != "CREDENTIALS_REFUSED":
+                raise
+        time.sleep(code.interval - time.time() % code.interval + 0.5)  # this code was used: wait for the next
+        return self._token({**form, "totp": code.now()})
 
     def _token(self, form: Mapping[str, str]) -> Json:
         deadline = time.monotonic() + RETRY_SECONDS

@@ -83,6 +83,15 @@ def write_private(path: Path, content: object) -> None:
     draft.rename(path)
 
 
+def read_private(path: Path) -> dict[str, object]:
+    """Return what `write_private` wrote; nothing when the file is not there."""
+    try:
+        document: dict[str, object] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return document
+
+
 def free_ports(count: int) -> list[int]:
     """Return different loopback ports that nobody listens on now."""
     with ExitStack() as held:

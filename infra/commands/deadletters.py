@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
 
 if TYPE_CHECKING:
     from services.chassis.consuming.deadletters import DeadLetter
@@ -35,7 +35,6 @@ def _away(error: OSError) -> NoReturn:
 def list_letters(data: Data = DEFAULT_DATA, amqp_uri: AmqpUri = "", limit: int = 100) -> None:
     """Show parked events: queue, what, why, when; never their content."""
     from rich.console import Console
-    from rich.table import Table
 
     from services.chassis.consuming.deadletters import list_dead
 
@@ -43,7 +42,7 @@ def list_letters(data: Data = DEFAULT_DATA, amqp_uri: AmqpUri = "", limit: int =
         letters = list_dead(_broker(data, amqp_uri), limit=limit)
     except OSError as error:
         _away(error)
-    table = Table("queue", "event", "about", "error", "tries", "parked", title=f"{len(letters)} parked events")
+    table = new_table("queue", "event", "about", "error", "tries", "parked", title=f"{len(letters)} parked events")
     for letter in letters:
         tries = str(letter.attempts)
         table.add_row(letter.queue, letter.event_id, letter.subject, letter.error, tries, letter.parked_at)

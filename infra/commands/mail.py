@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data
+from infra.commands.options import DEFAULT_DATA, Data, new_table
 
 
 def mail(
@@ -27,10 +27,9 @@ def mail(
             typer.echo(json.dumps(asdict(each), ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.table import Table
 
     count = sum(1 for _ in (data / "mailbox").glob("*.eml"))
-    table = Table("to", "subject", "unsubscribe", title=f"{len(mails)} of {count} mails")
+    table = new_table("to", "subject", "unsubscribe", title=f"{len(mails)} of {count} mails")
     for each in mails:
         table.add_row(each.recipient, each.subject, each.list_unsubscribe)
     Console(soft_wrap=True).print(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
 
 if TYPE_CHECKING:
     from infra.api import Json, Session
@@ -48,11 +48,10 @@ def _draft(session: Session, file: Path) -> tuple[str, Json]:
 def list_policies(data: Data = DEFAULT_DATA) -> None:
     """Show the revisions."""
     from rich.console import Console
-    from rich.table import Table
 
     from infra.api import ApiError
 
-    table = Table("policy", "version", "state", "author", "comment")
+    table = new_table("policy", "version", "state", "author", "comment")
     try:
         for policy in _session(data).pages("/v1/policies", "policies"):
             state = str(policy.get("state", "")).removeprefix("POLICY_STATE_").lower()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
 
 Department = Annotated[str, typer.Option("--as", help="The department whose app asks.")]
 Purpose = Annotated[str, typer.Option(help="X-Purpose; by default the department's own, '-' for none.")]
@@ -28,7 +28,6 @@ def search(
 ) -> None:
     """Search customers and tickets; what is shown depends on who asks and why."""
     from rich.console import Console
-    from rich.table import Table
 
     from infra.api import ApiError, SignIns, entries
 
@@ -43,7 +42,7 @@ def search(
     except ApiError as error:
         fail(str(error))
     title = f"{found.get('total_size', 0)} hits as {department}, {why or 'no purpose'}"
-    table = Table("name", "shown", "phone or number", "department", title=title)
+    table = new_table("name", "shown", "phone or number", "department", title=title)
     for hit in entries(found, "hits"):
         table.add_row(*_row(hit))
     Console().print(table)
