@@ -17,7 +17,7 @@ from rich.console import Console
 from infra.processes import clean_environment, listens
 from infra.roles import processes_of
 from infra.servers import MISSING_RABBITMQ, RABBITMQ_SCRIPT, _import_root
-from infra.stack import Stack, StackError, locked, prepare_stack, save_running
+from infra.stack import Stack, StackError, locked, prepare_stack, read_private, save_running
 from infra.supervisor import Supervisor
 
 READY_SECONDS = 120.0
@@ -85,7 +85,9 @@ def _run(stack: Stack, supervisor: Supervisor, sample: bool, console: Console) -
         console.print(f"[red]not ready after {READY_SECONDS:.0f} s: {', '.join(late)}; see {stack.folder / 'logs'}")
         return 1
     console.print(f"all processes are ready after {time.monotonic() - began:.1f} s, {_megabytes(supervisor)} MiB")
-    if sample and not _load(stack, supervisor):
+    if sample and read_private(stack.folder / "sample-state.json").get("finished"):
+        console.print(f"the sample is loaded already; `kehu load --data {stack.folder}` tells what it found")
+    elif sample and not _load(stack, supervisor):
         console.print("[yellow]the sample was not loaded to its end; the next `kehu up` goes on with it")
     _greet(stack, console)
     supervisor.watch()

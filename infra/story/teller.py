@@ -71,12 +71,7 @@ def run(folder: Path, console: Console) -> None:
                 done[step.key] = {"lines": lines, "seconds": round(time.monotonic() - began, 1)}
                 save_state(folder, {"done": done, "kept": kept})
             _print(console, number, step, done[step.key])
-
-
-def is_told(folder: Path) -> bool:
-    """Say whether every step is done."""
-    done = read_state(folder)["done"]
-    return isinstance(done, dict) and all(step.key in done for step in STEPS)
+    save_state(folder, {"done": done, "kept": kept, "finished": True})
 
 
 def _print(console: Console, number: int, step: Step, told: dict[str, object]) -> None:
