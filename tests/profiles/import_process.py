@@ -1,0 +1,30 @@
+"""A worker process of profiles for the tests to kill: `python -m tests.profiles.import_process URI DATABASE KEYS`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import mongoengine
+
+from services.chassis.jobs import Worker
+from services.profiles.domain.model import default_model
+from services.profiles.jobs import Importer
+from services.profiles.store import MongoStore
+from services.profiles.taking import Taker
+from services.profiles.vault import Vault
+
+
+def main() -> None:
+    """Run due jobs until killed."""
+    uri, database, keys = sys.argv[1:4]
+    mongoengine.connect(db=database, alias="profiles", host=uri, tz_aware=True, uuidRepresentation="standard")
+    store, vault = MongoStore(), Vault(Path(keys))
+    worker = Worker("profiles", Importer(store, vault, Taker(store, vault, default_model())).handlers())
+    print("ready", flush=True)
+    while True:
+        worker.run_one()
+
+
+if __name__ == "__main__":
+    main()
