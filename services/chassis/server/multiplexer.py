@@ -31,6 +31,7 @@ from services.chassis.server.frames import (
 from services.chassis.server.guard import Guard
 
 Answers = queue.SimpleQueue  # of packed replies; None ends the stream
+STREAM_THREADS = 64  # each stream holds a thread of the server for as long as it lives
 _log = logging.getLogger(__name__)
 
 
@@ -135,6 +136,7 @@ class Multiplexer(grpc.ServerInterceptor):
         self._threads = threads
         self._started = threading.Lock()
         self._is_started = False
+        self._streams = 0
 
     def intercept_service(
         self,
@@ -147,9 +149,21 @@ class Multiplexer(grpc.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(self._exchange)
 
     def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Serve one stream: its frames are read by a thread, its answers sent as they come."""
+        """Serve one stream, unless there are too many already: then the peer calls unary."""
+        with self._started:
+            self._streams += 1
+        try:
+            if self._streams > STREAM_THREADS:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
+            context.send_initial_metadata((WELCOME,))
+            yield from self._serve(frames, context)
+        finally:
+            with self._started:
+                self._streams -= 1
+
+    def _serve(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Answer a stream's calls: its frames are read by a thread, its answers sent as they come."""
         self._start_workers()
-        context.send_initial_metadata((WELCOME,))
         answers: Answers = queue.SimpleQueue()
         auth = {key: tuple(values) for key, values in context.auth_context().items()}
         reader = threading.Thread(target=self._read, args=(frames, auth, answers), daemon=True, name="frames")
