@@ -92,17 +92,15 @@ class Taker:
         now = datetime.now(UTC)
         if is_retry:
             self.merger.settle_abandoned(now)
-        before = self._store.intake_round()
+        before = self._store.rounds()
         loaded, ciphers = self._load(waiting)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
         fold = Fold(loaded, self._model, founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
         lost = self._write(fold, ciphers, now, tally)
         result = self._sort_out(fold, outcomes, lost)
-        if fold.changed():
-            self._store.count_intake()
-            if self._store.intake_round() != before + 1:
-                tally.profiles_merged += self._look_again(result.founded)
+        if result.founded and self._store.rounds() != before + 1:
+            tally.profiles_merged += self._look_again(result.founded)
         for group in fold.merges:
             self.merger.merge(group)
             tally.profiles_merged += len(group) - 1

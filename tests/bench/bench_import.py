@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import mongoengine
 import pymongo
-from pymongo.collection import Collection
-from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
 from infra.processes import free_port, running
@@ -34,8 +35,7 @@ from services.profiles.vault import Vault
 from kehu.profiles.v1 import resources_pb2  # isort: skip
 
 SOURCES = json.loads((Path(__file__).parents[2] / "infra/sample/sources.json").read_text(encoding="utf-8"))
-BATCH = 500
-OTHERS = ("links", "data_keys", "rejects", "match_candidates", "source_records")
+Operation: TypeAlias = pymongo.InsertOne | pymongo.ReplaceOne
 REACH_RECORDS, REACH_RATIO = 500, 0.5
 
 
@@ -114,61 +114,71 @@ def _rows_of(operations: MemoryOperations, source_id: str) -> int:
 
 
 class RecordingStore(MongoStore):
-    """The store, remembering which profiles were written in which batch."""
+    """The store, remembering what was written in which batch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[Changes] = []
+        self.added: list[tuple[str, Sequence[dict[str, object]]]] = []
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Write, and remember."""
         self.batches.append(changes)
         return super().write_profiles(changes)
 
+    def _add(self, name: str, documents: Sequence[dict[str, object]]) -> list[str]:
+        self.added.append((name, documents))
+        return super()._add(name, documents)
 
-def same_writes(batches: list[Changes]) -> list[list[pymongo.InsertOne | pymongo.ReplaceOne]]:
-    """Return the profile writes of the import as plain operations on finished documents."""
-    now, plain = datetime.now(UTC), []
-    for changes in batches:
-        operations: list[pymongo.InsertOne | pymongo.ReplaceOne] = []
-        for profile, facts in changes:
-            document = {**ProfileWrite(profile).to_mongo(), "version": profile.version + 1, "outbox_at": now}
-            document["outbox"] = [fact.entry(now) for fact in facts]
-            found = profile.version == 0
-            operations.append(
-                pymongo.InsertOne(document) if found else pymongo.ReplaceOne({"_id": profile.profile_id}, document)
-            )
-        plain.append(operations)
-    return plain
+    def take_operations(self) -> list[tuple[str, list[Operation]]]:
+        """Return what was written since the last call as plain operations on finished documents."""
+        plain: list[tuple[str, list[Operation]]] = [
+            (name, [pymongo.InsertOne(item) for item in documents]) for name, documents in self.added if documents
+        ]
+        plain += [("profiles", _profile_operations(changes)) for changes in self.batches if changes]
+        self.batches, self.added = [], []
+        return plain
 
 
-def write_raw(client: pymongo.MongoClient, imported: Database, batches: list[Changes]) -> float:
-    """Write the import's documents with plain bulk_write, as durably, into the same indexes; return the seconds."""
-    raw = client.get_database("raw", write_concern=WriteConcern(w=1, j=False))
-    for name in ("profiles", *OTHERS):
+def _profile_operations(changes: Changes) -> list[Operation]:
+    now = datetime.now(UTC)
+    operations: list[Operation] = []
+    for profile, facts in changes:
+        document = {**ProfileWrite(profile).to_mongo(), "version": profile.version + 1, "outbox_at": now}
+        document["outbox"] = [fact.entry(now) for fact in facts]
+        if profile.version == 0:
+            operations.append(pymongo.InsertOne(document))
+        else:
+            operations.append(pymongo.ReplaceOne({"_id": profile.profile_id}, document))
+    return operations
+
+
+def prepare_raw(client: pymongo.MongoClient) -> None:
+    """Give the raw database the indexes that the import's has."""
+    imported = client["kehu_profiles"]
+    for name in ("profiles", "links"):
         for index, description in imported[name].index_information().items():
             if index != "_id_":
                 options = {key: description[key] for key in ("unique", "sparse") if key in description}
-                raw[name].create_index(description["key"], name=index, **options)
-    batches_of: dict[str, list[list[pymongo.InsertOne | pymongo.ReplaceOne]]]
-    batches_of = {name: _inserts(imported[name]) for name in OTHERS}
-    batches_of["profiles"] = same_writes(batches)
+                client["raw"][name].create_index(description["key"], name=index, **options)
+
+
+def write_raw(client: pymongo.MongoClient, written: list[tuple[str, list[Operation]]]) -> float:
+    """Write the import's documents with plain bulk_write, as durably; return the seconds."""
+    raw = client.get_database("raw", write_concern=WriteConcern(w=1, j=False))
     began = time.perf_counter()
-    for name, found in batches_of.items():
-        for operations in found:
+    for name, operations in written:
+        with contextlib.suppress(BulkWriteError):  # claims that the import lost
             raw[name].bulk_write(operations, ordered=False)
+        if name == "profiles":
             client["raw"]["synced"].insert_one({})
     return time.perf_counter() - began
 
 
-def _inserts(collection: Collection) -> list[list[pymongo.InsertOne | pymongo.ReplaceOne]]:
-    found = list(collection.find())
-    return [[pymongo.InsertOne(item) for item in found[at : at + BATCH]] for at in range(0, len(found), BATCH)]
-
-
 def run(short: bool) -> list[dict[str, object]]:
-    """Measure and return the rows of the table."""
+    """Import source after source, each followed by the same writes with plain pymongo; return the table's rows."""
     names = ["callcentre"] if short else [str(item["source_id"]) for item in SOURCES]
+    rows, cpu, wall, raw_seconds = 0, 0.0, 0.0, 0.0
     with tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         generate(folder / "sample")
@@ -176,14 +186,19 @@ def run(short: bool) -> list[dict[str, object]]:
             store = RecordingStore()
             records.ensure_indexes([ProfileDocument])
             store.prepare()
-            measured = import_sample(folder, store, folder / "sample", names)
-            raw_seconds = write_raw(client, client["kehu_profiles"], store.batches)
-    per_core = measured.rows / measured.cpu_seconds
-    rate, raw_rate = measured.rows / measured.wall_seconds, measured.rows / raw_seconds
+            prepare_raw(client)
+            for source_id in names:
+                measured = import_sample(folder, store, folder / "sample", [source_id])
+                raw_seconds += write_raw(client, store.take_operations())
+                rows, cpu, wall = rows + measured.rows, cpu + measured.cpu_seconds, wall + measured.wall_seconds
+    return _table(rows, rows / cpu, rows / wall, rows / raw_seconds)
+
+
+def _table(rows: int, per_core: float, rate: float, raw_rate: float) -> list[dict[str, object]]:
     return [
         {"figure": "import: records per second of our own CPU", "value": f"{per_core:.0f}/s", "peer": "",
          "ratio": "", "reach": f"≥ {REACH_RECORDS}/s", "ok": per_core >= REACH_RECORDS},
-        {"figure": f"import of {measured.rows} records, embedded database", "value": f"{rate:.0f}/s",
+        {"figure": f"import of {rows} records, embedded database", "value": f"{rate:.0f}/s",
          "peer": f"pymongo bulk_write of the same writes: {raw_rate:.0f}/s", "ratio": f"{rate / raw_rate:.2f}",
          "reach": f"≥ {REACH_RATIO}", "ok": rate / raw_rate >= REACH_RATIO},
     ]  # fmt: skip

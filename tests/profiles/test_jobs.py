@@ -152,7 +152,7 @@ CUTS = [
     ("write_profiles", 2, False),
     ("add_data_keys", 1, True),
     ("by_tokens", 1, True),
-    ("count_intake", 1, False),
+    ("rounds", 2, False),
     ("archive", 1, True),
 ]
 

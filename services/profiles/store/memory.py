@@ -75,6 +75,7 @@ class MemoryStore:
                     continue
                 self._put(replace(_copy(profile), version=profile.version + 1, update_time=now))
                 self.facts.extend(facts)
+            self._round += len(lost) < len(changes)
         return lost
 
     def _may_write(self, profile: Profile) -> bool:
@@ -147,11 +148,6 @@ class MemoryStore:
         for number in range(chunks):
             self._chunks.pop((upload_id, number), None)
 
-    def intake_round(self) -> int:
+    def rounds(self) -> int:
         """Return the number of batches written."""
         return self._round
-
-    def count_intake(self) -> None:
-        """Count a batch."""
-        with self._lock:
-            self._round += 1

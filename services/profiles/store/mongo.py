@@ -10,6 +10,7 @@ from typing import Any, cast
 from pymongo import errors as mongo
 from pymongo.collection import Collection
 from pymongo.operations import InsertOne, ReplaceOne
+from pymongo.write_concern import WriteConcern
 
 from services.chassis import records
 from services.chassis.records import Fact, Record
@@ -27,7 +28,7 @@ from services.profiles.values import Field, Pair, Profile, Reject, Source, Store
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 64, 32  # the embedded server compares each document found with each key asked for
-ROUND, SYNC = "intake", "sync"
+ROUND = "intake"
 ID_SPACE = 16**8
 LAST_PLACE = "g"  # after every hexadecimal id
 
@@ -57,8 +58,7 @@ class MongoStore:
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("match_candidates").create_index([("state", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
-            for name in (ROUND, SYNC):
-                self._collection("counters").update_one({"_id": name}, {"$setOnInsert": {"count": 0}}, upsert=True)
+            self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id."""
@@ -123,7 +123,11 @@ class MongoStore:
         """
         if writes:
             with records.driver_errors():
-                self._collection("counters").update_one({"_id": SYNC}, {"$inc": {"count": 1}})
+                self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
+
+    def _unsynced(self, name: str) -> Collection:
+        """Return a collection for writes that a later one makes durable."""
+        return self._collection(name).with_options(write_concern=WriteConcern(w=1, j=False))
 
     def _claim(self, profiles: Sequence[Profile]) -> set[str]:
         """Write links; return the profiles whose records belong to others."""
@@ -153,7 +157,7 @@ class MongoStore:
                 operations.append(ReplaceOne({"_id": key, "p": link["p"], "c": link["c"]}, document))
         if operations:
             with records.driver_errors():
-                self._collection("links").bulk_write(operations, ordered=False)
+                self._unsynced("links").bulk_write(operations, ordered=False)
         return lost
 
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
@@ -205,12 +209,12 @@ class MongoStore:
         self._add("source_records", [record_document(record, profile_id) for record, profile_id in superseded])
 
     def _add(self, name: str, documents: Sequence[dict[str, object]]) -> list[str]:
-        """Insert documents and return the ids that were there before."""
+        """Insert documents and return the ids that were there before; durable with the profiles they go with."""
         if not documents:
             return []
         with records.driver_errors():
             try:
-                self._collection(name).bulk_write([InsertOne(item) for item in documents], ordered=False)
+                self._unsynced(name).bulk_write([InsertOne(item) for item in documents], ordered=False)
             except mongo.BulkWriteError as error:
                 faults = error.details["writeErrors"]
                 if any(item.get("code") != 11000 for item in faults):
@@ -226,7 +230,8 @@ class MongoStore:
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""
-        self._add("upload_chunks", [{"_id": f"{upload_id}/{number}", "sealed": sealed}])
+        with records.driver_errors():
+            self._collection("upload_chunks").insert_one({"_id": f"{upload_id}/{number}", "sealed": sealed})
 
     def chunk(self, upload_id: str, number: int) -> bytes | None:
         """Return a part."""
@@ -240,16 +245,11 @@ class MongoStore:
             with records.driver_errors():
                 self._collection("upload_chunks").delete_one({"_id": f"{upload_id}/{number}"})
 
-    def intake_round(self) -> int:
+    def rounds(self) -> int:
         """Return the number of batches written."""
         with records.driver_errors():
             found = self._collection("counters").find_one({"_id": ROUND})
         return int(found["count"]) if found else 0
-
-    def count_intake(self) -> None:
-        """Count a batch."""
-        with records.driver_errors():
-            self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
 
 
 def _may_claim(profile: Profile, holder_id: str, link: Mapping[str, Any], aliases: set[str], now: datetime) -> bool:

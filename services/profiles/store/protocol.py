@@ -75,8 +75,5 @@ class Store(Protocol):
     def drop_upload(self, upload_id: str, chunks: int) -> None:
         """Remove an upload's parts."""
 
-    def intake_round(self) -> int:
-        """Return how many intake batches were written so far, by all processes."""
-
-    def count_intake(self) -> None:
-        """Count an intake batch as written."""
+    def rounds(self) -> int:
+        """Return how many batches of profiles were written so far, by all processes."""
