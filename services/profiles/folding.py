@@ -138,11 +138,11 @@ class Fold:
     def _known(self, home: Working, incoming: Incoming) -> Outcome | None:
         """Return UNCHANGED or STALE, or None when the record brings something newer."""
         stored = next(item for item in home.profile.records if item.key == incoming.key)
-        if incoming.origin and stored.origin == incoming.origin:
+        if stored.content_hash == incoming.content_hash:
+            if not incoming.origin or stored.origin != incoming.origin:
+                return Outcome.UNCHANGED
             self.own_work.add(home.profile_id)
             return Outcome.CREATED if home.profile.version == 1 else Outcome.UPDATED
-        if stored.content_hash == incoming.content_hash:
-            return Outcome.UNCHANGED
         return Outcome.STALE if incoming.record.updated_time < stored.updated_time else None
 
     def _candidates(self, incoming: Incoming, home: Working | None) -> list[Candidate]:

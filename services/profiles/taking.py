@@ -108,7 +108,9 @@ class Taker:
 
     def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers]:
         found = {item.profile_id: item for item in self._store.by_record_keys([item.key for item in waiting])}
-        tokens = [token for incoming in waiting for token in incoming.tokens]
+        known = {record.key: record.content_hash for item in found.values() for record in item.records}
+        fresh = [incoming for incoming in waiting if known.get(incoming.key) != incoming.content_hash]
+        tokens = [token for incoming in fresh for token in incoming.tokens]
         found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
         return load(self._store, self._vault, list(found.values()))
 

@@ -100,6 +100,16 @@ def test_the_same_batch_again_changes_nothing_and_says_so(api: Api) -> None:
     assert len(api.service.store.facts) == facts
 
 
+def test_a_repeated_request_id_gives_the_first_answer_and_never_hides_new_content(api: Api) -> None:
+    request = batch("till", ("1", person(1)))
+    request.request_id = "r1"
+    first = api.call("BatchUpsertRecords", request)
+
+    assert api.call("BatchUpsertRecords", request).results == first.results
+    request.records[0].fields["email"] = "new@example.cn"
+    assert api.call("BatchUpsertRecords", request).results[0].outcome == UPDATED
+
+
 def test_an_older_version_never_overwrites_a_newer_one(api: Api) -> None:
     request = batch("till", ("1", person(1)))
     request.records[0].update_time.FromJsonString("2025-06-01T00:00:00Z")
