@@ -40,10 +40,10 @@ class Session:
     """
 
     base_url: str
-    sign_in: Callable[[], Json]
+    sign_in: Callable[[], Json] = field(repr=False)
     purpose: str = ""
     _http: httpx.Client = field(init=False)
-    _token: str = field(default="", init=False)
+    _token: str = field(default="", init=False, repr=False)
     _renew_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:

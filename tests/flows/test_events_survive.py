@@ -65,7 +65,7 @@ def test_a_poisoned_event_is_parked_while_others_flow_and_the_operator_replays_i
         return [letter.subject for letter in list_dead(whole_stack.amqp_uri, [INDEXING])]
 
     assert wait_until(lambda: whole_stack.found(person.phone[-8:]) == [f"profiles/{profile_id}"], 30, 0.5)
-    assert wait_until(lambda: parked() == ["profiles/poisoned"], 90, 1.0)
+    assert wait_until(lambda: parked() == ["profiles/poisoned"], 90, 1.0), list_dead(whole_stack.amqp_uri)
     assert replay(whole_stack.amqp_uri, lambda letter: letter.subject == "profiles/poisoned", [INDEXING]) == 1
     assert wait_until(lambda: parked() == ["profiles/poisoned"], 90, 1.0)  # still poisoned: parked again
 
