@@ -31,7 +31,9 @@ MAX_UNMAPPED_SHOWN = 50
 class Importer:
     """Runs imports."""
 
-    def __init__(self, store: Store, vault: Vault, taker: Taker) -> None:
+    def __init__(self, store: Store, vault: Vault, taker: Taker, batch_rows: int = BATCH_ROWS) -> None:
+        """Import with these tools, `batch_rows` at a time."""
+        self._batch_rows = batch_rows
         self._store = store
         self._vault = vault
         self._taker = taker
@@ -92,7 +94,7 @@ class Importer:
         with ThreadPoolExecutor(1, thread_name_prefix="import-read") as ahead:
 
             def read() -> Prepared | None:
-                batch = list(islice(entries, BATCH_ROWS))
+                batch = list(islice(entries, self._batch_rows))
                 return self._admission.read(settings, batch, operation, datetime.now(UTC)) if batch else None
 
             coming = ahead.submit(read)

@@ -58,7 +58,7 @@ class Service:
         self.operations = MemoryOperations()
         self.jobs = Jobs("profiles", self.operations)
         self.tools = Tools(self.store, self.vault, self.taker, self.jobs, Dictionary(self.store))
-        self.importer = Importer(self.store, self.vault, self.taker)
+        self.importer = Importer(self.store, self.vault, self.taker, batch_rows=100)
 
     def worker(self) -> Worker:
         """Return a worker that has not started."""
