@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import grpc
 from grpc import aio
 
-from gateway.framing import FramedFailure, Frames, FrameStream, close_all
+from gateway.framing import FramedFailure, Frames, FrameStream, Lane, close_all
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
 from services.chassis.client import channel_credentials, channel_options
@@ -75,10 +75,11 @@ class Upstreams:
             frames = self._frames[service] = Frames(self.channel(service))
         stream = frames.stream() if len(request) <= CALL_BYTES else None
         if stream is not None:
+            way = frames.lane() or stream
             try:
-                return await stream.send(path, request, metadata, timeout)
+                return await way.call(path, request, metadata, timeout)
             except FramedFailure as error:
-                if path not in self._reads or not lost(stream, error):
+                if path not in self._reads or not lost(way, error):
                     raise
         return await self._call_unary(service, path, request, metadata, timeout)
 
@@ -113,6 +114,6 @@ def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
     return metadata
 
 
-def lost(stream: FrameStream, error: FramedFailure) -> bool:
+def lost(stream: FrameStream | Lane, error: FramedFailure) -> bool:
     """Whether a call failed because its stream broke, so that nobody knows what became of it."""
     return not stream.is_open and error.code() == grpc.StatusCode.UNAVAILABLE

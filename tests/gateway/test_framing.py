@@ -209,11 +209,59 @@ def test_a_read_in_a_broken_stream_is_asked_again_and_a_write_is_not(side):
     run(work)
 
 
+async def lane_of(upstreams, side):
+    """Call one after the other until the lane is open; return it."""
+    deadline = time.monotonic() + 5
+    while (lane := upstreams._frames["kitchen"].lane()) is None:
+        assert time.monotonic() < deadline, "no lane was opened"
+        await upstreams.call("kitchen", GET_DISH, side.request("soup"), METADATA, 5)
+    return lane
+
+
+def test_calls_one_after_the_other_take_a_lane_of_their_own(side):
+    upstreams = side.upstreams(side.start())
+
+    async def work():
+        await ready(upstreams, side)
+        lane = await lane_of(upstreams, side)
+        slow = asyncio.ensure_future(upstreams.call("kitchen", GET_DISH, side.request("slow"), METADATA, 5))
+        await asyncio.sleep(0)
+        assert not lane.is_free
+        raw = await upstreams.call("kitchen", GET_DISH, side.request("soup"), METADATA, 0.5)
+        assert side.messages["Dish"].FromString(raw).name == "dishes/soup"
+        assert side.messages["Dish"].FromString(await slow).name == "dishes/slow"
+        assert lane.is_free
+        await upstreams.close()
+
+    run(work)
+
+
+@pytest.mark.parametrize("dish", ["gone", "crash"])
+def test_a_refusal_in_a_lane_leaves_it_open_and_a_missed_deadline_closes_it(side, dish):
+    upstreams = side.upstreams(side.start())
+
+    async def work():
+        await ready(upstreams, side)
+        lane = await lane_of(upstreams, side)
+        with pytest.raises(grpc.RpcError):
+            await upstreams.call("kitchen", GET_DISH, side.request(dish), METADATA, 5)
+        assert lane.is_free
+        with pytest.raises(grpc.RpcError) as caught:
+            await upstreams.call("kitchen", GET_DISH, side.request("slow"), METADATA, 0.1)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert not lane.is_open
+        assert await lane_of(upstreams, side) is not lane
+        await upstreams.close()
+
+    run(work)
+
+
 def test_a_draining_service_is_let_go(side):
     upstreams = side.upstreams(side.start())
 
     async def work():
         await ready(upstreams, side)
+        await lane_of(upstreams, side)
         stopped = side.servers.pop().stop(20)
         await asyncio.wait_for(asyncio.to_thread(stopped.wait), 5)
         await upstreams.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import orjson
 
 PATH = "/kehu.chassis.Frames/Exchange"
+LANE = ("kehu-frames-lane", "1")  # metadata of a stream on which each frame is answered before the next is read
 WELCOME = ("kehu-frames", "1")  # initial metadata by which a service says that it takes frames
 FRAME_BYTES = 1024 * 1024  # a frame is sent once it is this long; gRPC takes 4 MiB
 CALL_BYTES = 256 * 1024  # longer requests go as calls of their own, so that they hold up nobody
