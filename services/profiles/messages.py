@@ -90,6 +90,10 @@ def profile_message(profile: Profile, believed: Believed, attributes: Mapping[st
         tier=profile.tier,
         owner_department=profile.owner_department,
         source_count=len(profile.records),
+        source_records=[
+            resources_pb2.SourceRecordName(source=f"sources/{r.source_id}", source_record_id=r.source_record_id)
+            for r in profile.records
+        ],
         aliases=[f"profiles/{item}" for item in profile.aliases],
         version=profile.version,
         etag=etag_of(profile.version),

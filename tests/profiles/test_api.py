@@ -206,7 +206,7 @@ def test_a_profile_is_looked_up_by_phone_email_or_record_in_any_usual_form(api: 
         profiles_pb2.LookupProfilesRequest(phone=f"+86 {phone[:3]}-{phone[3:7]}-{phone[7:]}"),
         profiles_pb2.LookupProfilesRequest(email=person(1)["email"].upper()),
         profiles_pb2.LookupProfilesRequest(
-            source_record=profiles_pb2.SourceRecordName(source="sources/till", source_record_id="1")
+            source_record=resources_pb2.SourceRecordName(source="sources/till", source_record_id="1")
         ),
     ]
 
