@@ -51,9 +51,9 @@ def test_database_filters_take_no_operators_from_requests():
 def test_every_service_has_the_same_files(service):
     folder = ROOT / "services" / service
 
-    assert {"__init__.py", "api.py", "main.py"} <= {path.name for path in folder.iterdir()}
-    assert (folder / "domain.py").exists() or (folder / "domain" / "__init__.py").exists()
-    assert (folder / "store.py").exists() or (folder / "store" / "__init__.py").exists()
+    assert {"__init__.py", "main.py"} <= {path.name for path in folder.iterdir()}
+    for part in ("domain", "store", "api"):
+        assert (folder / f"{part}.py").exists() or (folder / part / "__init__.py").exists(), part
     assert (folder / "__init__.py").read_text().startswith('"""')
 
 
