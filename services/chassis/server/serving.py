@@ -21,6 +21,7 @@ from services.chassis.config import MESSAGE_BYTES, ProcessConfig, TlsFiles
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Jobs
 from services.chassis.server.guard import Guard
+from services.chassis.server.multiplexer import STREAM_THREADS, Multiplexer
 from services.chassis.server.operations import OperationsServicer
 from services.chassis.server.plans import OPERATIONS, plans_by_path
 
@@ -96,17 +97,18 @@ def build_server(serving: Serving, guard: Guard, threads: int) -> grpc.Server:
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_metadata_size", 16 * 1024),
         ("grpc.so_reuseport", 0),
+        ("grpc.http2.bdp_probe", 0),
     ]
+    operations = OperationsServicer(serving.jobs or Jobs(serving.service))
+    servicers = [*serving.servicers, (operations_pb2_grpc.add_OperationsServicer_to_server, operations)]
     server = grpc.server(
-        ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
-        interceptors=[guard],
+        ThreadPoolExecutor(threads + STREAM_THREADS, thread_name_prefix="rpc"),
+        interceptors=[Multiplexer(servicers, guard, threads), guard],
         options=options,
         maximum_concurrent_rpcs=threads * 16,
     )
-    for add, servicer in serving.servicers:
+    for add, servicer in servicers:
         add(servicer, server)
-    operations = OperationsServicer(serving.jobs or Jobs(serving.service))
-    operations_pb2_grpc.add_OperationsServicer_to_server(operations, server)
     return server
 
 
