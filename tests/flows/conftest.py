@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,20 +62,6 @@ class LiveStack:
 
     def wait_whole(self) -> None:
         assert wait_until(self.is_whole, BACK_SECONDS, 0.5), f"not whole again: {self.running.pids}"
-
-    def kill_in_turn(self, names: tuple[str, ...], while_running: threading.Event) -> threading.Thread:
-        """Kill one after the other, each when all are back, until told that the work is done."""
-
-        def run() -> None:
-            for name in names:
-                if while_running.is_set():
-                    return
-                self.kill(name)
-                self.wait_whole()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
 
     def found(self, query: str) -> list[str]:
         """Return the names of the profiles that search finds for the data office."""
