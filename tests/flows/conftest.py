@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 from infra.api import Session, SignIns, entries
-from infra.processes import free_port, stop, wait_until
+from infra.processes import Command, free_port, spawn, stop, wait_until
 from infra.roles import health
 from infra.servers import RABBITMQ_SCRIPT
 from infra.stack import Running, read_running
@@ -76,9 +75,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
         unavailable("RabbitMQ is not installed: run `apt-get install rabbitmq-server`")
     folder = tmp_path_factory.mktemp("stack")
     log = folder / "up.log"
-    argv = [sys.executable, "-m", "infra.cli", "up", "--no-sample", "--data", str(folder), "--port", str(free_port())]
-    with log.open("wb") as out:
-        process = subprocess.Popen(argv, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    argv = (sys.executable, "-m", "infra.cli", "up", "--no-sample", "--data", str(folder), "--port", str(free_port()))
+    log.touch()
+    process = spawn(Command(argv, os.environ, ROOT), log)
     try:
         started = wait_until(lambda: process.poll() is not None or "ready http" in log.read_text(), START_SECONDS, 0.2)
         assert started and process.poll() is None, log.read_text()
