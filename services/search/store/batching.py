@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from services.search.store.port import Engine, EngineUnavailable, IndexDocument
 
-WINDOW_SECONDS = 0.05  # how long a first document waits for company; a commit costs about 10 ms
+WINDOW_SECONDS = 0.2  # how long a first document waits for company; a commit costs 20 ms of CPU whatever is in it
 MAX_BATCH = 500
 PATIENCE_SECONDS = 30.0  # an engine that is away this long fails the handlers; their events are tried again later
 RETRY_SECONDS = 1.0
