@@ -92,7 +92,7 @@ def test_poisoned_events_of_every_kind_are_parked_and_others_flow(amqp_uri, publ
 
         assert process.waits_for("handled profiles/good 1")
         assert process.waits_for("called profiles/poison 1", times=4)
-        assert wait_until(lambda: len(dead(amqp_uri)) == 6, 10)
+        assert wait_until(lambda: len(dead(amqp_uri)) == 6, 60)
         assert sorted([("NotJson", "", 1)] * 2 + [("TooLarge", "", 1), ("ValueError", "profiles/poison", 4)]) == sorted(
             letter for letter in dead(amqp_uri) if letter[0] in ("NotJson", "TooLarge", "ValueError")
         )
@@ -123,7 +123,7 @@ def test_a_killed_consumer_loses_nothing(amqp_uri, publisher, tmp_path):
     subjects = [f"profiles/slow{n}" for n in range(20)]
     with consumer(amqp_uri, tmp_path) as process:
         publisher.publish([changed(subject) for subject in subjects])
-        assert wait_until(lambda: len(process.lines()) >= 5, 20)
+        assert wait_until(lambda: len(process.lines()) >= 5, 60)
         os.kill(process.process.pid, signal.SIGKILL)
         process.process.wait()
         process.start()
