@@ -16,7 +16,7 @@ def _configured(name: str) -> ProcessConfig:
     """Return the configuration, or end with what is wrong in it."""
     configure_logs(name)
     try:
-        return load_config(os.environ)
+        return load_config(os.environ, with_stores=name != "gateway")
     except ConfigError as error:
         _end(str(error))
 

@@ -119,8 +119,8 @@ class _Reader:
         return found
 
 
-def load_config(environ: Mapping[str, str]) -> ProcessConfig:
-    """Return the configuration of a process.
+def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> ProcessConfig:
+    """Return the configuration of a process; the gateway has no stores and needs none named.
 
     Raises:
         ConfigError: naming every variable that is missing or wrong.
@@ -130,8 +130,8 @@ def load_config(environ: Mapping[str, str]) -> ProcessConfig:
     bootstrap = environ.get("KEHU_BOOTSTRAP_FILE", "")
     config = ProcessConfig(
         data_dir=data_dir,
-        mongo_uri=read.text("KEHU_MONGO_URI"),
-        amqp_uri=read.text("KEHU_AMQP_URI"),
+        mongo_uri=read.text("KEHU_MONGO_URI", None if with_stores else ""),
+        amqp_uri=read.text("KEHU_AMQP_URI", None if with_stores else ""),
         addresses=read.addresses("KEHU_ADDRESSES"),
         tls_dir=Path(read.text("KEHU_TLS_DIR", str(data_dir / "tls"))),
         keys_dir=Path(read.text("KEHU_KEYS_DIR", str(data_dir / "keys"))),

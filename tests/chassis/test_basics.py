@@ -29,6 +29,10 @@ def test_an_unnamed_service_answers_at_its_own_name():
     assert ("127.0.0.1:9001", "consent:8443") == (config.addresses["access"], config.addresses["consent"])
 
 
+def test_the_gateway_needs_no_store():
+    assert "" == load_config({}, with_stores=False).mongo_uri
+
+
 def test_connection_strings_are_not_in_the_repr():
     config = load_config({**COMPLETE, "KEHU_MONGO_URI": "mongodb://user:secret@db"})
 

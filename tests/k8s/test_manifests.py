@@ -1,6 +1,7 @@
 """The manifests render, obey the schemas strictly, and say what the code says."""
 
 import os
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -177,3 +178,12 @@ def test_the_compose_file_is_valid():
 
     assert out.returncode == 0, out.stderr
     assert set(SERVICES) | {"gateway", "consume", "work"} <= set(yaml.safe_load(out.stdout)["services"])
+
+
+def test_every_variable_of_the_manifests_is_one_the_code_reads():
+    read = set(re.findall(r"KEHU_[A-Z_]+", (ROOT.parent / "services/chassis/config.py").read_text()))
+    named = {key for document in of_kind("local", "ConfigMap") for key in document["data"]}
+    for _, pod in pods("local"):
+        named |= {item["name"] for container in pod["containers"] for item in container.get("env", ())}
+
+    assert set() == named - read
