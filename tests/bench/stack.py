@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from infra.processes import free_port
 
 START_SECONDS = 120
 
@@ -44,10 +45,8 @@ class RunningStack:
 @contextlib.contextmanager
 def running_stack() -> Iterator[RunningStack]:
     """Start an empty stack in a folder of its own and stop it at the end."""
-    with tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name:
+        port = free_port()
         folder, log = Path(name) / "data", (Path(name) / "up.log").open("w")
         kehu = Path(sys.executable).with_name("kehu")
         command = [str(kehu), "up", "--no-sample", "--data", str(folder), "--port", str(port)]
