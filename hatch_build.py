@@ -32,7 +32,8 @@ def include_paths() -> list[str]:
     renamed = PROTO_ROOT / ".include" / "google" / "longrunning" / "operations.proto"
     renamed.parent.mkdir(parents=True, exist_ok=True)
     renamed.write_bytes((common / "google" / "longrunning" / "operations_proto.proto").read_bytes())
-    return [f"-I{PROTO_ROOT}", f"-I{PROTO_ROOT / '.include'}", f"-I{common}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    folders = (PROTO_ROOT, PROTO_ROOT / ".include", common, Path(grpc_tools.__file__).parent / "_proto")
+    return [f"-I{folder}" for folder in folders]
 
 
 def compile_stubs() -> None:
