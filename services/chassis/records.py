@@ -100,6 +100,7 @@ class Record(mongoengine.Document):
     create_time = mongoengine.DateTimeField()
     update_time = mongoengine.DateTimeField()
 
+    is_whole: ClassVar[bool] = False  # read with outbox and all, at the version it is written on: may be replaced whole
     meta: ClassVar[dict[str, object]] = {"abstract": True, "strict": False, "auto_create_index": False}
 
 
@@ -213,15 +214,29 @@ def bulk_write(changes: Sequence[tuple[Record, Sequence[Fact]]]) -> list[str]:
 
 def _operation(
     record: Record, facts: Sequence[Fact], now: datetime, token: str
-) -> pymongo.InsertOne | pymongo.UpdateOne:
+) -> pymongo.InsertOne | pymongo.ReplaceOne | pymongo.UpdateOne:
     if record.version == 0:
         _stamp_new(record, facts, now, "")
         return pymongo.InsertOne({**record.to_mongo(), "write_id": token})
+    if record.is_whole:
+        return pymongo.ReplaceOne({"_id": record.id, "version": record.version}, _whole(record, facts, now, token))
     update = _update_of(record, facts, now, "")
     state = update["$set"]
     assert isinstance(state, Mapping)
     update["$set"] = {**state, "write_id": token}
     return pymongo.UpdateOne({"_id": record.id, "version": record.version}, update)
+
+
+def _whole(record: Record, facts: Sequence[Fact], now: datetime, token: str) -> dict[str, object]:
+    """Return the next document, facts that waited when it was read included.
+
+    The relay removes what it published without a new version: such facts come back, and are published twice.
+    """
+    record.update_time = now
+    document: dict[str, object] = {**record.to_mongo(), "version": record.version + 1, "write_id": token}
+    document["outbox"] = [*record.outbox, *(fact.entry(now) for fact in facts)]
+    document.pop("outbox_at", None)
+    return {**document, "outbox_at": now} if document["outbox"] else document
 
 
 def _lost(

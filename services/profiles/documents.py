@@ -59,6 +59,8 @@ class _State(dict[str, object]):
 class ProfileWrite:
     """A profile in the shape the chassis writes, without a mongoengine document behind it."""
 
+    is_whole = True  # the store reads profiles with their outboxes
+
     __slots__ = ("create_time", "id", "outbox", "outbox_at", "profile", "request_ids", "update_time", "version")
     _db_field_map = ProfileDocument._db_field_map
 
@@ -68,9 +70,9 @@ class ProfileWrite:
         self.version = profile.version
         self.create_time = profile.create_time
         self.update_time = profile.update_time
-        self.outbox: list[Mapping[str, object]] = []
+        self.outbox: object = profile.carried.get("outbox", [])
         self.outbox_at: datetime | None = None
-        self.request_ids: list[str] = []
+        self.request_ids: object = profile.carried.get("request_ids", [])
 
     @staticmethod
     def _get_collection() -> Collection:
@@ -81,6 +83,7 @@ class ProfileWrite:
         """Return the document; empty values are left out, as the sparse indexes need."""
         profile = self.profile
         state = _State(
+            profile.carried,
             _id=self.id,
             version=self.version,
             key_id=profile.key_id,
@@ -140,6 +143,9 @@ def _revision_document(revision: Revision) -> list[object]:
             list(revision.source_records), revision.other_profile]  # fmt: skip
 
 
+OWN_NAMES = frozenset((*ProfileDocument._db_field_map.values(), "write_id")) - {"outbox", "request_ids"}
+
+
 def profile_of(document: Mapping[str, object]) -> Profile:
     """Return the profile of its stored form."""
     get = document.get
@@ -159,4 +165,5 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         aliases=get("aliases", []),  # type: ignore[arg-type]
         apart=get("apart", []),  # type: ignore[arg-type]
         revisions=[Revision(*item) for item in get("revisions", ())],  # type: ignore[attr-defined]
+        carried={name: document[name] for name in document.keys() - OWN_NAMES},
     )

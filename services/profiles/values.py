@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -59,6 +59,7 @@ class Profile:
 
     `merged_into` makes it an alias; `is_handing_over` says that the survivor may not have its records yet. `apart` are
     profiles it never merges with. `relinked` are the keys of records that joined or changed, for the next write only.
+    `carried` is what the store read beside the state at this version, facts that wait among it, and writes back.
     """
 
     profile_id: str
@@ -77,6 +78,7 @@ class Profile:
     apart: list[str] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
     relinked: list[str] = field(default_factory=list)
+    carried: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def tokens(self) -> list[str]:

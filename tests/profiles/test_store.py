@@ -215,3 +215,59 @@ def test_facts_wait_in_the_document_they_are_about(mongo_store: MongoStore) -> N
 
     assert [entry["subject"] for entry in document["outbox"]] == [f"profiles/{written.profile_id}"]
     assert document["outbox_at"] - datetime.now(UTC) < timedelta(minutes=1)
+
+
+def waiting(profile_id: str) -> list[int]:
+    document = ProfileDocument._get_collection().find_one({"_id": profile_id})
+    assert ("outbox_at" in document) == bool(document["outbox"]), "the relay finds exactly what has facts"
+    return [entry["version"] for entry in document["outbox"]]
+
+
+def read(store: Store, profile_id: str) -> Profile:
+    return store.profiles([profile_id])[profile_id]
+
+
+def test_facts_that_wait_survive_later_writes_with_and_without_facts(mongo_store: MongoStore) -> None:
+    written = profile("a", record(1))
+    write(mongo_store, written)
+    write(mongo_store, replace(read(mongo_store, written.profile_id), tier="gold"))
+    mongo_store.write_profiles([(read(mongo_store, written.profile_id), [])])
+
+    assert waiting(written.profile_id) == [1, 2]
+
+
+def test_a_write_after_the_relay_leaves_no_fact_unfound(mongo_store: MongoStore) -> None:
+    written = profile("a", record(1))
+    write(mongo_store, written)
+    before = read(mongo_store, written.profile_id)
+    published = {"$set": {"outbox": []}, "$unset": {"outbox_at": ""}}
+    ProfileDocument._get_collection().update_one({"_id": written.profile_id, "version": 1}, published)
+
+    mongo_store.write_profiles([(read(mongo_store, written.profile_id), [])])
+    assert waiting(written.profile_id) == []
+    assert mongo_store.write_profiles([(before, [fact(before)])]) == [written.profile_id]
+    write(mongo_store, replace(read(mongo_store, written.profile_id), tier="gold"))
+    assert waiting(written.profile_id) == [3]
+
+
+def test_facts_published_between_read_and_write_come_again_rather_than_never(mongo_store: MongoStore) -> None:
+    written = profile("a", record(1))
+    write(mongo_store, written)
+    before = read(mongo_store, written.profile_id)
+    published = {"$set": {"outbox": []}, "$unset": {"outbox_at": ""}}
+    ProfileDocument._get_collection().update_one({"_id": written.profile_id, "version": 1}, published)
+
+    assert write(mongo_store, replace(before, tier="gold")) == []
+
+    assert waiting(written.profile_id) == [1, 2]
+
+
+def test_what_a_newer_release_keeps_in_a_profile_survives_a_write_of_this_one(mongo_store: MongoStore) -> None:
+    written = profile("a", record(1))
+    write(mongo_store, written)
+    ProfileDocument._get_collection().update_one({"_id": written.profile_id}, {"$set": {"mood": "sunny"}})
+    write(mongo_store, replace(read(mongo_store, written.profile_id), owner_department=""))
+
+    document = ProfileDocument._get_collection().find_one({"_id": written.profile_id})
+    assert document["mood"] == "sunny"
+    assert "owner_department" not in document

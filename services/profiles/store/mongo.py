@@ -27,7 +27,7 @@ from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-KEYS_PER_QUERY, TOKENS_PER_QUERY = 64, 32  # the embedded server compares each document found with each key asked for
+KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ROUND = "intake"
 ID_SPACE = 16**8
 LAST_PLACE = "g"  # after every hexadecimal id
@@ -62,7 +62,7 @@ class MongoStore:
 
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id."""
-        found = self._find("profiles", "_id", profile_ids, {"outbox": 0})
+        found = self._find("profiles", "_id", profile_ids)
         return {str(document["_id"]): profile_of(document) for document in found}
 
     def by_record_keys(self, keys: Sequence[str]) -> list[Profile]:
@@ -92,7 +92,12 @@ class MongoStore:
         return list(found.values())
 
     def _find(
-        self, collection: str, name: str, values: Sequence[str], projection: Mapping[str, int], limit: int = 0
+        self,
+        collection: str,
+        name: str,
+        values: Sequence[str],
+        projection: Mapping[str, int] | None = None,
+        limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
         unique = list(dict.fromkeys(values))
         step = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
