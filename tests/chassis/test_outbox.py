@@ -73,6 +73,7 @@ def heard(amqp_uri: str) -> Iterator[amqp.Channel]:
         channel = connection.channel()
         channel.queue_declare(HEARD.queue, durable=True, auto_delete=False)
         channel.queue_purge(HEARD.queue)
+        channel.exchange_delete(HEARD.exchange)  # and with it what other tests bound to the same facts
         yield channel
 
 
