@@ -47,24 +47,23 @@ def running_stack() -> Iterator[RunningStack]:
     """Start an empty stack in a folder of its own and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name:
         port = free_port()
-        folder, log = Path(name) / "data", (Path(name) / "up.log").open("w")
+        folder, log = Path(name) / "data", Path(name) / "up.log"
         kehu = Path(sys.executable).with_name("kehu")
         command = [str(kehu), "up", "--no-sample", "--data", str(folder), "--port", str(port)]
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT, text=True)
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_ready(url, process)
+            _wait_ready(log, process)
             yield RunningStack(url, folder, process)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
 
 
-def _wait_ready(url: str, process: subprocess.Popen[str]) -> None:
+def _wait_ready(log: Path, process: subprocess.Popen[str]) -> None:
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
-                return
+        if "ready http" in log.read_text():
+            return
         time.sleep(0.2)
-    raise RuntimeError("the stack did not become ready")
+    raise RuntimeError(f"the stack did not become ready: {log.read_text()[-2000:]}")
