@@ -8,6 +8,7 @@ same moment in two processes are found by the second look that follows when anot
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,12 +19,13 @@ from services.profiles.domain.values import AssignmentKind, MatchScore
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
-from services.profiles.shaping import load, shape_changed
+from services.profiles.shaping import Shaped, load, shape_changed
 from services.profiles.store import Store
 from services.profiles.values import Pair
 from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
+PART_PROFILES = 100  # shaped while the database writes as many: more at once leaves it waiting, fewer costs calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class Round:
 class Taker:
     """Takes batches of standard records into one store."""
 
-    def __init__(self, store: Store, vault: Vault, model: MatchModel) -> None:
+    def __init__(self, store: Store, vault: Vault, model: MatchModel, part_profiles: int = PART_PROFILES) -> None:
+        """Take in with these tools, writing `part_profiles` at a time."""
+        self._part_profiles = part_profiles
         self._store = store
         self._vault = vault
         self._model = model
@@ -115,19 +119,35 @@ class Taker:
         return load(self._store, self._vault, list(found.values()))
 
     def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally) -> set[str]:
-        """Write data keys, questions, superseded versions, then profiles with their facts; return who lost."""
+        """Write data keys and questions, then the profiles; return who lost."""
         changed = fold.changed()
         made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
-        everything = Ciphers({**ciphers.by_id, **made.by_id})
-        shaped = [shape_changed(item, everything, self._vault, now) for item in changed]
         tally.review_pairs += self._store.pairs.add_missing(_pairs(fold.pairs))
-        self._store.archive([(old, item.profile.profile_id) for item in shaped for old in item.superseded])
-        lost = set(self._store.write_profiles([(item.profile, item.facts) for item in shaped]))
-        written = [item.profile.version for item in shaped if item.profile.profile_id not in lost]
+        lost = self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
+        written = [item.profile.version for item in changed if item.profile_id not in lost]
         written += [fold.working[item].profile.version - 1 for item in fold.own_work]
         tally.profiles_created += sum(version == 0 for version in written)
         tally.profiles_updated += sum(version > 0 for version in written)
         return lost
+
+    def _write_changed(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> set[str]:
+        """Shape and write profiles, a part being shaped while the store writes the last; durable when it returns."""
+        lost: set[str] = set()
+        with ThreadPoolExecutor(1, thread_name_prefix="take-write") as writer:
+            writing: Future[list[str]] | None = None
+            for start in range(0, len(changed), self._part_profiles):
+                part = changed[start : start + self._part_profiles]
+                shaped = [shape_changed(item, ciphers, self._vault, now) for item in part]
+                lost.update(writing.result() if writing else ())
+                writing = writer.submit(self._write_part, shaped)
+            lost.update(writing.result() if writing else ())
+        if len(lost) < len(changed):
+            self._store.close_round()
+        return lost
+
+    def _write_part(self, shaped: Sequence[Shaped]) -> list[str]:
+        self._store.archive([(old, item.profile.profile_id) for item in shaped for old in item.superseded])
+        return self._store.write_part([(item.profile, item.facts) for item in shaped])
 
     def _sort_out(self, fold: Fold, outcomes: Mapping[str, Outcome], lost: set[str]) -> Round:
         result = Round(again=list(fold.deferred))

@@ -119,12 +119,19 @@ class RecordingStore(MongoStore):
     def __init__(self) -> None:
         super().__init__()
         self.batches: list[Changes] = []
+        self.parts: list[Changes] = []
         self.added: list[tuple[str, Sequence[dict[str, object]]]] = []
 
-    def write_profiles(self, changes: Changes) -> list[str]:
+    def write_part(self, changes: Changes) -> list[str]:
         """Write, and remember."""
-        self.batches.append(changes)
-        return super().write_profiles(changes)
+        self.parts.append(changes)
+        return super().write_part(changes)
+
+    def close_round(self) -> None:
+        """Close the batch: the raw writer writes it as one."""
+        super().close_round()
+        self.batches.append([change for part in self.parts for change in part])
+        self.parts = []
 
     def _add(self, name: str, documents: Sequence[dict[str, object]]) -> list[str]:
         self.added.append((name, documents))

@@ -146,10 +146,13 @@ def killing(store: Store, method: str, at: int, after: bool) -> Callable[[], Non
 
 
 CUTS = [
-    ("write_profiles", 0, False),
-    ("write_profiles", 0, True),
-    ("write_profiles", 1, True),
-    ("write_profiles", 2, False),
+    ("write_part", 0, False),
+    ("write_part", 0, True),
+    ("write_part", 1, True),
+    ("write_part", 2, False),
+    ("write_part", 3, True),
+    ("close_round", 0, False),
+    ("close_round", 1, True),
     ("add_data_keys", 1, True),
     ("by_tokens", 1, True),
     ("rounds", 2, False),
@@ -194,16 +197,16 @@ def test_a_cut_in_the_middle_of_one_bulk_write_loses_and_doubles_nothing(
     service = Service(keys)
     register(service)
     operation = send(service, dirty_file(), request_id="one")
-    original = service.store.write_profiles
+    original = service.store.write_part
 
     def half(changes: list) -> list[str]:
         original(changes[: len(changes) // 2])
         raise Cut
 
-    service.store.write_profiles = half  # type: ignore[method-assign]
+    service.store.write_part = half  # type: ignore[method-assign]
     with pytest.raises(Cut):
         finish(service, operation)
-    service.store.write_profiles = original  # type: ignore[method-assign]
+    service.store.write_part = original  # type: ignore[method-assign]
     ended = summary_of(finish(service, operation))
 
     assert state_of(service.store) == state

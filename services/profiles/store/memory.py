@@ -66,6 +66,18 @@ class MemoryStore:
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Insert or replace profiles with their facts."""
+        lost = self.write_part(changes)
+        if len(lost) < len(changes):
+            self.close_round()
+        return lost
+
+    def close_round(self) -> None:
+        """Count a batch."""
+        with self._lock:
+            self._round += 1
+
+    def write_part(self, changes: Changes) -> list[str]:
+        """Insert or replace profiles of a batch with their facts."""
         now = datetime.now(UTC)
         lost = []
         with self._lock:
@@ -75,7 +87,6 @@ class MemoryStore:
                     continue
                 self._put(replace(_copy(profile), version=profile.version + 1, update_time=now))
                 self.facts.extend(facts)
-            self._round += len(lost) < len(changes)
         return lost
 
     def _may_write(self, profile: Profile) -> bool:

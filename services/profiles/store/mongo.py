@@ -108,6 +108,13 @@ class MongoStore:
                 yield from self._collection(collection).find(query, projection).limit(limit * len(part))
 
     def write_profiles(self, changes: Changes) -> list[str]:
+        """Write a part and close the round."""
+        lost = self.write_part(changes)
+        if len(lost) < len(changes):
+            self.close_round()
+        return lost
+
+    def write_part(self, changes: Changes) -> list[str]:
         """Claim the links of records that joined or changed, then insert or replace profiles with their facts."""
         lost = self._claim([profile for profile, _ in changes])
         writes = [
@@ -117,18 +124,15 @@ class MongoStore:
         ]
         handing = [item for item, _ in changes if item.is_handing_over]
         self._add("handovers", [{"_id": item.profile_id} for item in handing])
-        lost_too = records.bulk_write(writes)
-        self._sync(len(writes))
-        return [*lost, *lost_too]
+        return [*lost, *records.bulk_write(writes)]
 
-    def _sync(self, writes: int) -> None:
+    def close_round(self) -> None:
         """Make what was just written durable: a journaled write, on a majority where asked, takes all before it along.
 
         The embedded server syncs its journal for each update of a bulk write, so the bulk itself goes without.
         """
-        if writes:
-            with records.driver_errors():
-                self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
+        with records.driver_errors():
+            self._collection("counters").update_one({"_id": ROUND}, {"$inc": {"count": 1}})
 
     def _unsynced(self, name: str) -> Collection:
         """Return a collection for writes that a later one makes durable."""
@@ -191,13 +195,7 @@ class MongoStore:
 
     def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
         """Return wrapped data keys."""
-        found: dict[str, bytes] = {}
-        unique = list(dict.fromkeys(key_ids))
-        for start in range(0, len(unique), KEYS_PER_QUERY):
-            with records.driver_errors():
-                query = {"_id": {"$in": unique[start : start + KEYS_PER_QUERY]}}
-                found.update({item["_id"]: item["wrapped"] for item in self._collection("data_keys").find(query)})
-        return found
+        return {item["_id"]: item["wrapped"] for item in self._find("data_keys", "_id", key_ids)}
 
     def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
         """Add wrapped data keys."""

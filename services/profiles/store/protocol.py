@@ -43,7 +43,13 @@ class Store(Protocol):
         """Return the living profiles that carry any of these tokens, each once."""
 
     def write_profiles(self, changes: Changes) -> list[str]:
-        """Insert (version 0) or replace profiles with their facts; return the ids that lost a race."""
+        """Insert (version 0) or replace profiles with their facts, durably; return the ids that lost a race."""
+
+    def write_part(self, changes: Changes) -> list[str]:
+        """Do the same for a part of a batch, from any thread; durable when `close_round` returns."""
+
+    def close_round(self) -> None:
+        """Make the parts written so far durable, and count them as one batch."""
 
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles with a greater id, by id; of these departments, or of all when none is named."""
