@@ -70,11 +70,9 @@ class BatchingWriter:
             return batch, leads
 
     def _lead(self, batch: _Batch) -> None:
-        """Commit for the batch; the time an earlier commit takes is waiting enough for company."""
-        if self._committing.acquire(blocking=False):
-            batch.full.wait(self._window)
-        else:
-            self._committing.acquire()
+        """Commit for the batch when its window is over or it is full, and no earlier commit is under way."""
+        batch.full.wait(self._window)
+        self._committing.acquire()
         try:
             with self._lock:
                 if self._open is batch:
