@@ -18,6 +18,7 @@ from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord, Severity
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, Row, describe_fault
+from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
 from services.profiles.values import Reject, Source
@@ -113,7 +114,7 @@ class Prepared:
 class Admission:
     """Admits rows of sources."""
 
-    def __init__(self, store: Store, vault: Vault, taker: Taker) -> None:
+    def __init__(self, store: Store, vault: Vault, taker: Taker | SharedTaker) -> None:
         self._store = store
         self._vault = vault
         self._taker = taker

@@ -14,6 +14,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
@@ -26,7 +27,7 @@ def serving(config: ProcessConfig) -> Serving:
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
     jobs = Jobs(SERVICE)
-    tools = Tools(store, vault, Taker(store, vault, default_model()), jobs, Dictionary(store))
+    tools = Tools(store, vault, SharedTaker(Taker(store, vault, default_model())), jobs, Dictionary(store))
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],

@@ -38,12 +38,41 @@ class Taken:
 
 @dataclass(slots=True)
 class Tally:
-    """Sums of a batch; profiles are counted by what happened to them."""
+    """What happened to profiles in a batch: ids, so that callers who shared it can each be told of their own."""
 
-    profiles_created: int = 0
-    profiles_updated: int = 0
-    profiles_merged: int = 0
-    review_pairs: int = 0
+    created: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    merged: list[tuple[str, str]] = field(default_factory=list)
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def profiles_created(self) -> int:
+        """Return how many profiles were founded."""
+        return len(self.created)
+
+    @property
+    def profiles_updated(self) -> int:
+        """Return how many profiles were changed, each as often as it was written."""
+        return len(self.updated)
+
+    @property
+    def profiles_merged(self) -> int:
+        """Return how many profiles ended in another."""
+        return len(self.merged)
+
+    @property
+    def review_pairs(self) -> int:
+        """Return how many pairs were put before a steward."""
+        return len(self.pairs)
+
+    def of(self, profile_ids: set[str]) -> Tally:
+        """Return what concerns these profiles."""
+        return Tally(
+            [item for item in self.created if item in profile_ids],
+            [item for item in self.updated if item in profile_ids],
+            [both for both in self.merged if profile_ids.intersection(both)],
+            [both for both in self.pairs if profile_ids.intersection(both)],
+        )
 
 
 @dataclass(slots=True)
@@ -104,10 +133,10 @@ class Taker:
         lost = self._write(fold, ciphers, now, tally)
         result = self._sort_out(fold, outcomes, lost)
         if result.founded and self._store.rounds() != before + 1:
-            tally.profiles_merged += self._look_again(result.founded)
+            tally.merged += self._look_again(result.founded)
         for group in fold.merges:
             self.merger.merge(group)
-            tally.profiles_merged += len(group) - 1
+            tally.merged += [(group[0], gone) for gone in group[1:]]
         return result
 
     def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers]:
@@ -122,12 +151,13 @@ class Taker:
         """Write data keys and questions, then the profiles; return who lost."""
         changed = fold.changed()
         made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
-        tally.review_pairs += self._store.pairs.add_missing(_pairs(fold.pairs))
+        asked = self._store.pairs.add_missing(_pairs(fold.pairs))
+        tally.pairs += [(one, other) for one, other, _ in fold.pairs.values()][:asked]
         lost = self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
-        written = [item.profile.version for item in changed if item.profile_id not in lost]
-        written += [fold.working[item].profile.version - 1 for item in fold.own_work]
-        tally.profiles_created += sum(version == 0 for version in written)
-        tally.profiles_updated += sum(version > 0 for version in written)
+        written = [(item.profile_id, item.profile.version) for item in changed if item.profile_id not in lost]
+        written += [(item, fold.working[item].profile.version - 1) for item in fold.own_work]
+        tally.created += [profile_id for profile_id, version in written if version == 0]
+        tally.updated += [profile_id for profile_id, version in written if version > 0]
         return lost
 
     def _write_changed(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> set[str]:
@@ -163,9 +193,9 @@ class Taker:
         result.founded = [item.profile_id for item in fold.changed() if item.is_new and item.profile_id not in lost]
         return result
 
-    def _look_again(self, founded: Sequence[str]) -> int:
-        """Merge the profiles just founded with those that others wrote at the same time; return how many."""
-        merged = 0
+    def _look_again(self, founded: Sequence[str]) -> list[tuple[str, str]]:
+        """Merge the profiles just founded with those that others wrote at the same time; return who ended in whom."""
+        merged: list[tuple[str, str]] = []
         for profile in self._store.profiles(founded).values():
             loaded, _ = load(self._store, self._vault, self._store.by_tokens(profile.tokens))
             mine = next((item for item in loaded if item.profile_id == profile.profile_id), None)
@@ -175,7 +205,7 @@ class Taker:
             twins = self._twins(mine, others)
             if twins:
                 self.merger.merge([mine.profile_id, *twins])
-                merged += len(twins)
+                merged += [(twin, mine.profile_id) for twin in twins]
         return merged
 
     def _twins(self, mine: Working, others: Sequence[Working]) -> list[str]:

@@ -15,6 +15,7 @@ from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.sharing import SharedTaker
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
@@ -57,7 +58,7 @@ class Service:
         self.taker = Taker(self.store, self.vault, default_model(), part_profiles=30)
         self.operations = MemoryOperations()
         self.jobs = Jobs("profiles", self.operations)
-        self.tools = Tools(self.store, self.vault, self.taker, self.jobs, Dictionary(self.store))
+        self.tools = Tools(self.store, self.vault, SharedTaker(self.taker), self.jobs, Dictionary(self.store))
         self.importer = Importer(self.store, self.vault, self.taker, batch_rows=100)
 
     def worker(self) -> Worker:

@@ -22,9 +22,9 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound
 from services.profiles.merging import resolve_one
 from services.profiles.messages import etag_of, profile_message, visible_attributes
+from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
 from services.profiles.store.shelf import Shelved
-from services.profiles.taking import Taker
 from services.profiles.values import Profile
 from services.profiles.vault import Vault
 
@@ -38,7 +38,7 @@ class Tools:
 
     store: Store
     vault: Vault
-    taker: Taker
+    taker: SharedTaker
     jobs: Jobs
     dictionary: Dictionary
 
