@@ -6,6 +6,8 @@ Authorization comes before validation and before existence (AIP-211); any doubt 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import time
 import uuid
@@ -28,6 +30,7 @@ from services.chassis.server.plans import MethodPlan
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
 GATEWAY = "gateway"
+DRAINED_MESSAGES = 16  # of an upload that was refused: 8 MiB at most
 _HEALTH = "/grpc.health.v1.Health/"
 _log = logging.getLogger(__name__)
 _validator = protovalidate.Validator()
@@ -139,6 +142,8 @@ class Guard(grpc.ServerInterceptor):
             except errors.KehuError as error:
                 failed = status.to_status(error)
                 self._after_refusal(plan, call, resource, error)
+                if call is not None and not isinstance(request, Message):
+                    _drain(request)
             except grpc.RpcError as error:
                 failed = status.upstream_status(error)
             except Exception:
@@ -276,6 +281,13 @@ def _validated(requests: Iterable[Message]) -> Iterator[Message]:
     for request in requests:
         validate(request)
         yield request
+
+
+def _drain(requests: Iterator[Message]) -> None:
+    """Read a little of what still comes: a stream that ends under its sender may lose the reason of the refusal."""
+    with contextlib.suppress(Exception):
+        for _ in itertools.islice(requests, DRAINED_MESSAGES):
+            pass
 
 
 def _resource_of(request: Message) -> str:
