@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -199,3 +200,19 @@ def test_a_fact_nobody_listens_to_is_reported_unroutable(publisher):
     taken = publisher.publish([changed("profiles/a"), Outgoing("profiles.events", uuid.uuid4().hex, b"{}")])
 
     assert (taken.confirmed, taken.unroutable) == ({0, 1}, {1})
+
+
+def test_a_consumer_whose_hub_stands_still_ends_so_that_it_is_started_again():
+    script = """
+import eventlet
+eventlet.monkey_patch(thread=False)
+from services.chassis.consuming import worker
+worker.HUB_PATIENCE_SECONDS = 3.0
+worker._watch_the_hub()
+eventlet.sleep(5)
+print("alive", flush=True)
+eventlet.patcher.original("time").sleep(30)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=25)
+
+    assert (os.EX_TEMPFAIL, "alive\n") == (out.returncode, out.stdout)

@@ -7,7 +7,10 @@ are plain blocking Python; nothing that blocks runs on eventlet's hub.
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,6 +29,7 @@ from services.chassis.consuming.topology import Retries, known_subscriptions
 
 HEARTBEAT_SECONDS = 10
 WORKERS = 16  # per consumer class: handlers wait for the database most of the time
+HUB_PATIENCE_SECONDS = 20.0  # loading a word list holds it for some four seconds
 _log = logging.getLogger(__name__)
 
 
@@ -137,6 +141,7 @@ def run_consumers(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: eventlet.spawn_n(runner.stop))
     runner.start()
+    _watch_the_hub()
     on_started()
     _log.info("consuming", extra={"consumers": len(consumers)})
     _wait(runner)
@@ -150,3 +155,26 @@ def _wait(runner: ServiceRunner) -> None:
             return
         except InterruptedError:  # the signal that asks us to stop also wakes the hub's poll
             continue
+
+
+def _watch_the_hub() -> None:
+    """End the process when eventlet's hub stands still: what was not settled is delivered again to the next one.
+
+    A hub that something blocks handles nothing and says nothing; it was seen to stand still right after a start.
+    """
+    seen = [time.monotonic()]
+    sleep = eventlet.patcher.original("time").sleep
+
+    def tick() -> None:
+        while True:
+            seen[0] = time.monotonic()
+            eventlet.sleep(1)
+
+    def watch() -> None:
+        while time.monotonic() - seen[0] < HUB_PATIENCE_SECONDS:
+            sleep(1)
+        _log.error("the hub stands still; the process ends and is started again")
+        os._exit(os.EX_TEMPFAIL)
+
+    eventlet.spawn_n(tick)
+    threading.Thread(target=watch, name="hub-watch", daemon=True).start()
