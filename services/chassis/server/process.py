@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from services.chassis import records
 from services.chassis.access import SnapshotHolder, SnapshotPoller, TokenVerifier
 from services.chassis.access.wire import batch_writer, snapshot_fetcher
 from services.chassis.audit import AuditSpool, Shipper
@@ -50,11 +49,7 @@ def serve(serving: Serving, config: ProcessConfig) -> None:
 
 
 def _relay(serving: Serving, config: ProcessConfig) -> Relay | None:
-    if not serving.records:
-        return None
-    relay = Relay(serving.records, config.amqp_uri, serving.service)
-    records.on_write(relay.notify)
-    return relay
+    return Relay(serving.records, config.amqp_uri, serving.service) if serving.records else None
 
 
 def work(handlers: Mapping[str, Mapping[str, Handler]], config: ProcessConfig) -> None:

@@ -23,7 +23,7 @@ from services.chassis.jobs import Jobs
 from services.chassis.server.guard import Guard
 from services.chassis.server.multiplexer import STREAM_THREADS, Multiplexer
 from services.chassis.server.operations import OperationsServicer
-from services.chassis.server.plans import OPERATIONS, plans_by_path
+from services.chassis.server.plans import OPERATIONS
 
 _log = logging.getLogger(__name__)
 AddServicer = Callable[..., None]
@@ -110,11 +110,6 @@ def build_server(serving: Serving, guard: Guard, threads: int) -> grpc.Server:
     for add, servicer in servicers:
         add(servicer, server)
     return server
-
-
-def guard_plans(serving: Serving) -> dict[str, object]:
-    """Return the method plans of what this service serves."""
-    return dict(plans_by_path(service_names(serving)))
 
 
 class RunningServer:
