@@ -5,8 +5,10 @@ import eventlet
 
 eventlet.monkey_patch(thread=False)
 
+import _imp
 import os
 import sys
+import threading
 import time
 
 from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
@@ -33,6 +35,12 @@ class Recorder:
     @on_event("profiles", ProfileChanged)
     def on_profile_changed(self, event: Event[ProfileChanged]) -> None:
         self._record("called", event)
+        if threading.current_thread() is threading.main_thread():
+            self._record("on the hub", event)
+        if event.subject == "profiles/importing":
+            _imp.acquire_lock()
+            time.sleep(2)
+            _imp.release_lock()
         if event.subject == "profiles/poison":
             raise ValueError("13800138000 is a phone number that no log may show")
         if event.subject == "profiles/outage" and self._outages() < 6:

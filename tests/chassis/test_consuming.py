@@ -165,6 +165,16 @@ def test_confirmed_events_survive_a_killed_broker(tmp_path):
         assert [n for n in range(300) if f"handled profiles/{n} 1" not in handled] == []
 
 
+def test_a_handler_never_runs_on_the_hub_even_while_another_one_imports(amqp_uri, publisher, tmp_path):
+    with consumer(amqp_uri, tmp_path) as process:
+        publisher.publish([changed("profiles/importing")])
+        assert process.waits_for("called profiles/importing 1")
+        publisher.publish([changed(f"profiles/{number}") for number in range(5)])
+
+        assert wait_until(lambda: sum(line.startswith("handled") for line in process.lines()) == 6, 30)
+        assert [line for line in process.lines() if line.startswith("on the hub")] == []
+
+
 def test_decoding_skips_fields_of_a_newer_release():
     envelope = json.loads(body("profiles/a", 7))
     envelope["data"]["not_yet_known"] = 1

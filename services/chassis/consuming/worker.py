@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import eventlet
 from eventlet import tpool
@@ -31,6 +32,10 @@ HEARTBEAT_SECONDS = 10
 WORKERS = 16  # per consumer class: handlers wait for the database most of the time
 HUB_PATIENCE_SECONDS = 20.0  # loading a word list holds it for some four seconds
 _log = logging.getLogger(__name__)
+
+# tpool runs a call on the hub itself, not in a thread, whenever any thread of the process is importing something:
+# a handler that waits there for a lock of another handler stops the hub for ever. Handlers always get a thread.
+tpool.imp = SimpleNamespace(lock_held=lambda: False)
 
 
 class RawQueueConsumer(QueueConsumer):
@@ -160,7 +165,7 @@ def _wait(runner: ServiceRunner) -> None:
 def _watch_the_hub() -> None:
     """End the process when eventlet's hub stands still: what was not settled is delivered again to the next one.
 
-    A hub that something blocks handles nothing and says nothing; it was seen to stand still right after a start.
+    A hub that something blocks handles nothing and says nothing.
     """
     seen = [time.monotonic()]
     sleep = eventlet.patcher.original("time").sleep
