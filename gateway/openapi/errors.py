@@ -19,6 +19,7 @@ SHARED = {
     "UNAVAILABLE": "A store or another service does not answer; retry.",
     "LIMIT_REACHED": "A quota or a limit is used up.",
     "ETAG_MISMATCH": "Somebody else changed the resource first: read it again. 412 after If-Match, else 409.",
+    "FIELD_NOT_CHANGEABLE": "The update mask names a field that cannot be changed: errors[] names it.",
     "OPERATION_NOT_FOUND": "The caller's department has no operation of this name.",
     "INTERNAL": "A fault of ours; the error id or request id finds it in the logs.",
 }

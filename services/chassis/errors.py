@@ -58,6 +58,27 @@ class Conflict(KehuError):
     reason = "ETAG_MISMATCH"
 
 
+class EtagMismatch(Conflict):
+    """The resource of this name was changed since the caller read it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("the resource was changed since you read it: read it again", metadata={"name": name})
+
+
+class FieldNotChangeable(Invalid):
+    """The update mask names fields that the method does not change."""
+
+    reason = "FIELD_NOT_CHANGEABLE"
+
+    def __init__(self, *fields: str) -> None:
+        names = [field[:64] for field in fields[:20]]
+        super().__init__(
+            "the update mask names a field that cannot be changed",
+            metadata={"field": names[0]},
+            violations=[FieldViolation("update_mask", f"{name} cannot be changed") for name in names],
+        )
+
+
 class NotAllowed(KehuError):
     """The state of the resource forbids it: FAILED_PRECONDITION."""
 

@@ -17,12 +17,13 @@ from typing import ClassVar
 import mongoengine
 import pymongo
 from google.protobuf import json_format
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from mongoengine.connection import get_db
 from pymongo import errors as mongo
 
 from services.chassis.config import ProcessConfig
-from services.chassis.errors import AlreadyExists, Conflict, Unavailable
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable, Unavailable
 
 REQUEST_IDS_KEPT = 20  # a retry of an older request than this is taken for a new one
 _NAMESPACE = uuid.UUID("6f6a3c6e-3d0b-4b5e-9a5e-0a7b8e0c9a11")
@@ -110,6 +111,41 @@ RECORD_INDEXES: list[object] = [{"fields": ["outbox_at"], "sparse": True}]
 def new_id(request_id: str = "", *scope: str) -> str:
     """Return a new id; the same non-empty request id in the same scope gives the same one (AIP-155)."""
     return uuid.uuid5(_NAMESPACE, "\0".join((*scope, request_id))).hex if request_id else uuid.uuid4().hex
+
+
+def etag_of(version: int) -> str:
+    """Return the etag of a version; the gateway writes the quotes that HTTP wants around it (AIP-154)."""
+    return str(version)
+
+
+@contextmanager
+def unchanged_since(etag: str, version: int, name: str) -> Iterator[None]:
+    """Refuse a change when the caller's etag is of another version, or when the write inside loses a race.
+
+    Raises:
+        EtagMismatch: naming the resource.
+    """
+    if etag and etag.strip('"') != etag_of(version):  # 0.1.0 gave quoted ones out
+        raise EtagMismatch(name)
+    try:
+        yield
+    except Conflict:
+        raise EtagMismatch(name) from None
+
+
+def fields_to_change(mask: FieldMask, message: Message, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return the fields of an update: those of its mask, all with `*`, those that are set without one (AIP-134).
+
+    Raises:
+        FieldNotChangeable: the mask names others than those allowed.
+    """
+    if not mask.paths:
+        return tuple(field.name for field, _ in message.ListFields() if field.name in allowed)
+    if list(mask.paths) == ["*"]:
+        return tuple(allowed)
+    if wrong := [path for path in mask.paths if path not in allowed]:
+        raise FieldNotChangeable(*wrong)
+    return tuple(mask.paths)
 
 
 def on_write(wake: Callable[[], None]) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import grpc
 from kehu.consent.v1 import consent_pb2 as pb
 from kehu.consent.v1 import consent_pb2_grpc
 
-from services.chassis.errors import AlreadyExists, Conflict, Denied, KehuError
+from services.chassis.errors import AlreadyExists, Denied, KehuError
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
-from services.chassis.records import new_id
+from services.chassis.records import fields_to_change, new_id, unchanged_since
 from services.chassis.server import current_call
 from services.consent import wire
 from services.consent.domain.decision import USE_WITHIN_SECONDS, Decision, Terms, decide, known_at
 from services.consent.domain.errors import (
-    EtagMismatch,
     NoticeExists,
     NoticeInvalid,
     NoticeNotFound,
@@ -79,14 +77,10 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     def UpdatePurpose(self, request: pb.UpdatePurposeRequest, context: grpc.ServicerContext) -> pb.Purpose:
         """Change the fields named by the mask; without one, those that are set."""
         known = self._purpose(request.purpose_id)
-        _check_etag(request.purpose.etag, known.version, f"purposes/{known.purpose_id}")
-        set_fields = [field.name for field, _ in request.purpose.ListFields() if field.name in CHANGEABLE]
-        fields = tuple(request.update_mask.paths) or tuple(set_fields)
-        if fields == ("*",):
-            fields = CHANGEABLE
-        changed = change_purpose(known, wire.purpose_from(known.purpose_id, request.purpose), fields)
-        self._known_notice(changed)
-        with _etag_conflicts(f"purposes/{known.purpose_id}"):
+        fields = fields_to_change(request.update_mask, request.purpose, CHANGEABLE)
+        with unchanged_since(request.purpose.etag, known.version, f"purposes/{known.purpose_id}"):
+            changed = change_purpose(known, wire.purpose_from(known.purpose_id, request.purpose), fields)
+            self._known_notice(changed)
             return wire.purpose_to_proto(self._store.save_purpose(changed))
 
     def CreateNotice(self, request: pb.CreateNoticeRequest, context: grpc.ServicerContext) -> pb.Notice:
@@ -119,10 +113,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         notice = self._notice(request.notice_id)
         if self._store.was_requested(Notice, notice.notice_id, request.request_id):
             return wire.notice_to_proto(notice)
-        name = f"notices/{notice.notice_id}"
-        _check_etag(request.etag, notice.version, name)
-        grown = self._with_version(notice, request.version)
-        with _etag_conflicts(name):
+        with unchanged_since(request.etag, notice.version, f"notices/{notice.notice_id}"):
+            grown = self._with_version(notice, request.version)
             return wire.notice_to_proto(self._store.save_notice(grown, request.request_id))
 
     def RecordConsent(self, request: pb.RecordConsentRequest, context: grpc.ServicerContext) -> pb.ConsentRecord:
@@ -247,16 +239,3 @@ def _result(outcome: Kept | KehuError) -> pb.RecordResult:
     if isinstance(outcome, KehuError):
         return pb.RecordResult(reason=outcome.reason, message=outcome.message)
     return pb.RecordResult(name=f"profiles/{outcome.profile_id}/consents/{outcome.record.record_id}")
-
-
-def _check_etag(given: str, version: int, name: str) -> None:
-    if given and given != wire.etag_of(version):
-        raise EtagMismatch(name)
-
-
-@contextlib.contextmanager
-def _etag_conflicts(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Conflict:
-        raise EtagMismatch(name) from None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.consent.v1 import consent_pb2 as pb
 
+from services.chassis.records import etag_of
 from services.consent.domain.decision import Decision
 from services.consent.domain.records import ConsentRecord, ConsentState, Evidence
 from services.consent.domain.registry import (
@@ -84,11 +85,6 @@ def purpose_to_proto(purpose: Purpose) -> pb.Purpose:
         update_time=_stamp(purpose.update_time),
         etag=etag_of(purpose.version),
     )
-
-
-def etag_of(version: int) -> str:
-    """Return the etag of a version; the gateway writes it as a quoted ETag (AIP-154)."""
-    return str(version)
 
 
 def notice_to_proto(notice: Notice) -> pb.Notice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 
 import grpc
@@ -14,10 +13,10 @@ from kehu.marketing.v1 import marketing_pb2_grpc
 from kehu.marketing.v1 import messages_pb2 as pb
 from kehu.marketing.v1 import resources_pb2 as res
 
-from services.chassis.errors import AlreadyExists, Conflict, KehuError
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, KehuError
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.paging import filter_hash, page_size_of
-from services.chassis.records import new_id
+from services.chassis.records import fields_to_change, new_id, unchanged_since
 from services.chassis.server import current_call
 from services.marketing import wire
 from services.marketing.domain.campaigns import (
@@ -31,8 +30,6 @@ from services.marketing.domain.campaigns import (
 from services.marketing.domain.deliveries import DeliveryState, Run, RunState, tally
 from services.marketing.domain.errors import (
     CampaignNotFound,
-    EtagMismatch,
-    FieldNotChangeable,
     ProfileNeeded,
     RunNotFound,
     SegmentNotFound,
@@ -86,18 +83,11 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
     def UpdateSegment(self, request: pb.UpdateSegmentRequest, context: grpc.ServicerContext) -> res.Segment:
         """Change the fields named by the mask; without one, those that are set."""
         known = self._segment(request.segment_id)
-        name = f"segments/{known.segment_id}"
-        _check_etag(request.segment.etag, known.version, name)
+        fields = fields_to_change(request.update_mask, request.segment, SEGMENT_FIELDS)
         values = wire.segment_from(known.segment_id, request.segment)
-        set_fields = [f.name for f, _ in request.segment.ListFields() if f.name in SEGMENT_FIELDS]
-        fields = tuple(request.update_mask.paths) or tuple(set_fields)
-        fields = SEGMENT_FIELDS if fields == ("*",) else fields
-        for field in fields:
-            if field not in SEGMENT_FIELDS:
-                raise FieldNotChangeable(field)
-        changed = replace(known, **{field: getattr(values, field) for field in fields})
-        checked_rule(changed.rule)
-        with _etag_conflicts(name):
+        with unchanged_since(request.segment.etag, known.version, f"segments/{known.segment_id}"):
+            changed = replace(known, **{field: getattr(values, field) for field in fields})
+            checked_rule(changed.rule)
             return wire.segment_to_proto(self._store.save_segment(changed))
 
     def PreviewSegment(
@@ -142,14 +132,10 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
     def UpdateCampaign(self, request: pb.UpdateCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
         """Change the fields named by the mask; without one, those that are set."""
         known = self._campaign(request.campaign_id)
-        name = f"campaigns/{known.campaign_id}"
-        _check_etag(request.campaign.etag, known.version, name)
-        set_fields = [f.name for f, _ in request.campaign.ListFields() if f.name in CHANGEABLE]
-        fields = tuple(request.update_mask.paths) or tuple(set_fields)
-        fields = CHANGEABLE if fields == ("*",) else fields
-        changed = change_campaign(known, wire.campaign_from(known.campaign_id, request.campaign), fields)
-        self._segment(changed.segment_id)
-        with _etag_conflicts(name):
+        fields = fields_to_change(request.update_mask, request.campaign, CHANGEABLE)
+        with unchanged_since(request.campaign.etag, known.version, f"campaigns/{known.campaign_id}"):
+            changed = change_campaign(known, wire.campaign_from(known.campaign_id, request.campaign), fields)
+            self._segment(changed.segment_id)
             return wire.campaign_to_proto(self._store.save_campaign(changed))
 
     def PreviewCampaign(
@@ -200,8 +186,9 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         return self._step(request.campaign_id, "cancel")
 
     def _step(self, campaign_id: str, name: str) -> res.Campaign:
-        changed, fact = step(self._campaign(campaign_id), name, self._around.now())
-        with _etag_conflicts(f"campaigns/{campaign_id}"):
+        known = self._campaign(campaign_id)
+        changed, fact = step(known, name, self._around.now())
+        with unchanged_since("", known.version, f"campaigns/{campaign_id}"):
             return wire.campaign_to_proto(self._store.save_campaign(changed, [fact]))
 
     def GetCampaignReport(
@@ -254,16 +241,3 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         if run is None or run.campaign_id != campaign.campaign_id:
             raise RunNotFound(campaign.campaign_id)
         return run
-
-
-def _check_etag(given: str, version: int, name: str) -> None:
-    if given and given != str(version):
-        raise EtagMismatch(name)
-
-
-@contextlib.contextmanager
-def _etag_conflicts(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Conflict:
-        raise EtagMismatch(name) from None

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.analytics.v1 import audience_pb2
 from kehu.marketing.v1 import resources_pb2 as pb
 
+from services.chassis.records import etag_of
 from services.marketing.domain.campaigns import Campaign, FrequencyCap, QuietHours, QuietPolicy
 from services.marketing.domain.deliveries import Delivery, Run, Tally, add
 from services.marketing.domain.segments import Segment
@@ -40,7 +41,7 @@ def segment_to_proto(segment: Segment) -> pb.Segment:
         owner_department=segment.owner_department,
         create_time=_stamp(segment.create_time),
         update_time=_stamp(segment.update_time),
-        etag=str(segment.version),
+        etag=etag_of(segment.version),
     )
 
 
@@ -98,7 +99,7 @@ def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
         owner_department=campaign.owner_department,
         create_time=_stamp(campaign.create_time),
         update_time=_stamp(campaign.update_time),
-        etag=str(campaign.version),
+        etag=etag_of(campaign.version),
     )
 
 

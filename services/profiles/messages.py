@@ -10,6 +10,7 @@ from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.obligations import HIDE, MASK, MASKS, Rights
+from services.chassis.records import etag_of
 from services.profiles.admission import Admitted, Summary, describe
 from services.profiles.believed import TIER, Believed
 from services.profiles.domain.values import GoldenField
@@ -41,11 +42,6 @@ PAIR_STATES = {
     "rejected": resources_pb2.MatchCandidate.STATE_REJECTED,
     "obsolete": resources_pb2.MatchCandidate.STATE_OBSOLETE,
 }
-
-
-def etag_of(version: int) -> str:
-    """Return the quoted version tag (AIP-154)."""
-    return f'"{version}"'
 
 
 def _stamp(message: Message, **times: datetime | None) -> None:

@@ -145,7 +145,7 @@ class TicketsServicer(PoliciesServicer):
 
     def UpdateTicket(self, request: pb.UpdateTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
         """Change fields of a ticket."""
-        fields = updates.fields_of(request.update_mask, request.ticket, updates.TICKET_FIELDS)
+        fields = records.fields_to_change(request.update_mask, request.ticket, updates.TICKET_FIELDS)
         change = updates.ticket_edit(request.ticket, fields)
         if change.parent_id:
             self._check_parent(wire.id_of(request.ticket.name), change.parent_id)
@@ -171,11 +171,11 @@ class TicketsServicer(PoliciesServicer):
             ticket = self._visible(name)
             if self._store.seen(ticket.id, request_id):
                 return self._reply(ticket)
-            updates.check_etag(etag, ticket.version)
-            changed = change(ticket)
             try:
-                self._store.replace(changed, request_id)
-                return self._reply(changed)
+                with records.unchanged_since(etag, ticket.version, name):
+                    changed = change(ticket)
+                    self._store.replace(changed, request_id)
+                    return self._reply(changed)
             except Conflict:
                 if etag or not left:
                     raise

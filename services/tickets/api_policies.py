@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 from kehu.tickets.v1 import tickets_pb2 as pb
 from kehu.tickets.v1 import tickets_pb2_grpc
 
-from services.chassis import paging
+from services.chassis import paging, records
 from services.chassis.errors import AlreadyExists
 from services.chassis.server import current_call
 from services.tickets import updates, wire
@@ -64,18 +64,18 @@ class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
 
     def UpdateSlaPolicy(self, request: pb.UpdateSlaPolicyRequest, context: grpc.ServicerContext) -> pb.SlaPolicy:
         """Change fields of a policy."""
-        fields = updates.fields_of(request.update_mask, request.sla_policy, updates.POLICY_FIELDS)
+        fields = records.fields_to_change(request.update_mask, request.sla_policy, updates.POLICY_FIELDS)
         current = self._policy(request.sla_policy.name)
-        updates.check_etag(request.sla_policy.etag, current.version)
-        message = updates.policy_update(wire.policy_message(current), request.sla_policy, fields)
-        changed = wire.policy_of(message, current.id, current.create_time, self._now(), current.version + 1)
-        check_policy(changed)
-        self._store.replace_policy(changed)
-        return wire.policy_message(changed)
+        with records.unchanged_since(request.sla_policy.etag, current.version, request.sla_policy.name):
+            message = updates.policy_update(wire.policy_message(current), request.sla_policy, fields)
+            changed = wire.policy_of(message, current.id, current.create_time, self._now(), current.version + 1)
+            check_policy(changed)
+            self._store.replace_policy(changed)
+            return wire.policy_message(changed)
 
     def DeleteSlaPolicy(self, request: pb.DeleteSlaPolicyRequest, context: grpc.ServicerContext) -> Empty:
         """Delete a policy."""
         current = self._policy(request.name)
-        updates.check_etag(request.etag, current.version)
-        self._store.delete_policy(current)
+        with records.unchanged_since(request.etag, current.version, request.name):
+            self._store.delete_policy(current)
         return Empty()

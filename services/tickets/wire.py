@@ -8,6 +8,7 @@ from datetime import date, datetime
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis.errors import FieldViolation
+from services.chassis.records import etag_of
 from services.tickets.domain.calendar import BusinessCalendar, SlaPolicyInvalid, WorkBlock
 from services.tickets.domain.sla import (
     Kind,
@@ -38,11 +39,6 @@ KIND_VALUES = {kind: value for value, kind in KINDS.items()}
 PRIORITY_VALUES = {priority: value for value, priority in PRIORITIES.items()}
 CATEGORY_VALUES = {category: value for value, category in CATEGORIES.items()}
 STATUS_VALUES = {status: value for value, status in STATUSES.items()}
-
-
-def etag_of(version: int) -> str:
-    """Return the etag of a version (AIP-154)."""
-    return f'"{version}"'
 
 
 def id_of(name: str) -> str:

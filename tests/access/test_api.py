@@ -245,7 +245,7 @@ def test_a_role_without_meaning_is_refused(world: World) -> None:
 
 
 def test_an_outdated_etag_is_refused(world: World) -> None:
-    given = pb.Principal(department="sales", roles=["role:seller"], etag='"77"')
+    given = pb.Principal(department="sales", roles=["role:seller"], etag="77")
     with pytest.raises(grpc.RpcError) as caught:
         world.stub().UpdatePrincipal(
             pb.UpdatePrincipalRequest(principal_id="app-office-app", principal=given), timeout=5

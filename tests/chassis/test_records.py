@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import mongoengine
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from kehu.marketing.v1.resources_pb2 import Segment
 
 from services.chassis import records
-from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable
 from services.chassis.jobs import MongoOperations
 
 
@@ -134,3 +136,49 @@ def test_an_operation_changes_hands_only_under_its_lease(mongo_uri):
     assert store.update(name, "", {"lease": "a"})
     assert not store.update(name, "", {"lease": "b"})
     assert "a" == store.get(name)["lease"]
+
+
+@pytest.mark.parametrize("etag", ["3", '"3"', ""])
+def test_a_change_passes_with_the_etag_of_its_version_or_none(etag):
+    with records.unchanged_since(etag, 3, "notes/1"):
+        passed = True
+
+    assert passed
+
+
+def test_a_change_to_another_version_does_not_begin():
+    begun = []
+    with pytest.raises(EtagMismatch) as refused, records.unchanged_since("2", 3, "notes/1"):
+        begun.append(True)
+
+    assert (begun, refused.value.metadata) == ([], {"name": "notes/1"})
+
+
+def test_a_change_that_loses_the_race_names_the_resource():
+    note = a_note(text="one")
+    records.insert(note)
+    mine, theirs = Note.objects.get(id=note.id), Note.objects.get(id=note.id)
+    records.replace(theirs)
+
+    with pytest.raises(EtagMismatch) as refused, records.unchanged_since("1", mine.version, "notes/1"):
+        records.replace(mine)
+    assert refused.value.metadata == {"name": "notes/1"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "changed"), [("", ["display_name"]), ("rule", ["rule"]), ("*", ["display_name", "rule"])]
+)
+def test_an_update_changes_what_its_mask_names_or_what_is_set(mask, changed):
+    sent = Segment(display_name="x", owner_department="y")
+
+    paths = FieldMask(paths=mask.split())
+    assert list(records.fields_to_change(paths, sent, ("display_name", "rule"))) == changed
+
+
+def test_a_mask_is_refused_with_every_field_that_cannot_be_changed():
+    with pytest.raises(FieldNotChangeable) as refused:
+        records.fields_to_change(FieldMask(paths=["a", "rule", "b"]), Segment(), ("rule",))
+
+    assert [violation.description for violation in refused.value.violations] == [
+        "a cannot be changed", "b cannot be changed",
+    ]  # fmt: skip

@@ -16,7 +16,6 @@ from services.consent.domain import records as rec
 from services.consent.domain.decision import Reason, Terms, decide, known_at
 from services.consent.domain.errors import (
     EvidenceInvalid,
-    FieldNotChangeable,
     GuardianRequired,
     NoticeInvalid,
     PurposeInvalid,
@@ -329,8 +328,6 @@ def test_an_update_changes_only_the_fields_named():
     values = replace(OFFERS, display_name="新名", retention_days=9)
 
     assert replace(OFFERS, retention_days=9) == change_purpose(OFFERS, values, ("retention_days",))
-    with pytest.raises(FieldNotChangeable):
-        change_purpose(OFFERS, values, ("create_time",))
 
 
 def test_a_version_may_not_take_effect_before_its_predecessor():

@@ -215,6 +215,16 @@ def test_a_segment_is_changed_by_mask_and_etag(world):
     assert world.refusal("UpdateSegment", change) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
 
 
+def test_the_mask_of_an_update_names_only_what_can_be_changed(world):
+    segment = pb.UpdateSegmentRequest(segment_id=world.segment(), segment=res.Segment(owner_department="sales"))
+    segment.update_mask.paths.append("owner_department")
+    campaign = pb.UpdateCampaignRequest(campaign_id=world.campaign(), campaign=res.Campaign(run_id="mine"))
+    campaign.update_mask.paths.append("run_id")
+
+    refused = (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_NOT_CHANGEABLE")
+    assert [world.refusal("UpdateSegment", segment), world.refusal("UpdateCampaign", campaign)] == [refused, refused]
+
+
 def test_a_campaign_without_purpose_is_refused(world):
     campaign = res.Campaign(
         display_name="x", segment_id=world.segment(), channel="email", template=res.Template(subject="s", text="t")

@@ -35,7 +35,6 @@ from services.marketing.domain.deliveries import (
 from services.marketing.domain.errors import (
     CampaignInvalid,
     CampaignStateForbids,
-    FieldNotChangeable,
     RuleInvalid,
     SendWithoutPurpose,
     TemplateInvalid,
@@ -268,8 +267,6 @@ def test_only_a_draft_or_a_done_campaign_is_changed():
     assert cam.change_campaign(CAMPAIGN, values, ("display_name",)) == replace(CAMPAIGN, display_name="六月")
     with pytest.raises(SendWithoutPurpose):
         cam.change_campaign(CAMPAIGN, values, ("purpose_id",))
-    with pytest.raises(FieldNotChangeable):
-        cam.change_campaign(CAMPAIGN, values, ("state",))
     with pytest.raises(CampaignStateForbids):
         cam.change_campaign(replace(CAMPAIGN, state=CampaignState.RUNNING), values, ("display_name",))
 

@@ -137,7 +137,7 @@ def test_the_life_of_a_ticket(tickets, clock):
         resumed.sla.hold_minutes == 20 + 8 * 60 + 7 * 60 + 40 + 60 * 0 + 480 - 480 * 1 + 0
         or resumed.sla.hold_minutes > 0
     )
-    assert [opened.etag, reopened.etag] == ['"1"', '"7"']
+    assert [opened.etag, reopened.etag] == ["1", "7"]
 
 
 def test_verbs_the_state_forbids_say_so(tickets):

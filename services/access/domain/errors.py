@@ -86,12 +86,6 @@ class RoleNotFound(errors.NotFound):
     reason = "ROLE_NOT_FOUND"
 
 
-class EtagMismatch(errors.Conflict):
-    """The resource was changed since it was read."""
-
-    reason = "ETAG_MISMATCH"
-
-
 class AuditBatchChanged(errors.Invalid):
     """A batch id came back with other entries."""
 

@@ -12,17 +12,13 @@ from services.access.domain.principals import Principal
 from services.access.domain.trail import Block
 from services.chassis.access import MODEL, RowFilter
 from services.chassis.access.wire import entry_message
+from services.chassis.records import etag_of
 
 STATES = {
     "draft": pb.POLICY_STATE_DRAFT,
     "submitted": pb.POLICY_STATE_SUBMITTED,
     "published": pb.POLICY_STATE_PUBLISHED,
 }
-
-
-def etag_of(version: int) -> str:
-    """Return the etag of a stored version (AIP-154)."""
-    return f'"{version}"'
 
 
 def timestamp(when: datetime | None) -> Timestamp | None:

@@ -8,7 +8,6 @@ import grpc
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.errors import (
-    EtagMismatch,
     LastAdministrator,
     PrincipalExists,
     PrincipalInvalid,
@@ -18,9 +17,10 @@ from services.access.domain.policies import can_administer, compiled, role_names
 from services.access.domain.principals import Principal, checked
 from services.access.domain.tokens import revoke_subject
 from services.access.methods.context import Context
-from services.access.methods.messages import etag_of, principal_message
+from services.access.methods.messages import principal_message
 from services.chassis.errors import FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.records import fields_to_change, unchanged_since
 
 UPDATABLE = ("department", "roles")
 KINDS = {pb.PRINCIPAL_KIND_APP: "app", pb.PRINCIPAL_KIND_PERSON: "user"}
@@ -70,18 +70,11 @@ class PrincipalMethods:
     def UpdatePrincipal(self, request: pb.UpdatePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Change department or roles; tokens with the old ones end."""
         known, given = self._find_principal(request.principal_id), request.principal
-        if given.etag and given.etag != etag_of(known.version):
-            raise EtagMismatch("The principal was changed since it was read; read it again and repeat.")
-        paths = list(request.update_mask.paths) or [name for name in UPDATABLE if getattr(given, name)]
-        if not set(paths) <= set(UPDATABLE):
-            violation = FieldViolation("update_mask", f"name only {' and '.join(UPDATABLE)}")
-            raise PrincipalInvalid("These fields cannot be changed.", violations=[violation])
-        changed = known
-        if "department" in paths:
-            changed = replace(changed, department=given.department)
-        if "roles" in paths:
-            changed = replace(changed, roles=tuple(given.roles))
-        return principal_message(self._change(checked(changed, self._roles())))
+        fields = fields_to_change(request.update_mask, given, UPDATABLE)
+        with unchanged_since(given.etag, known.version, f"principals/{known.id}"):
+            changed = replace(known, department=given.department) if "department" in fields else known
+            changed = replace(changed, roles=tuple(given.roles)) if "roles" in fields else changed
+            return principal_message(self._change(checked(changed, self._roles())))
 
     def DisablePrincipal(self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Shut one out."""

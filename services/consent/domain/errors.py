@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.chassis.errors import AlreadyExists, Conflict, Invalid, NotAllowed, NotFound
+from services.chassis.errors import AlreadyExists, Invalid, NotAllowed, NotFound
 
 
 class PurposeInvalid(Invalid):
@@ -86,21 +86,3 @@ class TooManyRecords(NotAllowed):
     def __init__(self, limit: int) -> None:
         message = "the profile holds too many consent records: only refusals are taken"
         super().__init__(message, metadata={"limit": str(limit)})
-
-
-class EtagMismatch(Conflict):
-    """Somebody else changed the resource first."""
-
-    reason = "ETAG_MISMATCH"
-
-    def __init__(self, name: str) -> None:
-        super().__init__("the resource was changed since you read it: read it again", metadata={"name": name})
-
-
-class FieldNotChangeable(Invalid):
-    """The update mask names a field that cannot be changed."""
-
-    reason = "FIELD_NOT_CHANGEABLE"
-
-    def __init__(self, field: str) -> None:
-        super().__init__("the update mask names a field that cannot be changed", metadata={"field": field})

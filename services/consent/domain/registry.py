@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.chassis.errors import FieldViolation
-from services.consent.domain.errors import FieldNotChangeable, NoticeInvalid, PurposeInvalid
+from services.consent.domain.errors import NoticeInvalid, PurposeInvalid
 
 CHANNELS = frozenset({"email", "sms", "phone", "app_push", "wechat", "post"})
 VERSIONS_LIMIT = 100  # Notice.versions documents this maximum
@@ -149,11 +149,8 @@ def change_purpose(purpose: Purpose, values: Purpose, fields: tuple[str, ...]) -
     """Return the purpose with the named fields taken from `values`.
 
     Raises:
-        FieldNotChangeable, PurposeInvalid: the mask or the outcome is wrong.
+        PurposeInvalid: the outcome contradicts itself.
     """
-    for field in fields:
-        if field not in CHANGEABLE:
-            raise FieldNotChangeable(field)
     changes = {field: getattr(values, field) for field in fields}
     return checked_purpose(replace(purpose, **changes))
 

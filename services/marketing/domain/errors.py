@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.chassis.errors import Conflict, Invalid, NotAllowed, NotFound
+from services.chassis.errors import Invalid, NotAllowed, NotFound
 
 
 class RuleInvalid(Invalid):
@@ -66,24 +66,6 @@ class LinkInvalid(NotFound):
     """The unsubscribe link is not one of ours."""
 
     reason = "LINK_INVALID"
-
-
-class EtagMismatch(Conflict):
-    """Somebody else changed the resource first."""
-
-    reason = "ETAG_MISMATCH"
-
-    def __init__(self, name: str) -> None:
-        super().__init__("the resource was changed since you read it: read it again", metadata={"name": name})
-
-
-class FieldNotChangeable(Invalid):
-    """The update mask names a field that cannot be changed."""
-
-    reason = "FIELD_NOT_CHANGEABLE"
-
-    def __init__(self, field: str) -> None:
-        super().__init__("the update mask names a field that cannot be changed", metadata={"field": field})
 
 
 class ProfileNeeded(Invalid):

@@ -1,4 +1,4 @@
-"""What the parts of the servicer share: their tools, names, pages, masks of updates, the caller's reach."""
+"""What the parts of the servicer share: their tools, names, pages, the caller's reach."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis import paging
-from services.chassis.errors import Conflict, FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
 from services.profiles.admission import Admission
@@ -21,7 +18,7 @@ from services.profiles.believed import Believed
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound
 from services.profiles.merging import resolve_one
-from services.profiles.messages import etag_of, profile_message, visible_attributes
+from services.profiles.messages import profile_message, visible_attributes
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
 from services.profiles.store.shelf import Shelved
@@ -50,33 +47,6 @@ class Tools:
 def id_of(name: str) -> str:
     """Return the last part of a resource name."""
     return name.rpartition("/")[2]
-
-
-def check_etag(sent: str, version: int) -> None:
-    """Refuse when the caller's tag is set and is not the stored one.
-
-    Raises:
-        Conflict: reason ETAG_MISMATCH.
-    """
-    if sent and sent != etag_of(version):
-        raise Conflict("the resource was changed meanwhile; read it again and repeat")
-
-
-def masked_names(mask: FieldMask, message: Message, allowed: Sequence[str]) -> list[str]:
-    """Return the fields to change: those of the mask, `*` for all, or those that are set.
-
-    Raises:
-        Invalid: the mask names a field that cannot be changed.
-    """
-    if not mask.paths:
-        return [field.name for field, _ in message.ListFields() if field.name in allowed]
-    if list(mask.paths) == ["*"]:
-        return list(allowed)
-    for path in mask.paths:
-        if path not in allowed:
-            violation = FieldViolation("update_mask", f"{path} cannot be changed")
-            raise Invalid("the update mask names a field that cannot be changed", violations=[violation])
-    return list(mask.paths)
 
 
 def page_of(shelf: Shelf[T], equal: dict[str, str], page_size: int, page_token: str, kind: str) -> tuple[list[T], str]:

@@ -8,8 +8,9 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis import paging
 from services.chassis.errors import AlreadyExists
+from services.chassis.records import fields_to_change, unchanged_since
 from services.profiles.admission import MAPPABLE
-from services.profiles.api.common import Tools, changed, check_etag, id_of, masked_names
+from services.profiles.api.common import Tools, changed, id_of
 from services.profiles.errors import FieldBuiltIn, FieldExists, FieldNotFound
 from services.profiles.messages import field_message
 from services.profiles.values import Field
@@ -66,12 +67,12 @@ class FieldsPart:
         """Change a definition; of a built-in field only what people read, for its class is in the proto."""
         self.tools.dictionary.forget()
         item = self._field(request.field_definition.name)
-        check_etag(request.field_definition.etag, item.version)
         allowed = OF_BUILT_IN if item.built_in else CHANGEABLE
-        names = masked_names(request.update_mask, request.field_definition, allowed)
-        item = changed(item, names, lambda name: _read(request.field_definition, name))
+        names = fields_to_change(request.update_mask, request.field_definition, allowed)
         shelf = self.tools.store.fields
-        stored = shelf.insert(item) if item.version == 0 else shelf.replace(item)
+        with unchanged_since(request.field_definition.etag, item.version, request.field_definition.name):
+            item = changed(item, names, lambda name: _read(request.field_definition, name))
+            stored = shelf.insert(item) if item.version == 0 else shelf.replace(item)
         self.tools.dictionary.forget()
         return field_message(stored)
 
@@ -83,8 +84,8 @@ class FieldsPart:
         item = self._field(request.name)
         if item.built_in:
             raise FieldBuiltIn("a built-in field cannot be removed", metadata={"name": request.name})
-        check_etag(request.etag, item.version)
-        self.tools.store.fields.delete(item)
+        with unchanged_since(request.etag, item.version, request.name):
+            self.tools.store.fields.delete(item)
         self.tools.dictionary.forget()
         return empty_pb2.Empty()
 

@@ -12,9 +12,10 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
 from services.chassis.jobs import Owner
+from services.chassis.records import fields_to_change, unchanged_since
 from services.chassis.server import current_call
 from services.profiles.admission import DERIVED, MAPPABLE, Admitted, Entry, Summary, settings_of
-from services.profiles.api.common import Tools, changed, check_etag, id_of, masked_names, page_of
+from services.profiles.api.common import Tools, changed, id_of, page_of
 from services.profiles.domain.sources import SOURCE_RECORD_ID
 from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
 from services.profiles.jobs import IMPORT
@@ -65,11 +66,11 @@ class SourcesPart:
     ) -> resources_pb2.Source:
         """Change a source."""
         source = self._source(request.source.name)
-        check_etag(request.source.etag, source.version)
-        names = masked_names(request.update_mask, request.source, CHANGEABLE)
-        source = changed(source, names, lambda name: _read(request.source, name))
-        self._check_mapping(source)
-        return source_message(self.tools.store.sources.replace(source))
+        names = fields_to_change(request.update_mask, request.source, CHANGEABLE)
+        with unchanged_since(request.source.etag, source.version, request.source.name):
+            source = changed(source, names, lambda name: _read(request.source, name))
+            self._check_mapping(source)
+            return source_message(self.tools.store.sources.replace(source))
 
     def ImportRecords(
         self, requests: Iterator[profiles_pb2.ImportRecordsRequest], context: grpc.ServicerContext
