@@ -24,7 +24,7 @@ class Reason(Enum):
     BODY_TIMEOUT = "The body came too slowly."
     BODY_UNEXPECTED = "The route takes no body."
     MALFORMED_JSON = "The body is not one JSON value in UTF-8, or nests too deep."
-    MALFORMED_FORM = "The multipart body is broken, or lacks its file part."
+    MALFORMED_FORM = "The multipart body is broken, lacks its file part, or has one where none is taken."
     INVALID_FIELD = "A field or parameter is unknown, of the wrong type, or given twice; errors[] names it."
     IDEMPOTENCY_KEY_REFUSED = "The method keeps no request ids, so it cannot honour Idempotency-Key."
     IF_MATCH_REFUSED = "The method has no etag to compare If-Match with."

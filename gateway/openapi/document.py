@@ -11,6 +11,7 @@ from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.paths import Template, parse_template
 from gateway.transcoding.query import is_leaf
 from gateway.transcoding.requests import is_text
+from gateway.wire import MULTIPART, URLENCODED
 
 QUERY_DEPTH = 3
 PROBLEM = {"$ref": "#/components/responses/Problem"}
@@ -212,7 +213,8 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
         schema = schemas.scalar(method.request.fields_by_name[binding.body])
     content: dict[str, Schema] = {"application/json": {"schema": schema}}
     if method.is_public:
-        content["application/x-www-form-urlencoded"] = {"schema": schema}
+        for form in (URLENCODED, MULTIPART):
+            content[form] = {"schema": schema}
     return {"required": True, "content": content}
 
 
@@ -226,4 +228,4 @@ def upload_body(schemas: Schemas, method: Method, template: Template) -> Schema:
     file: Schema = {"type": "string", "format": "binary", "description": "The file; the form's last part."}
     schema["properties"] = {**properties, "file": file}
     schema["required"] = [*schema.get("required", []), "file"]  # type: ignore[misc]
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    return {"required": True, "content": {MULTIPART: {"schema": schema}}}

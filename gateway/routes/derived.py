@@ -15,6 +15,7 @@ from gateway.auth import Doorkeeper
 from gateway.limits import Limits
 from gateway.problems import Fault, Problem, from_rpc, refusal
 from gateway.reasons import Reason
+from gateway.routes.forms import fields_of
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.json_text import BadJson, parse_json
 from gateway.transcoding.paths import Template
@@ -24,9 +25,7 @@ from gateway.transcoding.requests import HeaderRefused, RequestReader
 from gateway.transcoding.scalars import BadField
 from gateway.transcoding.writing import Json, Writers
 from gateway.upstreams import Upstreams, metadata_of
-from gateway.wire import JSON_TYPE, Exchange, Reply
-
-FORM = "application/x-www-form-urlencoded"
+from gateway.wire import JSON_TYPE, MULTIPART, URLENCODED, Exchange, Reply
 
 
 class Route(Protocol):
@@ -91,13 +90,15 @@ class DerivedRoute:
 
     async def _read_body(self, exchange: Exchange, segments: list[str]) -> Message:
         content_type = exchange.text(b"content-type").partition(";")[0].strip().lower()
-        is_form = self._takes_form and content_type == FORM
+        is_form = self._takes_form and content_type in (URLENCODED, MULTIPART)
         if not is_form and content_type != "application/json" and (content_type or exchange.has_body):
             raise refusal(415, Reason.UNSUPPORTED_MEDIA_TYPE, "send application/json")
         limits = self.edge.limits
         raw = await exchange.body(limits.body_bytes, limits.body_wait)
         if is_form:
-            return self.reader.read_form(segments, exchange.query, parse_pairs(raw))
+            is_multipart = content_type == MULTIPART
+            form = fields_of(exchange.headers[b"content-type"], raw) if is_multipart else parse_pairs(raw)
+            return self.reader.read_form(segments, exchange.query, form)
         try:
             return self.reader.read(segments, exchange.query, parse_json(raw) if raw else {})
         except BadJson as bad:

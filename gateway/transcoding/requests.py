@@ -61,7 +61,7 @@ class RequestReader:
         return message
 
     def read_form(self, segments: list[str], query: bytes, form: list[tuple[str, str]]) -> Message:
-        """Return the message of an urlencoded form; unknown form fields are ignored (RFC 6749 §3.2)."""
+        """Return the message of a form; unknown form fields are ignored (RFC 6749 §3.2)."""
         message: Message = self._class()
         self.query.fill(message, parse_pairs(query))
         self.query.fill(message, form, ignore_unknown=True)

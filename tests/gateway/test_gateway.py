@@ -299,12 +299,45 @@ def test_a_deadline_out_of_bounds_is_refused(world, seconds):
 # --- forms, uploads, operations
 
 
-def test_mail_programs_unsubscribe_by_one_click(world):
-    """RFC 8058: the body is List-Unsubscribe=One-Click, the link says everything."""
-    reply = world.http.post("/unsubscribe/t1", data={"List-Unsubscribe": "One-Click"}, headers={"Authorization": ""})
+ONE_CLICK = (
+    b'--=_b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n'
+    b'--=_b\r\nContent-Disposition: form-data; name="token"\r\n\r\nanother\r\n--=_b--'
+)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"List-Unsubscribe=One-Click"),
+        ('multipart/form-data; boundary="=_b"', ONE_CLICK),
+        ('multipart/form-data; boundary="=_b"', ONE_CLICK + b"\r\n"),
+    ],
+)
+def test_mail_programs_unsubscribe_by_one_click(world, content_type, body):
+    """RFC 8058: the body is List-Unsubscribe=One-Click in either form, the link says everything."""
+    headers = {"Authorization": "", "Content-Type": content_type}
+    reply = world.http.post("/unsubscribe/t1", content=body, headers=headers)
 
     assert (reply.status_code, reply.json()) == (200, {})
     assert world.kitchen.calls[-1].token == "t1"
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({"files": {"List-Unsubscribe": ("a.txt", b"One-Click")}}, (400, "MALFORMED_FORM")),
+        (
+            {"content": ONE_CLICK[:-5], "headers": {"Content-Type": 'multipart/form-data; boundary="=_b"'}},
+            (400, "MALFORMED_FORM"),
+        ),
+        ({"content": ONE_CLICK, "headers": {"Content-Type": "multipart/form-data"}}, (415, "UNSUPPORTED_MEDIA_TYPE")),
+    ],
+)
+def test_a_form_with_a_file_or_without_an_end_is_refused(world, kwargs, expected):
+    before = len(world.kitchen.calls)
+
+    assert problem(world.http.post("/unsubscribe/t1", **kwargs)) == expected
+    assert len(world.kitchen.calls) == before
 
 
 def test_a_token_is_asked_for_by_form_or_basic(world):
