@@ -15,10 +15,8 @@ from gateway.routes.derived import DerivedRoute
 from gateway.wire import JSON_TYPE, Exchange, Reply
 
 PREFIX = "/oauth2/"
-OAUTH_ERRORS = {
-    "GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type",
-    "SCOPE_INVALID": "invalid_scope",
-}
+CREDENTIALS_REFUSED = "CREDENTIALS_REFUSED"
+OAUTH_ERRORS = {"GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type", CREDENTIALS_REFUSED: "invalid_grant"}  # with 400
 BASIC = (b"www-authenticate", b'Basic realm="kehu"')
 
 
@@ -46,6 +44,15 @@ class TokenRoute(DerivedRoute):
             message.client_secret = secret
         return message
 
+    async def call(self, exchange: Exchange, message: Message) -> bytes:
+        """Call, and tell a person's refused credentials (400, invalid_grant) from an app's (401, invalid_client)."""
+        try:
+            return await super().call(exchange, message)
+        except Problem as problem:
+            if problem.reason == CREDENTIALS_REFUSED and message.grant_type == "password":
+                problem.status = 400
+            raise
+
 
 def basic_credentials(encoded: str) -> tuple[str, str]:
     """Return client id and secret of an HTTP Basic header, form-decoded as RFC 6749 §2.3.1 says.
@@ -65,9 +72,8 @@ def basic_credentials(encoded: str) -> tuple[str, str]:
 
 def oauth_error(problem: Problem) -> Reply:
     """Return the error document of RFC 6749 §5.2, with our reason beside it."""
-    code = OAUTH_ERRORS.get(problem.reason) or {401: "invalid_client", 403: "unauthorized_client"}.get(
-        problem.status, "invalid_request"
-    )
+    by_status = {401: "invalid_client", 403: "unauthorized_client"}
+    code = by_status.get(problem.status) or OAUTH_ERRORS.get(problem.reason, "invalid_request")
     document: dict[str, object] = {"error": code, "error_description": problem.detail, "reason": problem.reason}
     if problem.faults:
         document["errors"] = [{"pointer": fault.pointer, "detail": fault.detail} for fault in problem.faults]

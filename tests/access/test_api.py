@@ -95,9 +95,10 @@ def test_wrong_credentials_are_refused_in_the_same_words(world: World, request_:
     assert refusal(caught.value) == ("UNAUTHENTICATED", "CREDENTIALS_REFUSED")
 
 
-def test_an_unknown_grant_type_is_named(world: World) -> None:
+@pytest.mark.parametrize("grant_type", ["implicit", "urn:ietf:params:oauth:grant-type:device_code"])
+def test_an_unknown_grant_type_is_named(world: World, grant_type: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        world.stub(caller="").CreateToken(pb.CreateTokenRequest(grant_type="implicit"), timeout=5)
+        world.stub(caller="").CreateToken(pb.CreateTokenRequest(grant_type=grant_type), timeout=5)
 
     assert refusal(caught.value) == ("INVALID_ARGUMENT", "GRANT_TYPE_UNSUPPORTED")
 

@@ -73,6 +73,18 @@ class BadSpice(errors.Invalid):
     reason = "BAD_SPICE"
 
 
+class CredentialsRefused(errors.Unauthenticated):
+    """As the access service says it."""
+
+    reason = "CREDENTIALS_REFUSED"
+
+
+class GrantTypeUnsupported(errors.Invalid):
+    """As the access service says it."""
+
+    reason = "GRANT_TYPE_UNSUPPORTED"
+
+
 @pytest.fixture(scope="session")
 def kitchen_file(tmp_path_factory) -> FileDescriptor:
     """The kitchen's proto, compiled and in the default pool."""
@@ -146,8 +158,10 @@ class Kitchen:
         return empty_pb2.Empty()
 
     def CreateToken(self, request, context):
+        if request.grant_type == "implicit":
+            raise GrantTypeUnsupported("no such grant type")
         if request.client_secret != "right+secret":
-            raise errors.Unauthenticated("wrong credentials")
+            raise CredentialsRefused("wrong credentials")
         self.calls.append("token")
         token = f"app:{request.client_id}@kitchen"
         return self.messages["CreateTokenResponse"](

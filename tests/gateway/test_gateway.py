@@ -6,7 +6,9 @@ import hashlib
 import re
 
 import pytest
+from kehu.access.v1 import error_reason_pb2 as access_reasons
 
+from gateway.routes.tokens import OAUTH_ERRORS
 from tests.gateway.conftest import JSON_TYPE
 
 
@@ -357,9 +359,25 @@ def test_oauth_errors_have_oauths_shape(world):
     broken = world.http.post("/oauth2/token", data={}, headers={"Authorization": "Basic ???"})
 
     assert (wrong.status_code, wrong.json()["error"]) == (401, "invalid_client")
+    assert wrong.json()["reason"] == "CREDENTIALS_REFUSED"
     assert (twice.status_code, twice.json()["error"]) == (400, "invalid_request")
     assert (broken.status_code, broken.json()["error"]) == (401, "invalid_client")
     assert wrong.headers["www-authenticate"].startswith("Basic")
+
+
+@pytest.mark.parametrize(
+    ("grant_type", "expected"), [("password", "invalid_grant"), ("implicit", "unsupported_grant_type")]
+)
+def test_a_refused_grant_is_400_by_its_oauth_name(world, grant_type, expected):
+    """RFC 6749 §5.2: 401 is for the client's own credentials only."""
+    reply = world.http.post("/oauth2/token", data={"grant_type": grant_type}, headers={"Authorization": ""})
+
+    assert (reply.status_code, reply.json()["error"]) == (400, expected)
+    assert "www-authenticate" not in reply.headers
+
+
+def test_the_reasons_with_an_oauth_name_are_those_of_access():
+    assert {f"ERROR_REASON_{reason}" for reason in OAUTH_ERRORS} <= set(access_reasons.ErrorReason.keys())
 
 
 def test_an_upload_is_streamed_with_its_fields(world):
