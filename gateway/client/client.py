@@ -5,41 +5,56 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import IO
-from urllib.parse import quote_plus
 
 import httpx
 
-from gateway.client.errors import Json, OperationFailed, problem_of
+from gateway.client.errors import NO_ANSWER, Json, KehuProblem, OperationFailed, entries, problem_of
+from gateway.client.signing import SignIn
 
 RENEW_BEFORE_SECONDS = 30.0
-RETRIES = 4  # of 429, and of 503 where a repeat does no harm
-POLL_SECONDS = (0.1, 0.2, 0.5, 1.0)  # then the last one for ever
+PAUSES = (0.1, 0.2, 0.5, 1.0)  # between two tries, or two looks at an operation; the last one for ever
+LONGEST_PAUSE = 10.0
+UPLOAD_SECONDS = 3600
+NOT_DONE = frozenset({429})
+PERHAPS_DONE = frozenset({NO_ANSWER, 429, 502, 503, 504})
 
-Parameters = Mapping[str, str | int | float | bool | list[str]]
+Parameter = str | int | float | bool | list[str]
+
+
+def _silent(metadata: Json) -> None:
+    """Show nothing."""
 
 
 class KehuClient:
-    """Sends requests with a fresh token and a purpose; every refusal is a KehuProblem."""
+    """Sends requests with a fresh token and a purpose; every refusal is a KehuProblem.
+
+    For `patience_seconds` it repeats what was not done (429) and, where a repeat does no harm, what got no answer:
+    reads, deletions, and writes with a key; with `repeats_writes` all writes.
+    """
 
     def __init__(
         self,
         base_url: str,
-        client_id: str,
-        client_secret: str,
+        sign_in: SignIn,
         purpose: str = "",
         *,
         timeout_seconds: float = 30.0,
+        patience_seconds: float = 10.0,
+        repeats_writes: bool = False,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         headers = {"X-Purpose": purpose} if purpose else {}
         self._http = httpx.Client(
             base_url=base_url, headers=headers, timeout=timeout_seconds, transport=transport, trust_env=False
         )
-        self._credentials = (quote_plus(client_id), quote_plus(client_secret))  # RFC 6749 §2.3.1
+        self._sign_in = sign_in
+        self._patience_seconds = patience_seconds
+        self._repeats_writes = repeats_writes
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = 0.0
@@ -56,59 +71,66 @@ class KehuClient:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str, **parameters: str | int | float | bool | list[str]) -> Json:
+    def get(self, path: str, **parameters: Parameter) -> Json:
         """Read `path`, such as /v1/profiles/p1.
 
         Raises:
             KehuProblem: the gateway refused.
         """
-        return self._send("GET", path, params=parameters).json()  # type: ignore[no-any-return]
+        return self._call(self._http.build_request("GET", path, params=parameters), harmless=True)
 
-    def post(self, path: str, body: Json | None = None, *, key: str = "", query: Parameters | None = None) -> Json:
+    def post(self, path: str, body: Json | None = None, *, key: str = "", **parameters: Parameter) -> Json:
         """Send `body`; `key` makes a repeat return the first answer (Idempotency-Key)."""
         headers = {"Idempotency-Key": key} if key else {}
-        reply = self._send("POST", path, json=body or {}, headers=headers, params=dict(query or {}))
-        return reply.json()  # type: ignore[no-any-return]
+        request = self._http.build_request("POST", path, json=body or {}, params=parameters, headers=headers)
+        return self._call(request, harmless=bool(key))
 
-    def patch(self, path: str, body: Json, *, etag: str = "", query: Parameters | None = None) -> Json:
+    def patch(self, path: str, body: Json, *, etag: str = "", **parameters: Parameter) -> Json:
         """Change a resource; with `etag` only that version of it."""
         headers = {"If-Match": f'"{etag}"'} if etag else {}
-        reply = self._send("PATCH", path, json=body, headers=headers, params=dict(query or {}))
-        return reply.json()  # type: ignore[no-any-return]
+        return self._call(self._http.build_request("PATCH", path, json=body, params=parameters, headers=headers))
 
-    def delete(self, path: str, **parameters: str | int | float | bool | list[str]) -> Json:
+    def delete(self, path: str, **parameters: Parameter) -> Json:
         """Delete a resource."""
-        return self._send("DELETE", path, params=parameters).json()  # type: ignore[no-any-return]
+        return self._call(self._http.build_request("DELETE", path, params=parameters), harmless=True)
 
-    def upload(self, path: str, file: Path | IO[bytes], **fields: str) -> Json:
-        """Send a file with form fields, streamed; answers with the Operation."""
+    def upload(self, path: str, file: Path | IO[bytes], *, key: str = "", **fields: str) -> Json:
+        """Send a whole file after its form fields, streamed; answers with the Operation."""
         if isinstance(file, Path):
             with file.open("rb") as opened:
-                return self._upload(path, file.name, opened, fields)
-        return self._upload(path, Path(getattr(file, "name", "file")).name, file, fields)
+                return self.upload(path, opened, key=key, **fields)
+        file.seek(0)  # a stream that cannot go back could not be repeated
+        parts: list[tuple[str, tuple[str | None, str | IO[bytes]]]] = [
+            *((field, (None, value)) for field, value in fields.items()),
+            ("file", (Path(getattr(file, "name", "file")).name, file)),
+        ]
+        headers = {"X-Request-Timeout": str(UPLOAD_SECONDS)} | ({"Idempotency-Key": key} if key else {})
+        request = self._http.build_request("POST", path, files=parts, headers=headers, timeout=UPLOAD_SECONDS)  # type: ignore[arg-type]
+        return self._call(request, harmless=bool(key))
 
-    def wait_operation(self, operation: Json, timeout_seconds: float = 600.0) -> Json:
-        """Return the response of a long-running operation when it is done.
+    def wait_operation(
+        self, operation: Json, timeout_seconds: float = 600.0, progress: Callable[[Json], None] = _silent
+    ) -> Json:
+        """Return the response of a long-running operation when it is done; show its metadata meanwhile.
 
         Raises:
             OperationFailed: it ended with an error.
             TimeoutError: it takes longer; it goes on nevertheless.
         """
         deadline = time.monotonic() + timeout_seconds
-        polls = 0
+        pauses = chain(PAUSES, repeat(PAUSES[-1]))
         while not operation.get("done"):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{operation['name']} is not done after {timeout_seconds:g} s")
-            time.sleep(POLL_SECONDS[min(polls, len(POLL_SECONDS) - 1)])
-            polls += 1
+            progress(_mapping(operation, "metadata"))
+            time.sleep(next(pauses))
             operation = self.get(f"/v1/{operation['name']}")
-        error = operation.get("error")
-        if isinstance(error, dict) and error:
+        error = _mapping(operation, "error")
+        if error:
             raise OperationFailed(str(operation["name"]), error)
-        response = operation.get("response", {})
-        return response if isinstance(response, dict) else {}
+        return _mapping(operation, "response")
 
-    def pages(self, path: str, **parameters: str | int | float | bool | list[str]) -> Iterator[Json]:
+    def pages(self, path: str, **parameters: Parameter) -> Iterator[Json]:
         """Yield every page of a list."""
         token = ""
         while True:
@@ -118,65 +140,52 @@ class KehuClient:
             if not token:
                 return
 
-    def items(self, path: str, field: str, **parameters: str | int | float | bool | list[str]) -> Iterator[Json]:
+    def items(self, path: str, field: str, **parameters: Parameter) -> Iterator[Json]:
         """Yield every item of a list, `field` being the name of the list in a page."""
         for page in self.pages(path, **parameters):
-            found = page.get(field, [])
-            if isinstance(found, list):
-                yield from found
+            yield from entries(page, field)
 
-    def _upload(self, path: str, name: str, file: IO[bytes], fields: Mapping[str, str]) -> Json:
-        parts: list[tuple[str, tuple[str | None, str | IO[bytes]]]] = [
-            (field, (None, value)) for field, value in fields.items()
-        ]
-        parts.append(("file", (name, file)))
-        headers = {**self._authorization(), "X-Request-Timeout": "3600"}
-        reply = self._http.post(path, files=parts, headers=headers, timeout=None)  # type: ignore[arg-type]
+    def _call(self, request: httpx.Request, *, harmless: bool = False) -> Json:
+        """Send, and again while a repeat may help, does no harm, and patience lasts."""
+        repeated = PERHAPS_DONE if harmless or self._repeats_writes else NOT_DONE
+        request.headers["X-Request-Id"] = uuid.uuid4().hex
+        deadline = time.monotonic() + self._patience_seconds
+        pauses = chain(PAUSES, repeat(PAUSES[-1]))
+        while True:
+            try:
+                return self._signed(request)
+            except KehuProblem as problem:
+                pause = max(next(pauses), min(problem.retry_after, LONGEST_PAUSE))
+                if problem.status not in repeated or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+
+    def _signed(self, request: httpx.Request) -> Json:
+        """Send once, and once more when the token is refused: it may have been revoked."""
+        try:
+            reply = self._send(request)
+            if reply.status_code == 401:
+                with self._lock:
+                    self._renew_at = 0.0
+                reply = self._send(request)
+        except httpx.TransportError as error:
+            detail = f"{request.method} {request.url.path}: {type(error).__name__}"
+            raise KehuProblem(NO_ANSWER, {"reason": "NO_ANSWER", "detail": detail}) from error
         if reply.is_error:
             raise problem_of(reply)
-        return reply.json()  # type: ignore[no-any-return]
+        document: Json = reply.json() if reply.content else {}
+        return document
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, object] | None = None,
-        json: Json | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> httpx.Response:
-        """Send, again after 401 with a new token, after 429, and after 503 where a repeat does no harm."""
-        request_id = uuid.uuid4().hex
-        repeatable = method in ("GET", "DELETE") or bool(headers and "Idempotency-Key" in headers)
-        renewed = False
-        for attempt in range(RETRIES + 1):
-            sent = {**(headers or {}), **self._authorization(), "X-Request-Id": request_id}
-            reply = self._http.request(method, path, params=params, json=json, headers=sent)  # type: ignore[arg-type]
-            if reply.status_code == 401 and not renewed:
-                renewed = True
-                self._forget_token()
-                continue
-            wait = reply.status_code == 429 or (reply.status_code == 503 and repeatable)
-            if not wait or attempt == RETRIES:
-                break
-            time.sleep(min(float(reply.headers.get("retry-after", "1")), 10.0))
-        if reply.is_error:
-            raise problem_of(reply)
-        return reply
-
-    def _authorization(self) -> dict[str, str]:
+    def _send(self, request: httpx.Request) -> httpx.Response:
         with self._lock:
             if time.monotonic() >= self._renew_at:
-                reply = self._http.post(
-                    "/oauth2/token", data={"grant_type": "client_credentials"}, auth=self._credentials
-                )
-                if reply.is_error:
-                    raise problem_of(reply)
-                token = reply.json()
-                self._token = token["access_token"]
-                self._renew_at = time.monotonic() + float(token["expires_in"]) - RENEW_BEFORE_SECONDS
-            return {"Authorization": f"Bearer {self._token}"}
+                token = self._sign_in(self._http)
+                self._token = str(token["access_token"])
+                self._renew_at = time.monotonic() + float(str(token["expires_in"])) - RENEW_BEFORE_SECONDS
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return self._http.send(request)
 
-    def _forget_token(self) -> None:
-        with self._lock:
-            self._renew_at = 0.0
+
+def _mapping(document: Json, name: str) -> Json:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}

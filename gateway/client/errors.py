@@ -5,27 +5,26 @@ from __future__ import annotations
 import httpx
 
 Json = dict[str, object]
+NO_ANSWER = 0  # the status of a problem when nobody answered
 
 
 class KehuProblem(Exception):
-    """The gateway refused: `reason` is stable, `document` the whole problem (RFC 9457)."""
+    """The gateway refused, or did not answer: `reason` is stable, `document` the whole problem (RFC 9457)."""
 
-    def __init__(self, status: int, document: Json) -> None:
+    def __init__(self, status: int, document: Json, retry_after: float = 0.0) -> None:
         self.status = status
         self.document = document
+        self.retry_after = retry_after
         self.reason = str(document.get("reason", document.get("error", "")))
         detail = document.get("detail", document.get("error_description", ""))
         told = "".join(f"; {line}" for line in fault_lines(document))
         request = f" (request {document['instance']})" if document.get("instance") else ""
-        super().__init__(f"{status} {self.reason}: {detail}{told}{request}")
+        super().__init__(f"{status or ''} {self.reason}: {detail}{told}{request}".lstrip())
 
 
 def fault_lines(document: Json) -> list[str]:
     """Return a line per bad field."""
-    faults = document.get("errors")
-    if not isinstance(faults, list):
-        return []
-    return [f"{fault.get('pointer')} {fault.get('detail')}" for fault in faults if isinstance(fault, dict)]
+    return [f"{fault.get('pointer')} {fault.get('detail')}" for fault in entries(document, "errors")]
 
 
 class OperationFailed(Exception):
@@ -45,4 +44,12 @@ def problem_of(reply: httpx.Response) -> KehuProblem:
         document = {}
     if not isinstance(document, dict):
         document = {}
-    return KehuProblem(reply.status_code, document or {"reason": "UNKNOWN", "detail": reply.reason_phrase})
+    wait = reply.headers.get("retry-after", "")
+    document = document or {"reason": "UNKNOWN", "detail": reply.reason_phrase}
+    return KehuProblem(reply.status_code, document, float(wait) if wait.isdigit() else 0.0)
+
+
+def entries(document: Json, name: str) -> list[Json]:
+    """Return the messages of a repeated field; proto JSON leaves out what is empty."""
+    found = document.get(name)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []

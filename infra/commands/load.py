@@ -6,20 +6,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.api import ApiError, OperationFailed
 from infra.stack import StackError
-from infra.story import run
+from infra.story import StepFailed, run
 
 
 def load_sample(data: Path) -> None:
     """Load what is not loaded yet.
 
     Raises:
-        StackError: no stack runs there, or a step was refused.
+        StackError: no stack runs there, or a step failed.
     """
     if not (data / "credentials.json").exists():
         raise StackError(f"no stack was started in {data}: run `kehu up --data {data}`")
     try:
         run(data, Console(highlight=False, soft_wrap=True))
-    except (ApiError, OperationFailed) as error:
-        raise StackError(f"the sample stopped: {error}; the next `kehu load` goes on from here") from error
+    except StepFailed as error:
+        raise StackError(f"the sample stopped at {error}; the next `kehu up` or `kehu load` goes on there") from error

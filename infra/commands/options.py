@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -10,6 +12,9 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from infra.api import SignIns
+
+PATIENCE_SECONDS = 10.0
 DEFAULT_DATA = Path("data")
 Data = Annotated[Path, typer.Option("--data", help="The stack's folder.", envvar="KEHU_STACK")]
 
@@ -18,6 +23,21 @@ def fail(message: str) -> NoReturn:
     """Say what is wrong and end with code 1."""
     typer.secho(message, fg=typer.colors.RED, err=True)
     raise typer.Exit(1)
+
+
+@contextmanager
+def signing_in(data: Path) -> Iterator[SignIns]:
+    """Give the ways into the stack's gateway; end with what it refuses."""
+    from gateway.client import NO_ANSWER, KehuProblem
+    from infra.api import SignIns
+
+    credentials = data / "credentials.json"
+    if not credentials.exists():
+        fail(f"no stack was started in {data}: run `kehu up --data {data}`")
+    try:
+        yield SignIns(credentials, PATIENCE_SECONDS)
+    except KehuProblem as problem:
+        fail(f"{problem}; is the stack up?" if problem.status == NO_ANSWER else str(problem))
 
 
 def new_table(*columns: str, title: str = "") -> Table:

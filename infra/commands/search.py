@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, signing_in
 
 Department = Annotated[str, typer.Option("--as", help="The department whose app asks.")]
 Purpose = Annotated[str, typer.Option(help="X-Purpose; by default the department's own, '-' for none.")]
@@ -29,18 +29,13 @@ def search(
     """Search customers and tickets; what is shown depends on who asks and why."""
     from rich.console import Console
 
-    from infra.api import ApiError, SignIns, entries
+    from gateway.client import entries
 
     if department not in PURPOSES:
         fail(f"no such department: {department}; there are {', '.join(PURPOSES)}")
-    if not (data / "credentials.json").exists():
-        fail(f"no stack was started in {data}: run `kehu up --data {data}`")
     why = "" if purpose == "-" else purpose or PURPOSES[department]
-    session = SignIns(data / "credentials.json").department(department, why)
-    try:
-        found = session.get("/v1/search", q=query, page_size=limit)
-    except ApiError as error:
-        fail(str(error))
+    with signing_in(data) as sign_ins:
+        found = sign_ins.department(department, why).get("/v1/search", q=query, page_size=limit)
     title = f"{found.get('total_size', 0)} hits as {department}, {why or 'no purpose'}"
     table = new_table("name", "shown", "phone or number", "department", title=title)
     for hit in entries(found, "hits"):

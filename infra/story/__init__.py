@@ -4,6 +4,7 @@
 interrupted is repeated with the same request ids.
 """
 
+from infra.story.context import StepFailed
 from infra.story.teller import run
 
-__all__ = ["run"]
+__all__ = ["StepFailed", "run"]

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.api import Json, Session, SignIns
+from gateway.client import Json, KehuClient
+from infra.api import SignIns
 from infra.stack import write_private
 
 Progress = Callable[[float, str], None]
 ORDER = ("till", "shop", "callcentre")
+WAIT_SECONDS = 3600.0  # for a long operation; it goes on by itself, and so does the next load
+
+
+class StepFailed(Exception):
+    """A step found something missing or wrong: says what, and where to look."""
 
 
 @dataclass(slots=True)
@@ -22,31 +28,31 @@ class Context:
     sign_ins: SignIns
     progress: Progress
     kept: Json = field(default_factory=dict)
-    _sessions: dict[tuple[str, str], Session] = field(default_factory=dict)
+    _clients: dict[tuple[str, str], KehuClient] = field(default_factory=dict)
 
     @property
     def sample(self) -> Path:
         """Where the generated files are."""
         return self.folder / "sample"
 
-    def as_department(self, name: str, purpose: str) -> Session:
-        """Return the session of a department's app for a purpose; no purpose is one too."""
-        if (name, purpose) not in self._sessions:
-            self._sessions[name, purpose] = self.sign_ins.department(name, purpose)
-        return self._sessions[name, purpose]
+    def as_department(self, name: str, purpose: str) -> KehuClient:
+        """Return the client of a department's app for a purpose; no purpose is one too."""
+        if (name, purpose) not in self._clients:
+            self._clients[name, purpose] = self.sign_ins.department(name, purpose)
+        return self._clients[name, purpose]
 
     @property
-    def steward(self) -> Session:
+    def steward(self) -> KehuClient:
         """The data office."""
         return self.as_department("data-office", "stewardship")
 
     @property
-    def marketer(self) -> Session:
+    def marketer(self) -> KehuClient:
         """Marketing."""
         return self.as_department("marketing", "marketing")
 
     @property
-    def analyst(self) -> Session:
+    def analyst(self) -> KehuClient:
         """Analytics."""
         return self.as_department("analytics", "analysis")
 
@@ -76,3 +82,36 @@ def whole(value: object) -> int:
 def shown(value: object) -> str:
     """Return a figure as people read it."""
     return f"{whole(value):,}"
+
+
+def require(holds: object, complaint: str) -> None:
+    """Go on only if it holds.
+
+    Raises:
+        StepFailed: it does not.
+    """
+    if not holds:
+        raise StepFailed(complaint)
+
+
+def message(document: Json, name: str) -> Json:
+    """Return a field of a reply that is a message.
+
+    Raises:
+        StepFailed: it is not there.
+    """
+    found = document.get(name)
+    if not isinstance(found, dict):
+        raise StepFailed(f"a reply came without {name}")
+    return found
+
+
+def check_sum(parts: Mapping[str, int], total: int) -> str:
+    """Return the sum as people read it, parts of zero left out.
+
+    Raises:
+        StepFailed: it does not add up.
+    """
+    told = " + ".join(f"{shown(count)} {name}" for name, count in parts.items() if count) or "0"
+    require(sum(parts.values()) == total, f"the figures do not add up: {told} are not {shown(total)}")
+    return told

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 
-from infra.api import ApiError, Json, entries
+from gateway.client import Json, entries
 from infra.smtp_sink import read_mailbox
-from infra.story.context import Context, shown, whole
-from infra.story.customers import read_assignments
+from infra.story.context import WAIT_SECONDS, Context, StepFailed, check_sum, message, require, shown, whole
+from infra.story.customers import create, read_assignments
 
 BATCH = 500  # consents:batchRecord takes no more
 TEXT = "{{display_name}}，您好：\n本周会员商品八折。\n退订：{{unsubscribe_url}}\n"
@@ -50,23 +51,15 @@ def record_consents(story: Context) -> list[str]:
         text = {"language": notice["language"], "body": notice["wording"]}
         version = {"effective_time": notice["effective_time"], "texts": [text]}
         body: Json = {"display_name": notice["notice_id"], "versions": [version]}
-        _create(story, "/v1/notices", body, notice_id=str(notice["notice_id"]))
+        create(story, "/v1/notices", body, notice_id=str(notice["notice_id"]))
     for purpose in purposes:
-        _create(story, "/v1/purposes", _purpose(purpose), purpose_id=str(purpose["purpose_id"]))
+        create(story, "/v1/purposes", _purpose(purpose), purpose_id=str(purpose["purpose_id"]))
     counts = _record(story, consents)
     told = ", ".join(f"{state} {shown(count)}" for state, count in sorted(counts.items()))
     return [
         f"{len(notices)} notices, {len(purposes)} purposes",
         f"answers of customers: {told}, none {shown(plan['without_consent'])}",
     ]
-
-
-def _create(story: Context, path: str, body: Json, **ids: str) -> None:
-    try:
-        story.steward.post(path, body, **ids)
-    except ApiError as error:
-        if error.status != 409:
-            raise
 
 
 def _purpose(purpose: Json) -> Json:
@@ -92,6 +85,8 @@ def _record(story: Context, consents: list[Json]) -> Counter[str]:
         reply = story.steward.post("/v1/consents:batchRecord", {"requests": batch})
         for (state, _), result in zip(requests[start : start + BATCH], entries(reply, "results"), strict=True):
             counts[state if not result.get("reason") else f"refused {result['reason']}"] += 1
+    refused = ", ".join(f"{state} {shown(count)}" for state, count in counts.items() if state.startswith("refused"))
+    require(not refused, f"{refused} of {shown(len(requests))} answers")
     counts["granted"] -= counts["revoked"]  # who withdrew had granted before
     return counts
 
@@ -125,14 +120,23 @@ def preview_segment(story: Context) -> list[str]:
     segment_id = str(segment["name"]).removeprefix("segments/")
     story.kept["segment_id"] = segment_id
     seen = story.marketer.post(f"/v1/segments/{segment_id}:preview")
+    require(whole(seen.get("total")), "nobody is in the segment: nobody could be written to")
     return [f"{segment['display_name']}: {shown(seen.get('total'))} customers, data up to {seen.get('data_cutoff')}"]
 
 
 def run_campaign(story: Context) -> list[str]:
     """Write to the segment: who agreed gets a mail, everybody else is skipped for a reason."""
-    report = _run(story, "autumn", "秋季会员优惠")
+    title = "秋季会员优惠"
+    report = _run(story, "autumn", title)
+    told = _told(story, report)
+    sent, arrived = whole(report.get("sent")), sum(mail.subject == title for mail in read_mailbox(_mailbox(story)))
+    require(0 < sent <= arrived, f"{shown(sent)} mails were sent and {shown(arrived)} arrived; see logs/smtp.log")
     story.kept["first_report"] = report
-    return _told(story, report)
+    return told
+
+
+def _mailbox(story: Context) -> Path:
+    return story.folder / "mailbox"
 
 
 def _run(story: Context, key: str, title: str) -> Json:
@@ -159,21 +163,21 @@ def _run(story: Context, key: str, title: str) -> Json:
         settled = whole(seen.get("sent")) + whole(seen.get("skipped"))
         story.progress(settled / max(1, whole(seen.get("audience"))), f"{shown(settled)}/{shown(seen.get('audience'))}")
 
-    story.marketer.finished(operation, progress)
+    story.marketer.wait_operation(operation, WAIT_SECONDS, progress)
     return story.marketer.get(f"/v1/{name}/report")
 
 
 def _told(story: Context, report: Json) -> list[str]:
     parts = {name: whole(report.get(name)) for name in ("sent", "skipped", "failed", "unknown", "pending")}
     audience = whole(report.get("audience"))
-    adds_up = "adds up" if sum(parts.values()) == audience else "DOES NOT ADD UP"
-    why = ", ".join(f"{_reason(row)} {shown(row.get('count'))}" for row in entries(report, "skips")) or "none"
-    mails = sum(1 for _ in story.folder.glob("mailbox/*.eml"))
-    figures = " + ".join(
-        f"{shown(count)} {name}" for name, count in parts.items() if count or name in ("sent", "skipped")
-    )
+    figures = check_sum(parts, audience)
+    require(not parts["pending"], f"the run has ended, but {shown(parts['pending'])} are still pending")
+    reasons = {_reason(row): whole(row.get("count")) for row in entries(report, "skips")}
+    check_sum(reasons, parts["skipped"])
+    why = ", ".join(f"{reason} {shown(count)}" for reason, count in reasons.items()) or "none"
+    mails = sum(1 for _ in _mailbox(story).glob("*.eml"))
     return [
-        f"audience {shown(audience)} = {figures}: {adds_up}",
+        f"audience {shown(audience)} = {figures}: adds up",
         f"skipped: {why}",
         f"{shown(mails)} mails in the mailbox",
     ]
@@ -186,15 +190,16 @@ def _reason(row: Json) -> str:
 
 def unsubscribe_and_run_again(story: Context) -> list[str]:
     """Follow the link of one mail as a mail program does (RFC 8058), and run a second campaign."""
-    mail = next(iter(read_mailbox(story.folder / "mailbox")))
-    link = re.search(r"<(https?://[^>]+)>", mail.list_unsubscribe)
-    if link is None:
-        raise ApiError(0, "NO_UNSUBSCRIBE_LINK", "a mail without List-Unsubscribe was sent")
+    mail = next(read_mailbox(_mailbox(story)), None)
+    link = re.search(r"<(https?://[^>]+)>", mail.list_unsubscribe) if mail else None
+    if mail is None or link is None:
+        raise StepFailed("there is no mail with an unsubscribe link in the mailbox; see logs/smtp.log")
     reply = httpx.post(link[1], data={"List-Unsubscribe": "One-Click"}, timeout=30, trust_env=False)
-    reply.raise_for_status()
-    report = _run(story, "winter", "冬季会员优惠")
-    first = story.kept["first_report"]
-    assert isinstance(first, dict)
-    fewer = whole(first.get("sent")) - whole(report.get("sent"))
-    again = sum(1 for other in read_mailbox(story.folder / "mailbox") if other.recipient == mail.recipient)
+    require(reply.is_success, f"a mail's unsubscribe link was refused: {reply.status_code}")
+    title = "冬季会员优惠"
+    report = _run(story, "winter", title)
+    fewer = whole(message(story.kept, "first_report").get("sent")) - whole(report.get("sent"))
+    same = [other for other in read_mailbox(_mailbox(story)) if other.recipient == mail.recipient]
+    require(all(other.subject != title for other in same), "who had unsubscribed was written to again")
+    again = len(same)
     return [f"one click on one mail's link; mails to that address: {again}; sent {fewer} fewer", *_told(story, report)]

@@ -6,8 +6,8 @@ import time
 
 from pypinyin import lazy_pinyin
 
-from infra.api import Json, entries
-from infra.story.context import Context, shown
+from gateway.client import Json, entries
+from infra.story.context import Context, message, require, shown
 from infra.story.customers import read_assignments
 
 SEEN_SECONDS = 60.0  # the index follows the events; on a busy machine it lags
@@ -37,9 +37,8 @@ def open_complaint(story: Context) -> list[str]:
         "profile": f"profiles/{_customer(story)}",
     }
     opened = agent.post("/v1/tickets", ticket, key="sample-complaint")
-    sla = opened.get("sla")
-    assert isinstance(sla, dict)
-    first, whole_time = sla["first_response"], sla["resolution"]
+    sla = message(opened, "sla")
+    first, whole_time = message(sla, "first_response"), message(sla, "resolution")
     return [
         f"{opened['number']} for {ticket['profile']}",
         f"answer due {first['due_time']} ({first['minutes']} business minutes), "
@@ -55,6 +54,7 @@ def _customer(story: Context) -> str:
             known = story.steward.get(f"/v1/profiles/{assignments[key]}")
             if known.get("display_name") and known.get("phones"):
                 story.kept["customer"] = assignments[key]
+    require("customer" in story.kept, "no customer of the till has a name and a phone")
     return str(story.kept["customer"])
 
 
@@ -62,13 +62,14 @@ def find_customer(story: Context) -> list[str]:
     """Find one customer by name, pinyin and last digits; compare what three callers are shown."""
     profile = f"profiles/{_customer(story)}"
     known = story.steward.get(f"/v1/{profile}")
-    name, phones = str(known["display_name"]), known["phones"]
-    assert isinstance(phones, list)
-    queries = {"name": name, "pinyin": "".join(lazy_pinyin(name)), "last four digits": str(phones[0])[-4:]}
+    name, phone = str(known.get("display_name", "")), _phone(known)
+    queries = {"name": name, "pinyin": "".join(lazy_pinyin(name)), "last four digits": phone[-4:]}
     lines: list[str] = []
     for kind, query in queries.items():
         story.progress(len(lines) / 3, kind)
-        lines.append(f"by {kind}: {'found' if _is_found(story, query, profile) else 'NOT FOUND'}")
+        missed = f"the customer was not found by {kind} in {SEEN_SECONDS:.0f} s; see logs/consume.log, logs/search.log"
+        require(_is_found(story, query, profile), missed)
+        lines.append(f"by {kind}: found")
     callers = (("marketing", "marketing"), ("data-office", "stewardship"), ("data-office", ""))
     for department, purpose in callers:
         lines.append(f"{department}, {purpose or 'no purpose'}: {_seen(story, department, purpose, profile)}")
@@ -88,16 +89,18 @@ def _is_found(story: Context, query: str, profile: str) -> bool:
 
 def _seen(story: Context, department: str, purpose: str, profile: str) -> str:
     document = story.as_department(department, purpose).get(f"/v1/{profile}")
-    phones = document.get("phones") or []
-    assert isinstance(phones, list)
-    name = document.get("display_name") or "name hidden"
-    return f"{name}, {phones[0] if phones else 'phone hidden'}"
+    return f"{document.get('display_name') or 'name hidden'}, {_phone(document) or 'phone hidden'}"
+
+
+def _phone(profile: Json) -> str:
+    phones = profile.get("phones")
+    return str(phones[0]) if isinstance(phones, list) and phones else ""
 
 
 def verify_audit(story: Context) -> list[str]:
     """Have the whole hash chain of the audit trail checked."""
     found = story.sign_ins.administrator().get("/v1/auditEntries:verify")
-    if not found.get("intact"):
-        return [f"BROKEN at block {found.get('first_bad_block')}: {found.get('fault')}"]
+    broken = f"the audit trail is broken at block {found.get('first_bad_block')}: {found.get('fault')}"
+    require(found.get("intact"), broken)
     head = str(found["head_hash"])[:16]
     return [f"{shown(found.get('entries'))} entries in {shown(found.get('blocks'))} blocks, intact; head {head}…"]

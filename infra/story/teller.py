@@ -7,14 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gateway.client import KehuProblem, OperationFailed
 from infra.api import SignIns
 from infra.story import customers, engagement, service, spending
-from infra.story.context import Context, read_state, save_state
+from infra.story.context import Context, StepFailed, read_state, save_state
 
 StepFunction = Callable[[Context], list[str]]
+FAILURES = (StepFailed, KehuProblem, OperationFailed, OSError, httpx.TransportError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +51,38 @@ def run(folder: Path, console: Console) -> None:
     """Run what is not done yet.
 
     Raises:
-        ApiError, OperationFailed: a step was refused; the next run begins with it again.
+        StepFailed: a step was refused, or found something missing; the next run begins with it again.
     """
     state = read_state(folder)
     done, kept = state["done"], state["kept"]
     assert isinstance(done, dict) and isinstance(kept, dict)
     bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True)
+    total = bar.add_task("sample", total=sum(step.weight for step in STEPS))
+    before, step = 0.0, STEPS[0]
+
+    def progress(share: float, text: str) -> None:
+        shown = f"{step.title} {text}".ljust(52)[:52]
+        bar.update(total, completed=before + step.weight * min(share, 1.0), description=shown)
+
+    story = Context(folder, SignIns(folder / "credentials.json"), progress, kept)
     with bar:
-        total = bar.add_task("sample", total=sum(step.weight for step in STEPS))
         for number, step in enumerate(STEPS, 1):
-            before = sum(earlier.weight for earlier in STEPS[: number - 1])
-
-            def progress(share: float, text: str, step: Step = step, before: float = before) -> None:
-                shown = f"{step.title} {text}".ljust(52)[:52]
-                bar.update(total, completed=before + step.weight * min(share, 1.0), description=shown)
-
             progress(0.0, "")
             if step.key not in done:
                 began = time.monotonic()
-                context = Context(folder, SignIns(folder / "credentials.json"), progress, kept)
-                lines = step.tell(context)
+                lines = _lines(number, step, story)
                 done[step.key] = {"lines": lines, "seconds": round(time.monotonic() - began, 1)}
                 save_state(folder, {"done": done, "kept": kept})
+            before += step.weight
             _print(console, number, step, done[step.key])
     save_state(folder, {"done": done, "kept": kept, "finished": True})
+
+
+def _lines(number: int, step: Step, story: Context) -> list[str]:
+    try:
+        return step.tell(story)
+    except FAILURES as error:
+        raise StepFailed(f"step {number}, {step.title}: {error}") from error
 
 
 def _print(console: Console, number: int, step: Step, told: dict[str, object]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.api import Session, SignIns, entries
+from gateway.client import KehuClient, entries
+from infra.api import SignIns
 from infra.processes import Command, free_port, spawn, stop, wait_until
 from infra.roles import health
 from infra.servers import RABBITMQ_SCRIPT
@@ -95,7 +96,7 @@ def whole_stack(stack: LiveStack) -> Iterator[LiveStack]:
 
 
 @pytest.fixture(scope="session")
-def till(stack: LiveStack) -> Session:
+def till(stack: LiveStack) -> KehuClient:
     """The data office, with a source `till` registered."""
     mapping = [
         {"column": "card", "field": "source_record_id"},

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from infra.api import Json
+from gateway.client import Json
 from infra.processes import wait_until
 from infra.smtp_sink import read_mailbox
 from infra.story.context import whole
@@ -82,7 +82,7 @@ def test_a_process_may_be_killed_while_a_campaign_runs(whole_stack, segment, vic
     name, operation = start(whole_stack, segment, f"killed {victim}")
     assert wait_until(lambda: len(mails(whole_stack, f"killed {victim}")) > 5, 60)
     whole_stack.kill(victim)
-    whole_stack.marketer.finished(operation)
+    whole_stack.marketer.wait_operation(operation)
 
     report = whole_stack.marketer.get(f"/v1/{name}/report")
     figures = {part: whole(report.get(part)) for part in PARTS}
@@ -107,6 +107,6 @@ def test_a_run_pauses_while_consent_is_away_and_goes_on_by_itself(whole_stack, s
     finally:
         frozen.resume()
 
-    whole_stack.marketer.finished(operation)
+    whole_stack.marketer.wait_operation(operation)
     report = whole_stack.marketer.get(f"/v1/{name}/report")
     assert whole(report.get("sent")) == len(mails(whole_stack, "paused")) == COUNT // 2

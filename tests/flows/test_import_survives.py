@@ -16,7 +16,7 @@ VICTIMS = ("work", "profiles", "mongo", "rabbitmq", "consume", "search", "analyt
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_a_process_may_be_killed_while_a_file_is_imported(whole_stack, till, tmp_path, victim):
     def known() -> int:
-        return sum(1 for _ in till.pages("/v1/profiles", "profiles"))
+        return sum(1 for _ in till.items("/v1/profiles", "profiles", page_size=1000))
 
     def indexed() -> int:
         return whole(till.get("/v1/search", types="profiles", page_size=1).get("total_size"))
@@ -31,7 +31,7 @@ def test_a_process_may_be_killed_while_a_file_is_imported(whole_stack, till, tmp
 
     assert wait_until(is_under_way, 60)
     whole_stack.kill(victim)
-    summary = till.finished(operation)["summary"]
+    summary = till.wait_operation(operation)["summary"]
 
     assert whole(summary.get("rows_read")) == COUNT
     assert whole(summary.get("rows_rejected")) == 0

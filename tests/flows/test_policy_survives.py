@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.api import ApiError, Json
+from gateway.client import Json, KehuProblem
 from infra.processes import wait_until
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
@@ -29,8 +29,8 @@ def draft(stack, change) -> str:
 def may_list_purposes(stack) -> bool:
     try:
         stack.sign_ins.department("sales", "sales").get("/v1/purposes")
-    except ApiError as error:
-        assert error.status == 403
+    except KehuProblem as problem:
+        assert problem.status == 403
         return False
     return True
 
