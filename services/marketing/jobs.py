@@ -198,9 +198,9 @@ class CampaignRunner:
         return self._store.save_campaign(begun, [fact])
 
     def _finish_campaign(self, run: Run) -> None:
-        """Let the campaign be done; a person who changed it at this moment wins."""
+        """Let the campaign be done, though somebody paused it when nothing was left to send; cancelled it stays."""
         campaign = self._campaign(run)
-        if campaign.run_id != run.run_id or campaign.state is not CampaignState.RUNNING:
+        if campaign.run_id != run.run_id or campaign.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
             return
         done, fact = step(campaign, "finish", self._clocks.now())
         self._store.save_campaign(done, [fact])

@@ -15,7 +15,7 @@ from services.chassis import records
 from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.crypto import BlindIndex, read_keys
-from services.chassis.jobs import Handler, Jobs
+from services.chassis.jobs import Handler
 from services.chassis.server import Serving
 from services.marketing.api import MarketingServicer
 from services.marketing.documents import RECORD_CLASSES
@@ -24,6 +24,7 @@ from services.marketing.events import MarketingConsumer
 from services.marketing.gate import Gate
 from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
 from services.marketing.mail import SmtpMailer
+from services.marketing.operations import CampaignOperations
 from services.marketing.optouts import Surroundings
 from services.marketing.remotes import RemoteAudiences, RemoteConsents, RemoteContacts
 from services.marketing.sending import Clocks, Sender
@@ -36,11 +37,12 @@ KEY = "unsubscribe"
 def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve marketing` serves."""
     records.connect(config, SERVICE)
-    jobs = Jobs(SERVICE)
+    store = MongoMarketingStore()
+    jobs = CampaignOperations(store)
     keys = tuple(key.secret for key in read_keys(KEY, config.keys_dir))
     around = Surroundings(lambda token: delivery_of(keys, token))
     analytics = Channels(config, SERVICE).stub(AnalyticsServiceStub)
-    servicer = MarketingServicer(MongoMarketingStore(), jobs, analytics, around)
+    servicer = MarketingServicer(store, jobs, analytics, around)
     add = marketing_pb2_grpc.add_MarketingServiceServicer_to_server
     return Serving(SERVICE, [(add, servicer)], jobs=jobs, records=RECORD_CLASSES)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2, operations_pb2_grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from kehu.analytics.v1 import audience_pb2 as aud
@@ -21,7 +22,7 @@ from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
 from services.chassis.access import ALL_SHOWN, Obligations
 from services.chassis.access.values import Condition
-from services.chassis.jobs import Jobs, MemoryOperations, Worker
+from services.chassis.jobs import MemoryOperations, Worker
 from services.chassis.server import Serving
 from services.consent.api import ConsentServicer
 from services.consent.store import MemoryConsentStore
@@ -29,6 +30,7 @@ from services.marketing.api import MarketingServicer
 from services.marketing.domain.links import delivery_of, unsubscribe_token
 from services.marketing.gate import SUPPRESSION_USE_SECONDS, Gate
 from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
+from services.marketing.operations import CampaignOperations
 from services.marketing.optouts import Surroundings
 from services.marketing.ports import MailStale
 from services.marketing.remotes import RemoteAudiences, RemoteConsents, RemoteContacts
@@ -72,7 +74,7 @@ class World:
         }
         self.store, self.outbox, self.waits = MemoryMarketingStore(), Outbox(), []
         self.operations = MemoryOperations()
-        jobs = Jobs("marketing", self.operations)
+        jobs = CampaignOperations(self.store, self.operations)
         forwarded = others["analytics"].stub(AnalyticsServiceStub, peer="marketing", forward=True)
         around = Surroundings(lambda token: delivery_of((KEY,), token), settle=self.waits.append)
         servicer = MarketingServicer(self.store, jobs, forwarded, around)
@@ -82,6 +84,7 @@ class World:
         self.stub = harness.stub(
             marketing_pb2_grpc.MarketingServiceStub, caller="user:mia@marketing", purpose="marketing"
         )
+        self.long_running = harness.stub(operations_pb2_grpc.OperationsStub, caller="user:mia@marketing")
         self.consent = others["consent"].stub(ConsentServiceStub)
         self.worker = self._worker(others)
 
@@ -407,6 +410,29 @@ def test_states_are_kept_by_the_verbs(world):
     assert world.refusal("UpdateCampaign", change)[1] == "CAMPAIGN_STATE"
     cancelled = world.call("CancelCampaign", pb.CancelCampaignRequest(campaign_id=campaign_id))
     assert cancelled.state == res.CAMPAIGN_STATE_CANCELLED
+
+
+def test_cancelling_the_operation_of_a_run_cancels_the_campaign_and_skips_the_rest(world):
+    world.people(6)
+    world.analytics.page_limit = 2
+    campaign_id = world.campaign()
+    name = world.run(campaign_id).name
+    world.turns(1)
+    cancel = operations_pb2.CancelOperationRequest(name=name)
+    world.call("CancelOperation", cancel, world.long_running)
+
+    cancelled = world.call("GetCampaign", pb.GetCampaignRequest(campaign_id=campaign_id))
+    assert cancelled.state == res.CAMPAIGN_STATE_CANCELLED
+    again = pb.RunCampaignRequest(campaign_id=campaign_id)
+    assert world.refusal("RunCampaign", again) == (grpc.StatusCode.FAILED_PRECONDITION, "CAMPAIGN_STATE")
+    world.work()
+    operation = world.call("GetOperation", operations_pb2.GetOperationRequest(name=name), world.long_running)
+    report = res.CampaignReport()
+    assert operation.response.Unpack(report)
+    assert (report.state, report.audience, report.sent, report.pending) == (res.RUN_STATE_CANCELLED, 6, 2, 0)
+    assert [(skip.reason, skip.count) for skip in report.skips] == [(res.SKIP_REASON_CANCELLED, 4)]
+    assert len(world.outbox.mails) == 2
+    assert world.refusal("CancelOperation", cancel, world.long_running)[0] == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_a_draft_is_changed_by_mask(world):

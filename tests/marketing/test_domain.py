@@ -232,7 +232,7 @@ ALLOWED = {
     "begin": {"SCHEDULED": "RUNNING"},
     "pause": {"RUNNING": "PAUSED", "SCHEDULED": "PAUSED"},
     "resume": {"PAUSED": "RUNNING"},
-    "finish": {"RUNNING": "DONE"},
+    "finish": {"RUNNING": "DONE", "PAUSED": "DONE"},
     "cancel": {state: "CANCELLED" for state in ("DRAFT", "SCHEDULED", "RUNNING", "PAUSED")},
 }
 

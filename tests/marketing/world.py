@@ -15,16 +15,17 @@ from kehu.analytics.v1 import audience_pb2
 from kehu.marketing.v1 import resources_pb2 as res
 
 from services.chassis.errors import KehuError
-from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from services.chassis.jobs import MemoryOperations, OperationStore, Owner, Worker
 from services.marketing.domain.campaigns import Campaign, FrequencyCap, QuietHours, step
 from services.marketing.domain.deliveries import Run, RunState, tally
 from services.marketing.domain.planning import ConsentAnswer
-from services.marketing.domain.segments import Segment
 from services.marketing.domain.templates import Template
 from services.marketing.gate import Gate
 from services.marketing.jobs import RUN, CampaignRunner
+from services.marketing.operations import CampaignOperations
 from services.marketing.ports import AudiencePage, ConsentAnswers, Contact, MailDown, MailStale, Waiting
 from services.marketing.sending import Clocks, Sender
+from services.marketing.store import MarketingStore
 from services.marketing.store_memory import MemoryMarketingStore
 from services.marketing.wire import report_to_proto
 
@@ -189,18 +190,25 @@ class SteppedStore(MemoryMarketingStore):
 class World:
     """Everything a run needs; `start` a campaign, `work` until its operation ends."""
 
-    def __init__(self, people: int = 4, page_size: int = 500, seed: int = 1, slowest: float = 0.01) -> None:
+    def __init__(
+        self,
+        people: int = 4,
+        page_size: int = 500,
+        seed: int = 1,
+        slowest: float = 0.01,
+        prefix: str = "p",
+        stores: tuple[MarketingStore, OperationStore] | None = None,
+    ) -> None:
         self.clock = VirtualClock(random.Random(seed), slowest)
         self.steps = Steps(self.clock)
-        self.store = SteppedStore()
-        self.store.steps = self.steps
+        stepped = SteppedStore()
+        stepped.steps = self.steps
+        self.store, self.operations = stores or (stepped, MemoryOperations())
         self.consents, self.contacts = Consents(self.steps), Contacts()
-        self.ids = [f"p{number:03d}" for number in range(people)]
+        self.ids = [f"{prefix}{number:03d}" for number in range(people)]
         self.audiences = Audiences(self.ids, page_size)
         self.mailbox = Mailbox(self.steps, self.clock)
-        self.operations = MemoryOperations()
-        self.jobs = Jobs("marketing", self.operations)
-        self.store.save_segment(Segment("s1", "金卡", "", RULE))
+        self.jobs = CampaignOperations(self.store, self.operations, self.clock.now)
 
     def runner(self) -> CampaignRunner:
         """Return what a fresh worker process would build."""
@@ -229,16 +237,16 @@ class World:
 
     def work_once(self, name: str) -> None:
         """Let a fresh worker take the job once, whatever time it would wait for."""
-        self.operations._documents[name]["wake_at"] = datetime.now(UTC)
+        self.operations.update(name, str(self.operation(name)["lease"]), {"wake_at": datetime.now(UTC)})
         Worker("marketing", {RUN: self.runner()}, self.operations).run_one()
 
-    def work(self, name: str, rounds: int = 60, wait: float = 31.0) -> res.CampaignReport:
+    def work(self, name: str, rounds: int = 60, wait: float = 31.0, campaign_id: str = "c1") -> res.CampaignReport:
         """Work until the operation ends, with `wait` virtual seconds between rounds; check the figures each time."""
         for _ in range(rounds):
             self.work_once(name)
-            self.report("c1")
+            self.report(campaign_id)
             if self.operation(name)["done"]:
-                return self.report("c1")
+                return self.report(campaign_id)
             self.clock.advance(wait)
         raise AssertionError(f"not done: {self.operation(name)['note']}")
 

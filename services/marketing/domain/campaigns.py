@@ -91,7 +91,7 @@ _STEPS: dict[str, tuple[frozenset[CampaignState], CampaignState]] = {
     "begin": (frozenset({CampaignState.SCHEDULED}), CampaignState.RUNNING),
     "pause": (frozenset({CampaignState.RUNNING, CampaignState.SCHEDULED}), CampaignState.PAUSED),
     "resume": (frozenset({CampaignState.PAUSED}), CampaignState.RUNNING),
-    "finish": (frozenset({CampaignState.RUNNING}), CampaignState.DONE),
+    "finish": (frozenset({CampaignState.RUNNING, CampaignState.PAUSED}), CampaignState.DONE),
     "cancel": (
         frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED}),
         CampaignState.CANCELLED,

@@ -1,0 +1,181 @@
+"""Cancelling the operation of a run, on both stores: the campaign says so and everybody is accounted for."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from types import SimpleNamespace
+
+import mongoengine
+import pytest
+from kehu.marketing.v1 import resources_pb2 as res
+
+from services.chassis import records
+from services.chassis.errors import NotAllowed
+from services.chassis.jobs import MongoOperations, Owner
+from services.marketing.documents import RECORD_CLASSES
+from services.marketing.domain.campaigns import CampaignState, step
+from services.marketing.domain.errors import CampaignStateForbids
+from services.marketing.jobs import REVOKE
+from services.marketing.store_mongo import MongoMarketingStore
+from tests.marketing.world import START, Crash, World, skips_of
+
+
+@pytest.fixture(scope="module")
+def mongo_stores(mongo_uri):
+    records.connect(SimpleNamespace(mongo_uri=mongo_uri, grpc_threads=4), "marketing")
+    records.ensure_indexes(RECORD_CLASSES)
+    operations = MongoOperations("marketing")
+    operations.ensure_indexes()
+    yield MongoMarketingStore(), operations
+    mongoengine.disconnect("marketing")
+
+
+@pytest.fixture(params=["memory", "mongo"])
+def world(request):
+    stores = None if request.param == "memory" else request.getfixturevalue("mongo_stores")
+    if stores is not None:
+        records.database("marketing")["operations"].delete_many({})  # a worker takes whatever is due
+    return World(people=50, page_size=30, prefix=uuid.uuid4().hex[:8], stores=stores)
+
+
+class Started:
+    """A campaign with a run that a worker may take."""
+
+    def __init__(self, world: World, **changes: object) -> None:
+        self.world = world
+        self.id = uuid.uuid4().hex
+        world.campaign(self.id, **changes)
+        self.name = world.start(self.id, uuid.uuid4().hex)
+
+    def cancel(self) -> None:
+        """Cancel the operation, as its department may."""
+        self.world.jobs.cancel(self.name, "marketing")
+
+    def state(self) -> CampaignState:
+        """Return the campaign's state."""
+        return self.world.store.campaign(self.id).state
+
+    def work(self) -> res.CampaignReport:
+        """Work until the operation ends."""
+        return self.world.work(self.name, campaign_id=self.id)
+
+
+def test_a_run_cancelled_in_the_middle_ends_with_the_rest_skipped(world):
+    started = Started(world)
+    world.mailbox.trouble = lambda address: started.cancel() if address.startswith(world.ids[9]) else None
+
+    report = started.work()
+
+    assert started.state() is CampaignState.CANCELLED
+    assert (report.state, report.audience, report.pending) == (res.RUN_STATE_CANCELLED, 50, 0)
+    assert (report.sent, skips_of(report)) == (20, {"CANCELLED": 30}), "the chunk in hand was finished"
+    assert len(world.mailbox.mails) == 20
+
+
+def pause(started: Started) -> None:
+    """Pause as a person does."""
+    started.world.change("pause", started.id)
+
+
+def lose_consent(started: Started) -> None:
+    """Let the consent service be down."""
+    started.world.consents.down = True
+
+
+@pytest.mark.parametrize("wait", [pause, lose_consent])
+def test_a_waiting_run_that_is_cancelled_does_not_wait_on(world, wait):
+    started = Started(world)
+    wait(started)
+    world.work_once(started.name)
+    started.cancel()
+
+    report = started.work()
+
+    assert (started.state(), report.state) == (CampaignState.CANCELLED, res.RUN_STATE_CANCELLED)
+    assert (report.sent, report.skipped, report.pending) == (0, report.audience, 0)
+    assert world.mailbox.mails == []
+
+
+def test_a_run_cancelled_ahead_of_its_time_ends_without_an_audience(world):
+    started = Started(world, schedule_time=START + timedelta(days=1))
+    started.cancel()
+
+    report = started.work()
+
+    assert (started.state(), report.state, report.audience) == (CampaignState.CANCELLED, res.RUN_STATE_CANCELLED, 0)
+
+
+def test_a_cancelled_campaign_is_not_run_again(world):
+    started = Started(world)
+    started.cancel()
+    started.cancel()
+
+    with pytest.raises(CampaignStateForbids) as refused:
+        step(world.store.campaign(started.id), "run", world.clock.now(), "another")
+    assert refused.value.metadata == {"state": "CANCELLED", "wanted": "run"}
+
+
+def test_a_run_that_is_over_cannot_be_cancelled(world):
+    started = Started(world)
+    started.work()
+
+    with pytest.raises(NotAllowed):
+        started.cancel()
+    assert started.state() is CampaignState.DONE
+
+
+def test_the_operation_of_a_run_that_its_campaign_does_not_know_is_cancelled_alone(world):
+    first, second = Started(world), Started(world)
+    forgotten = world.jobs.start(
+        "run_campaign", {"run_id": "r0", "campaign_id": first.id}, res.CampaignReport(), Owner("u", "marketing")
+    )
+    world.jobs.cancel(forgotten.name, "marketing")
+
+    assert world.operation(forgotten.name)["done"]
+    assert (first.state(), second.state()) == (CampaignState.RUNNING, CampaignState.RUNNING)
+
+
+def test_a_withdrawal_under_way_cannot_be_cancelled(world):
+    args = {"delivery_id": "d1"}
+    operation = world.jobs.start(REVOKE, args, res.CampaignReport(), Owner("svc:marketing", "marketing"))
+
+    with pytest.raises(NotAllowed):
+        world.jobs.cancel(operation.name, "marketing")
+    assert not world.operation(operation.name)["done"]
+
+
+def steps_of_a_cancelled_run(crash_after: int = -1) -> tuple[int, World, Started]:
+    world = World(people=3, page_size=2)
+    started = Started(world)
+    started.cancel()
+    before = world.steps.count
+    if crash_after > 0:
+        world.steps.crash_at = before + crash_after
+        with pytest.raises(Crash):
+            started.work()
+    else:
+        started.work()
+    return world.steps.count - before, world, started
+
+
+def test_a_crash_at_any_step_after_a_cancel_loses_nobody():
+    steps, _, _ = steps_of_a_cancelled_run()
+    assert steps > 0
+    for crash_after in range(1, steps + 1):
+        _, world, started = steps_of_a_cancelled_run(crash_after)
+
+        report = started.work()
+
+        assert (report.state, report.pending) == (res.RUN_STATE_CANCELLED, 0)
+        assert report.skipped == report.audience
+        assert world.mailbox.mails == []
+
+
+def test_a_campaign_paused_when_nothing_is_left_to_send_is_done(world):
+    started = Started(world)
+    world.mailbox.trouble = lambda address: pause(started) if address.startswith(world.ids[-1]) else None
+
+    report = started.work()
+
+    assert (started.state(), report.state, report.sent) == (CampaignState.DONE, res.RUN_STATE_DONE, 50)
