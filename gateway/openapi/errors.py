@@ -13,6 +13,10 @@ PREFIX = "ERROR_REASON_"
 # Reasons of services.chassis, which every service can give; their text is in services/chassis/errors.py.
 SHARED = {
     "INVALID_REQUEST": "The request breaks a rule of its proto; errors[] names each field.",
+    "PAGE_TOKEN_INVALID": "The page token belongs to another list or filter: begin at the first page.",
+    "NOT_FOUND": "There is no such resource, or the caller may not know of it.",
+    "ALREADY_EXISTS": "A resource with this name or key is there.",
+    "STATE_FORBIDS": "The state of the resource does not allow it.",
     "PERMISSION_DENIED": "The policy does not permit it, or it does not exist.",
     "PURPOSE_REQUIRED": "The method answers only for a stated purpose: send X-Purpose.",
     "TOKEN_INVALID": "The access token is not valid; ask the token endpoint for a new one.",
@@ -21,6 +25,8 @@ SHARED = {
     "ETAG_MISMATCH": "Somebody else changed the resource first: read it again. 412 after If-Match, else 409.",
     "FIELD_NOT_CHANGEABLE": "The update mask names a field that cannot be changed: errors[] names it.",
     "OPERATION_NOT_FOUND": "The caller's department has no operation of this name.",
+    "DEADLINE_REQUIRED": "A call from service to service came without a deadline.",
+    "PEER_UNKNOWN": "A call came from a process whose certificate is not one of ours.",
     "INTERNAL": "A fault of ours; the error id or request id finds it in the logs.",
 }
 

@@ -11,6 +11,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from kehu.options.v1 import options_pb2 as options
 
+from gateway.openapi.errors import SHARED
 from services.chassis import errors
 from services.chassis.config import SERVICES
 from services.chassis.obligations import data_class
@@ -129,6 +130,12 @@ def test_every_reason_raised_is_listed_in_its_proto():
             missing.append(f"{kind.__module__}.{kind.__name__}: {kind.reason}")
 
     assert missing == []
+
+
+def test_every_reason_of_the_chassis_is_explained():
+    own = {kind.reason for kind in error_classes() if kind.__module__.startswith("services.chassis.")}
+
+    assert own - set(SHARED) - {errors.KehuError.reason} == set()
 
 
 def test_every_error_kind_has_a_code():
