@@ -151,8 +151,12 @@ def test_a_revoked_token_ends_in_other_processes_with_their_next_poll(world: Wor
     assert verifier.verify(kept)
 
 
-def test_revoking_rubbish_is_no_error(world: World) -> None:
-    world.stub(caller="").RevokeToken(pb.RevokeTokenRequest(token="rubbish"), timeout=5)
+def test_revoking_rubbish_is_no_error_and_leaves_no_entry(world: World) -> None:
+    reply = world.stub(caller="").RevokeToken(pb.RevokeTokenRequest(token="rubbish"), timeout=5)
+
+    assert reply == pb.RevokeTokenResponse()
+    listed = world.stub().ListAuditEntries(pb.ListAuditEntriesRequest(resource="tokens"), timeout=5)
+    assert list(listed.audit_entries) == []
 
 
 def test_a_revocation_is_in_the_trail_with_its_subject(world: World) -> None:

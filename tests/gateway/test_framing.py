@@ -257,13 +257,16 @@ def test_a_refusal_in_a_lane_leaves_it_open_and_a_missed_deadline_closes_it(side
 
 
 def test_a_draining_service_is_let_go(side):
+    """It would wait an hour for a stream that stays."""
     upstreams = side.upstreams(side.start())
 
     async def work():
         await ready(upstreams, side)
-        await lane_of(upstreams, side)
-        stopped = side.servers.pop().stop(20)
-        await asyncio.wait_for(asyncio.to_thread(stopped.wait), 5)
+        lane = await lane_of(upstreams, side)
+        stopped = side.servers.pop().stop(3600)
+        assert await asyncio.to_thread(stopped.wait, 10)
+        assert not lane.is_open
+        assert upstreams._frames["kitchen"].stream() is None
         await upstreams.close()
 
     run(work)

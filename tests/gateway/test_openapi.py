@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kehu.options.v1 import options_pb2
-from openapi_spec_validator import validate
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gateway.main import routed_methods
 from gateway.openapi import build_document
@@ -25,7 +25,7 @@ def document(methods):
 
 
 def test_it_is_valid_openapi(document):
-    validate(document)
+    assert [fault.message for fault in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
 def test_every_route_is_in_it_once(document, methods):
