@@ -119,9 +119,7 @@ class Guard(grpc.ServerInterceptor):
             return grpc.unary_unary_rpc_method_handler(_refuse)
         method = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make = (
-            grpc.stream_unary_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_unary_rpc_method_handler
+            grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
         return make(self._guarded(plan, method), handler.request_deserializer, handler.response_serializer)
 
@@ -227,15 +225,11 @@ class Guard(grpc.ServerInterceptor):
         obligations = call.decision.obligations
         if not obligations.everything:
             apply_obligations(reply, obligations, self._today())
-        if plan.audit == options.AUDIT_LEVEL_DATA or (
-            plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only
-        ):
+        if plan.audit == options.AUDIT_LEVEL_DATA or (plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only):
             self._trail.record(call, plan, resource, "OK", call.decision.reason)
         return reply
 
-    def _after_refusal(
-        self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError
-    ) -> None:
+    def _after_refusal(self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError) -> None:
         """Audit a refusal of the servicer itself; refusals by policy are audited where they are decided."""
         if call is not None and plan.audit != options.AUDIT_LEVEL_NONE and isinstance(error, errors.Denied):
             self._trail.record(call, plan, resource, "PERMISSION_DENIED", error.reason)
@@ -258,10 +252,7 @@ def validate(request: Message) -> None:
     """
     found = _validator.collect_violations(request)
     if found:
-        bad = [
-            errors.FieldViolation(_path_of(item), item.proto.message or item.proto.rule_id)
-            for item in found[:50]
-        ]
+        bad = [errors.FieldViolation(_path_of(item), item.proto.message or item.proto.rule_id) for item in found[:50]]
         raise errors.Invalid("the request has bad fields", violations=bad)
 
 

@@ -76,9 +76,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         last[0] = stamp
         return _certificates(files)
 
-    return grpc.dynamic_ssl_server_credentials(
-        _certificates(files), fetch, require_client_authentication=True
-    )
+    return grpc.dynamic_ssl_server_credentials(_certificates(files), fetch, require_client_authentication=True)
 
 
 def _stamp(files: TlsFiles) -> tuple[float, float]:
@@ -115,9 +113,7 @@ def build_server(serving: Serving, guard: Guard, threads: int) -> grpc.Server:
 class RunningServer:
     """A server with its health and its background threads; `run` blocks until a signal."""
 
-    def __init__(
-        self, serving: Serving, guard: Guard, config: ProcessConfig, loaded: Callable[[], bool]
-    ) -> None:
+    def __init__(self, serving: Serving, guard: Guard, config: ProcessConfig, loaded: Callable[[], bool]) -> None:
         self._serving = serving
         self._config = config
         self._loaded = loaded

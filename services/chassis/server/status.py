@@ -45,9 +45,7 @@ def to_status(error: errors.KehuError) -> status_pb2.Status:
 
 def internal_status(error_id: str) -> status_pb2.Status:
     """Return the status of an unexpected failure: a fixed text and an id to find it in the log by."""
-    status = status_pb2.Status(
-        code=code_pb2.INTERNAL, message="the service failed; tell operations the error id"
-    )
+    status = status_pb2.Status(code=code_pb2.INTERNAL, message="the service failed; tell operations the error id")
     info = error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"error_id": error_id})
     status.details.add().Pack(info)
     return status
