@@ -6,7 +6,7 @@ import time
 
 from gateway.client import Json, entries
 from infra.story.context import WAIT_SECONDS, Context, StepFailed, check_sum, require, shown, whole
-from infra.story.customers import golden_records
+from infra.story.customers import golden_records, read_assignments
 
 LAKE_SECONDS = 120.0  # without anything new arriving in the lake
 LOOK_SECONDS = 1.0
@@ -65,6 +65,9 @@ def await_lake(story: Context) -> None:
     Raises:
         StepFailed: some are missing, and nothing more comes.
     """
+    if set(read_assignments(story).values()) <= _known_to_lake(story):
+        return
+    # some of these may have been merged since: ask which there are now
     golden = {str(profile["name"]).removeprefix("profiles/") for profile in golden_records(story)}
     fewest, deadline = len(golden) + 1, 0.0
     while missing := len(golden - _known_to_lake(story)):

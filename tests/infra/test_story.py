@@ -36,9 +36,11 @@ def put_mail(story, subject, recipient="k@mail.example", link="<http://127.0.0.1
 
 
 @pytest.fixture
-def lake(gateway, monkeypatch):
+def lake(gateway, story, monkeypatch):
     """Three golden records; the lake knows what a test says, and scores are ready to be computed."""
     monkeypatch.setattr(spending, "LOOK_SECONDS", 0.0)
+    assignments = [["till", str(number), profile] for number, profile in enumerate(["a", "b", "c", "merged"])]
+    (story.sample / "assignments.json").write_text(json.dumps(assignments))
     gateway.answers["/v1/profiles"] = [
         {"profiles": [{"name": "profiles/a"}, {"name": "profiles/b"}], "next_page_token": "t"},
         {"profiles": [{"name": "profiles/c"}]},
@@ -50,6 +52,7 @@ def lake(gateway, monkeypatch):
 
 def test_scores_are_computed_when_the_lake_knows_every_golden_record(gateway, story, lake, told):
     lake += [
+        {},
         {},
         {"profile_ids": ["a", "x"], "next_page_token": "t"},
         {"profile_ids": ["c"]},
