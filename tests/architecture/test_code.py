@@ -99,3 +99,11 @@ def test_the_chassis_is_a_closed_list():
 
     assert listed is not None
     assert set(listed.group(1).split(", ")) == names
+
+
+def test_the_architecture_page_names_files_that_are_there():
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = re.findall(r"`((?:gateway|services|infra|proto|tests)/[\w/.]+)`", page)
+
+    assert len(named) > 30
+    assert [path for path in named if not (ROOT / path).exists()] == []
