@@ -8,11 +8,11 @@ findAndModify is never used (runtime notes in docs/adr/0005-records.md).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import mongoengine
 import pymongo
@@ -27,6 +27,8 @@ from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, Field
 
 REQUEST_IDS_KEPT = 20  # a retry of an older request than this is taken for a new one
 _NAMESPACE = uuid.UUID("6f6a3c6e-3d0b-4b5e-9a5e-0a7b8e0c9a11")
+
+M = TypeVar("M", bound=Message)
 
 _wake: list[Callable[[], None]] = []
 
@@ -146,6 +148,17 @@ def fields_to_change(mask: FieldMask, message: Message, allowed: Sequence[str]) 
     if wrong := [path for path in mask.paths if path not in allowed]:
         raise FieldNotChangeable(*wrong)
     return tuple(mask.paths)
+
+
+def updated(current: M, change: M, fields: Collection[str]) -> M:
+    """Return the current message with these fields as the change has them, those it leaves out being cleared."""
+    kept, taken = type(current)(), type(current)()
+    kept.CopyFrom(current)
+    taken.CopyFrom(change)
+    for field in current.DESCRIPTOR.fields:
+        (kept if field.name in fields else taken).ClearField(field.name)  # type: ignore[arg-type]
+    kept.MergeFrom(taken)
+    return kept
 
 
 def on_write(wake: Callable[[], None]) -> None:

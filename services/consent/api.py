@@ -12,8 +12,8 @@ from kehu.consent.v1 import consent_pb2_grpc
 
 from services.chassis.errors import AlreadyExists, Denied, KehuError
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
-from services.chassis.records import fields_to_change, new_id, unchanged_since
-from services.chassis.server import current_call
+from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
+from services.chassis.server import current_call, validate
 from services.consent import wire
 from services.consent.domain.decision import USE_WITHIN_SECONDS, Decision, Terms, decide, known_at
 from services.consent.domain.errors import (
@@ -78,8 +78,10 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         """Change the fields named by the mask; without one, those that are set."""
         known = self._purpose(request.purpose_id)
         fields = fields_to_change(request.update_mask, request.purpose, CHANGEABLE)
+        message = updated(wire.purpose_to_proto(known), request.purpose, fields)
+        validate(message)
         with unchanged_since(request.purpose.etag, known.version, f"purposes/{known.purpose_id}"):
-            changed = change_purpose(known, wire.purpose_from(known.purpose_id, request.purpose), fields)
+            changed = change_purpose(known, wire.purpose_from(known.purpose_id, message), fields)
             self._known_notice(changed)
             return wire.purpose_to_proto(self._store.save_purpose(changed))
 

@@ -16,8 +16,8 @@ from kehu.marketing.v1 import resources_pb2 as res
 from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, KehuError
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.paging import filter_hash, page_size_of
-from services.chassis.records import fields_to_change, new_id, unchanged_since
-from services.chassis.server import current_call
+from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
+from services.chassis.server import current_call, validate
 from services.marketing import wire
 from services.marketing.domain.campaigns import (
     CHANGEABLE,
@@ -84,7 +84,9 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         """Change the fields named by the mask; without one, those that are set."""
         known = self._segment(request.segment_id)
         fields = fields_to_change(request.update_mask, request.segment, SEGMENT_FIELDS)
-        values = wire.segment_from(known.segment_id, request.segment)
+        message = updated(wire.segment_to_proto(known), request.segment, fields)
+        validate(message)
+        values = wire.segment_from(known.segment_id, message)
         with unchanged_since(request.segment.etag, known.version, f"segments/{known.segment_id}"):
             changed = replace(known, **{field: getattr(values, field) for field in fields})
             checked_rule(changed.rule)
@@ -133,8 +135,10 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         """Change the fields named by the mask; without one, those that are set."""
         known = self._campaign(request.campaign_id)
         fields = fields_to_change(request.update_mask, request.campaign, CHANGEABLE)
+        message = updated(wire.campaign_to_proto(known), request.campaign, fields)
+        validate(message)
         with unchanged_since(request.campaign.etag, known.version, f"campaigns/{known.campaign_id}"):
-            changed = change_campaign(known, wire.campaign_from(known.campaign_id, request.campaign), fields)
+            changed = change_campaign(known, wire.campaign_from(known.campaign_id, message), fields)
             self._segment(changed.segment_id)
             return wire.campaign_to_proto(self._store.save_campaign(changed))
 

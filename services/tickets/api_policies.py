@@ -67,7 +67,7 @@ class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
         fields = records.fields_to_change(request.update_mask, request.sla_policy, updates.POLICY_FIELDS)
         current = self._policy(request.sla_policy.name)
         with records.unchanged_since(request.sla_policy.etag, current.version, request.sla_policy.name):
-            message = updates.policy_update(wire.policy_message(current), request.sla_policy, fields)
+            message = records.updated(wire.policy_message(current), request.sla_policy, fields)
             changed = wire.policy_of(message, current.id, current.create_time, self._now(), current.version + 1)
             check_policy(changed)
             self._store.replace_policy(changed)

@@ -25,18 +25,3 @@ def ticket_edit(message: pb.Ticket, fields: Collection[str]) -> TicketEdit:
         parent_id=id_of(message.parent) if "parent" in fields else None,
         channel=CHANNELS[message.channel] if "channel" in fields else None,
     )
-
-
-def policy_update(current: pb.SlaPolicy, change: pb.SlaPolicy, fields: Collection[str]) -> pb.SlaPolicy:
-    """Return the current policy with the named fields taken from the change."""
-    result = pb.SlaPolicy()
-    result.CopyFrom(current)
-    for name in fields:
-        result.ClearField(name)  # type: ignore[arg-type]
-    picked = pb.SlaPolicy()
-    picked.CopyFrom(change)
-    for field, _ in change.ListFields():
-        if field.name not in fields:
-            picked.ClearField(field.name)  # type: ignore[arg-type]
-    result.MergeFrom(picked)
-    return result

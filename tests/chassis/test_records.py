@@ -182,3 +182,13 @@ def test_a_mask_is_refused_with_every_field_that_cannot_be_changed():
     assert [violation.description for violation in refused.value.violations] == [
         "a cannot be changed", "b cannot be changed",
     ]  # fmt: skip
+
+
+def test_an_update_takes_named_fields_only_and_clears_those_left_out():
+    current = Segment(display_name="old", description="kept", owner_department="sales")
+    change = Segment(description="ignored", etag="7")
+
+    found = records.updated(current, change, ["display_name", "etag"])
+
+    assert found == Segment(description="kept", owner_department="sales", etag="7")
+    assert current.display_name == "old"

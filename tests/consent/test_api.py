@@ -272,6 +272,12 @@ def test_a_retired_purpose_refuses_at_once(world):
     assert world.refusal("UpdatePurpose", stale) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
 
 
+def test_a_purpose_is_not_given_a_basis_that_there_is_not(world):
+    request = pb.UpdatePurposeRequest(purpose_id="offers", purpose=pb.Purpose(legal_basis=99))
+
+    assert world.refusal("UpdatePurpose", request) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
 def test_an_update_of_a_field_that_is_not_changeable_is_refused(world):
     request = pb.UpdatePurposeRequest(purpose_id="offers", purpose=a_purpose())
     request.update_mask.paths.append("create_time")

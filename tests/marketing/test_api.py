@@ -228,6 +228,30 @@ def test_the_mask_of_an_update_names_only_what_can_be_changed(world):
     assert [world.refusal("UpdateSegment", segment), world.refusal("UpdateCampaign", campaign)] == [refused, refused]
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"quiet_hours": res.QuietHours(start="99:99", end="08:00")}, "quiet_hours"),
+        ({"template": res.Template(subject="s", text="x" * 100_001)}, "template"),
+        ({"currency": "yuan"}, "currency"),
+    ],
+)
+def test_what_a_campaign_may_not_be_created_with_it_is_not_changed_to(world, changes, field):
+    campaign_id = world.campaign()
+    request = pb.UpdateCampaignRequest(campaign_id=campaign_id, campaign=res.Campaign(**changes))
+    request.update_mask.paths.append(field)
+
+    assert world.refusal("UpdateCampaign", request) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101])
+def test_a_segment_keeps_a_name_of_reasonable_length(world, name):
+    request = pb.UpdateSegmentRequest(segment_id=world.segment(), segment=res.Segment(display_name=name))
+    request.update_mask.paths.append("display_name")
+
+    assert world.refusal("UpdateSegment", request) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+
+
 def test_a_campaign_without_purpose_is_refused(world):
     campaign = res.Campaign(
         display_name="x", segment_id=world.segment(), channel="email", template=res.Template(subject="s", text="t")
