@@ -37,7 +37,8 @@ def ensure_rabbitmq(console: Console, environ: Mapping[str, str]) -> None:
     console.print("RabbitMQ is missing: installing Debian's package rabbitmq-server (once)")
     apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     subprocess.run([*apt, "update", "-q"], check=False, stdout=subprocess.DEVNULL)
-    done = subprocess.run([*apt, "install", "-q", "-y", "--no-install-recommends", "rabbitmq-server"], check=False)
+    install = [*apt, "install", "-q", "-y", "--no-install-recommends", "rabbitmq-server"]
+    done = subprocess.run(install, check=False, stdout=subprocess.DEVNULL)
     if done.returncode or not RABBITMQ_SCRIPT.exists():
         raise StackError(MISSING_RABBITMQ)
     if shutil.which("systemctl") and Path("/run/systemd/system").exists():
