@@ -9,6 +9,9 @@ from datetime import date
 from typing import TypeVar
 
 import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from services.chassis.access import ALL_SHOWN, Caller, Decision, Obligations
 from services.chassis.client import intercepted
@@ -77,9 +80,7 @@ class _As(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):
     def __init__(self, metadata: list[tuple[str, str]]) -> None:
         self._metadata = metadata
 
-    def intercept_unary_unary(
-        self, continuation: Callable, client_call_details: object, request: object
-    ) -> object:
+    def intercept_unary_unary(self, continuation: Callable, client_call_details: object, request: object) -> object:
         return continuation(self._with(client_call_details), request)
 
     def intercept_stream_unary(
@@ -139,3 +140,14 @@ def running(serving: Serving, policy: OpenPolicy | None = None) -> Iterator[Harn
         for channel in harness._channels:
             channel.close()
         server.stop(0.5).wait()
+
+
+def bad_fields(call: Callable[[], object]) -> list[str]:
+    """Return the fields that a call is refused for."""
+    with pytest.raises(grpc.RpcError) as refused:
+        call()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    found = error_details_pb2.BadRequest()
+    for detail in rpc_status.from_call(refused.value).details:
+        detail.Unpack(found)
+    return [violation.field for violation in found.field_violations]

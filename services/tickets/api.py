@@ -13,7 +13,7 @@ from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis import paging, records
 from services.chassis.errors import AlreadyExists, Conflict, FieldViolation, Invalid
-from services.chassis.server import current_call
+from services.chassis.server import current_call, validate
 from services.tickets import rows, updates, wire
 from services.tickets.api_policies import PoliciesServicer
 from services.tickets.domain import ticket as rules
@@ -146,18 +146,19 @@ class TicketsServicer(PoliciesServicer):
     def UpdateTicket(self, request: pb.UpdateTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
         """Change fields of a ticket."""
         fields = records.fields_to_change(request.update_mask, request.ticket, updates.TICKET_FIELDS)
-        change = updates.ticket_edit(request.ticket, fields)
-        if change.parent_id:
-            self._check_parent(wire.id_of(request.ticket.name), change.parent_id)
-        if change.profile_id:
-            change = replace(change, profile_id=self._store.survivor_of(change.profile_id))
         policies = self._store.policies()
-        return self._change(
-            request.ticket.name,
-            request.ticket.etag,
-            "",
-            lambda ticket: rules.edit(ticket, change, policies, self._now()),
-        )
+
+        def edited(ticket: Ticket) -> Ticket:
+            message = records.updated(self._reply(ticket), request.ticket, fields)
+            validate(message)
+            change = updates.ticket_edit(message, fields)
+            if change.parent_id:
+                self._check_parent(ticket.id, change.parent_id)
+            if change.profile_id:
+                change = replace(change, profile_id=self._store.survivor_of(change.profile_id))
+            return rules.edit(ticket, change, policies, self._now())
+
+        return self._change(request.ticket.name, request.ticket.etag, "", edited)
 
     def DeleteTicket(self, request: pb.DeleteTicketRequest, context: grpc.ServicerContext) -> Empty:
         """Delete a ticket and its comments."""

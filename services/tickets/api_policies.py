@@ -12,7 +12,7 @@ from kehu.tickets.v1 import tickets_pb2_grpc
 
 from services.chassis import paging, records
 from services.chassis.errors import AlreadyExists
-from services.chassis.server import current_call
+from services.chassis.server import current_call, validate
 from services.tickets import updates, wire
 from services.tickets.domain.sla import SlaPolicy, check_policy
 from services.tickets.domain.ticket import TicketsNotFound
@@ -68,6 +68,7 @@ class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
         current = self._policy(request.sla_policy.name)
         with records.unchanged_since(request.sla_policy.etag, current.version, request.sla_policy.name):
             message = records.updated(wire.policy_message(current), request.sla_policy, fields)
+            validate(message)
             changed = wire.policy_of(message, current.id, current.create_time, self._now(), current.version + 1)
             check_policy(changed)
             self._store.replace_policy(changed)

@@ -15,6 +15,7 @@ from services.chassis.access import Caller, SnapshotHolder, TokenVerifier
 from services.chassis.access.wire import request_for, updated
 from services.chassis.errors import Unauthenticated
 from tests.access.world import AUDIENCE, ISSUER, World, running_world
+from tests.harness import bad_fields
 
 SECOND = "user:second@administration"
 
@@ -257,6 +258,37 @@ def test_an_outdated_etag_is_refused(world: World) -> None:
         )
 
     assert refusal(caught.value) == ("ABORTED", "ETAG_MISMATCH")
+
+
+def update_of_office_app(*paths: str, **fields: object) -> pb.UpdatePrincipalRequest:
+    mask = FieldMask(paths=paths)
+    return pb.UpdatePrincipalRequest(
+        principal_id="app-office-app", principal=pb.Principal(**fields), update_mask=mask
+    )  # fmt: skip
+
+
+def test_a_part_of_a_principal_is_changed_and_the_rest_stays(world: World) -> None:
+    before = world.stub().GetPrincipal(pb.GetPrincipalRequest(principal_id="app-office-app"), timeout=5)
+    changed = world.stub().UpdatePrincipal(update_of_office_app("department", department="sales"), timeout=5)
+
+    assert (changed.department, changed.roles, changed.login) == ("sales", before.roles, before.login)
+
+
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [
+        ({"department": "No Such"}, "department"),
+        ({"department": ""}, "department"),
+        ({"roles": ["role:seller", "seller"]}, "roles[1]"),
+        ({"roles": ["role:seller", "role:seller"]}, "roles"),
+    ],
+)
+def test_what_a_principal_may_not_be_created_with_it_is_not_changed_to(
+    world: World, fields: dict[str, object], bad: str
+) -> None:
+    request = update_of_office_app(*fields, **fields)
+
+    assert bad_fields(lambda: world.stub().UpdatePrincipal(request, timeout=5)) == [bad]
 
 
 def test_a_new_secret_replaces_the_old_one(world: World) -> None:

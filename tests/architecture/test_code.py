@@ -76,6 +76,22 @@ def test_functions_stay_short():
     assert found == []
 
 
+def test_every_update_validates_its_outcome():
+    """The request of an update is not validated, so that a part of a resource may be sent."""
+    forgetful, seen = [], 0
+    for path in CODE:
+        if path.parts[len(ROOT.parts)] != "services":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and re.fullmatch(r"Update[A-Z]\w*", node.name):
+                calls = {ast.unparse(call.func).rpartition(".")[2] for call in ast.walk(node) if type(call) is ast.Call}
+                seen += 1
+                forgetful += [] if {"updated", "validate"} <= calls else [f"{path.relative_to(ROOT)} {node.name}"]
+
+    assert seen
+    assert forgetful == []
+
+
 def test_nothing_is_left_to_do_without_an_issue():
     pattern = re.compile(r"\b(TODO|FIXME|XXX)\b(?!.*#\d)")
     found = [str(p.relative_to(ROOT)) for p in CODE if pattern.search(p.read_text())]

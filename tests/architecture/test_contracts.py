@@ -7,6 +7,7 @@ from pathlib import Path
 
 import kehu
 import pytest
+from buf.validate import validate_pb2
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from kehu.options.v1 import options_pb2 as options
@@ -58,6 +59,7 @@ def reply_fields() -> Iterator[FieldDescriptor]:
 
 
 ALL = methods()
+UPDATES = [method for method in ALL if method.name.startswith("Update")]
 
 
 def test_there_is_a_service_in_every_package():
@@ -75,6 +77,15 @@ def test_every_method_says_who_may_call_and_what_is_audited(method):
     assert set(rule.services) <= {*SERVICES, "gateway"}
     assert routed == (rule.audience != options.AUDIENCE_SERVICE), "service-only methods have no route, others one"
     assert bool(rule.services) or rule.audience != options.AUDIENCE_SERVICE
+
+
+@pytest.mark.parametrize("method", UPDATES, ids=lambda m: m.full_name)
+def test_an_update_is_not_judged_as_if_it_were_a_create(method):
+    """A part of a resource lacks what a create needs: the outcome is judged, not the request."""
+    (resource,) = [field for field in method.input_type.fields if field.message_type is method.output_type]
+
+    assert resource.GetOptions().Extensions[validate_pb2.field].ignore == validate_pb2.IGNORE_ALWAYS
+    assert "update_mask" in method.input_type.fields_by_name
 
 
 def test_every_field_of_every_reply_is_classified():

@@ -14,7 +14,9 @@ from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import events_pb2, profiles_pb2, profiles_pb2_grpc, resources_pb2
 
 from services.chassis.access import Condition, Obligations
-from tests.harness import Harness
+from services.profiles.dictionary import BUILT_IN
+from services.profiles.values import Field
+from tests.harness import Harness, bad_fields
 from tests.profiles.people import Service, batch, csv_of, person, source_request, upload
 
 Stub = profiles_pb2_grpc.ProfilesServiceStub
@@ -416,6 +418,59 @@ def test_a_source_is_changed_only_with_its_current_tag(api: Api) -> None:
     assert api.call("UpdateSource", update).trust_rank == 5
     assert refusal(lambda: api.call("UpdateSource", update))[1] == "ETAG_MISMATCH"
     assert refusal(lambda: api.call("CreateSource", source_request("till")))[1] == "SOURCE_EXISTS"
+
+
+def change_of(name: str, paths: list[str], **fields: object) -> profiles_pb2.UpdateSourceRequest:
+    """Return the request that changes these fields of a source."""
+    source = resources_pb2.Source(name=f"sources/{name}", **fields)
+    return profiles_pb2.UpdateSourceRequest(source=source, update_mask=FieldMask(paths=paths))
+
+
+def test_a_part_of_a_source_is_changed_and_the_rest_stays(api: Api) -> None:
+    before = api.call("GetSource", profiles_pb2.GetSourceRequest(name="sources/till"))
+    changed = api.call("UpdateSource", change_of("till", ["trust_rank"], trust_rank=7))
+
+    assert changed.trust_rank == 7
+    assert (changed.owner_department, changed.mapping) == (before.owner_department, before.mapping)
+    assert api.call("UpdateSource", change_of("till", [], date_order="dmy")).date_order == "dmy"
+
+
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [
+        ({"trust_rank": 1001}, "trust_rank"),
+        ({"owner_department": ""}, "owner_department"),
+        ({"date_order": "yyy"}, "date_order"),
+        ({"utc_offset_minutes": 841}, "utc_offset_minutes"),
+        ({"mapping": [{"column": "编号", "field": "Source Record"}]}, "mapping[0].field"),
+    ],
+)
+def test_what_a_source_may_not_be_registered_with_it_is_not_changed_to(api: Api, fields: dict, bad: str) -> None:
+    assert bad_fields(lambda: api.call("UpdateSource", change_of("till", list(fields), **fields))) == [bad]
+
+
+@pytest.mark.parametrize("item", BUILT_IN.values(), ids=BUILT_IN)
+def test_what_people_read_of_a_built_in_field_is_changed_alone(api: Api, item: Field) -> None:
+    definition = resources_pb2.FieldDefinition(name=f"fields/{item.id}", display_name="改名")
+    request = profiles_pb2.UpdateFieldDefinitionRequest(field_definition=definition)
+    changed = api.call("UpdateFieldDefinition", request)
+
+    assert (changed.display_name, changed.classification, changed.group, changed.mask) == (
+        "改名", item.classification, item.group, item.mask
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [({"retention_days": -1}, "retention_days"), ({"group": "Not One"}, "group"), ({"mask": 99}, "mask"),
+     ({"permitted_purposes": ["marketing", ""]}, "permitted_purposes[1]")],
+)  # fmt: skip
+def test_what_a_field_may_not_be_defined_with_it_is_not_changed_to(api: Api, fields: dict, bad: str) -> None:
+    api.call("CreateFieldDefinition", profiles_pb2.CreateFieldDefinitionRequest(field_id="hobby", field_definition={}))
+    definition = resources_pb2.FieldDefinition(name="fields/hobby", **fields)
+    request = profiles_pb2.UpdateFieldDefinitionRequest(field_definition=definition)
+
+    assert bad_fields(lambda: api.call("UpdateFieldDefinition", request)) == [bad]
 
 
 def test_an_upload_starts_one_operation_whatever_the_number_of_repeats(api: Api) -> None:

@@ -16,7 +16,7 @@ from services.chassis.server import Serving
 from services.tickets.api import TicketsServicer
 from services.tickets.store import Facts
 from services.tickets.store.memory import MemoryTicketsStore
-from tests.harness import Harness, OpenPolicy, running
+from tests.harness import Harness, OpenPolicy, bad_fields, running
 
 FRIDAY = datetime(2025, 3, 7, 8, 30, tzinfo=UTC)  # 16:30 in Shanghai
 ALL = Obligations(everything=True)
@@ -177,6 +177,25 @@ def test_an_update_changes_what_its_mask_names_and_nothing_else(tickets):
     assert (changed.subject, changed.description) == ("包装破损", "")
 
 
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [
+        ({"subject": "x" * 201}, "subject"),
+        ({"subject": " "}, "ticket.subject"),
+        ({"priority": 99}, "priority"),
+        ({"channel": 99}, "channel"),
+        ({"profile": "p1"}, "profile"),
+        ({"parent": "slaPolicies/1"}, "parent"),
+        ({"department": "Service Desk"}, "department"),
+    ],
+)
+def test_what_a_ticket_may_not_be_opened_with_it_is_not_changed_to(tickets, fields, bad):
+    request = pb.UpdateTicketRequest(ticket=pb.Ticket(name=create(tickets).name, **fields))
+    request.update_mask.paths.extend(fields)
+
+    assert bad_fields(lambda: tickets.UpdateTicket(request)) == [bad]
+
+
 def test_a_whole_ticket_may_come_back_but_not_with_fields_of_verbs_in_the_mask(tickets):
     made = create(tickets)
     made.subject = "改了"
@@ -287,6 +306,25 @@ def test_policies_are_kept_changed_and_deleted(tickets):
     assert refusal(lambda: tickets.UpdateSlaPolicy(change))[0] == grpc.StatusCode.ABORTED
     tickets.DeleteSlaPolicy(pb.DeleteSlaPolicyRequest(name=made.name))
     assert len(tickets.ListSlaPolicies(pb.ListSlaPoliciesRequest()).sla_policies) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "bad"),
+    [
+        ({"display_name": "x" * 101}, "display_name"),
+        ({"display_name": ""}, "display_name"),
+        ({"rank": -1}, "rank"),
+        ({"kinds": [99]}, "kinds[0]"),
+        ({"targets": [pb.PriorityTargets(priority=99, resolution_minutes=5)]}, "targets[0].priority"),
+        ({"calendar": pb.BusinessCalendar(days=[pb.WorkDay(weekday=8)])}, "calendar.days[0].weekday"),
+    ],
+)
+def test_what_a_policy_may_not_be_created_with_it_is_not_changed_to(tickets, fields, bad):
+    made = tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
+    request = pb.UpdateSlaPolicyRequest(sla_policy=pb.SlaPolicy(name=made.name, **fields))
+    request.update_mask.paths.extend(fields)
+
+    assert bad in bad_fields(lambda: tickets.UpdateSlaPolicy(request))
 
 
 def test_a_running_ticket_keeps_the_targets_it_was_given(tickets):

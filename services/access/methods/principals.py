@@ -20,7 +20,8 @@ from services.access.methods.context import Context
 from services.access.methods.messages import principal_message
 from services.chassis.errors import FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
-from services.chassis.records import fields_to_change, unchanged_since
+from services.chassis.records import fields_to_change, unchanged_since, updated
+from services.chassis.server import validate
 
 UPDATABLE = ("department", "roles")
 KINDS = {pb.PRINCIPAL_KIND_APP: "app", pb.PRINCIPAL_KIND_PERSON: "user"}
@@ -70,10 +71,10 @@ class PrincipalMethods:
     def UpdatePrincipal(self, request: pb.UpdatePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Change department or roles; tokens with the old ones end."""
         known, given = self._find_principal(request.principal_id), request.principal
-        fields = fields_to_change(request.update_mask, given, UPDATABLE)
+        message = updated(principal_message(known), given, fields_to_change(request.update_mask, given, UPDATABLE))
+        validate(message)
         with unchanged_since(given.etag, known.version, f"principals/{known.id}"):
-            changed = replace(known, department=given.department) if "department" in fields else known
-            changed = replace(changed, roles=tuple(given.roles)) if "roles" in fields else changed
+            changed = replace(known, department=message.department, roles=tuple(message.roles))
             return principal_message(self._change(checked(changed, self._roles())))
 
     def DisablePrincipal(self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:

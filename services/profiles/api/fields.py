@@ -8,7 +8,8 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis import paging
 from services.chassis.errors import AlreadyExists
-from services.chassis.records import fields_to_change, unchanged_since
+from services.chassis.records import fields_to_change, unchanged_since, updated
+from services.chassis.server import validate
 from services.profiles.admission import MAPPABLE
 from services.profiles.api.common import Tools, changed, id_of
 from services.profiles.errors import FieldBuiltIn, FieldExists, FieldNotFound
@@ -69,9 +70,11 @@ class FieldsPart:
         item = self._field(request.field_definition.name)
         allowed = OF_BUILT_IN if item.built_in else CHANGEABLE
         names = fields_to_change(request.update_mask, request.field_definition, allowed)
+        message = updated(field_message(item), request.field_definition, names)
+        validate(message)
         shelf = self.tools.store.fields
         with unchanged_since(request.field_definition.etag, item.version, request.field_definition.name):
-            item = changed(item, names, lambda name: _read(request.field_definition, name))
+            item = changed(item, names, lambda name: _read(message, name))
             stored = shelf.insert(item) if item.version == 0 else shelf.replace(item)
         self.tools.dictionary.forget()
         return field_message(stored)

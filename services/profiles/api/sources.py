@@ -12,8 +12,8 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
 from services.chassis.jobs import Owner
-from services.chassis.records import fields_to_change, unchanged_since
-from services.chassis.server import current_call
+from services.chassis.records import fields_to_change, unchanged_since, updated
+from services.chassis.server import current_call, validate
 from services.profiles.admission import DERIVED, MAPPABLE, Admitted, Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, id_of, page_of
 from services.profiles.domain.sources import SOURCE_RECORD_ID
@@ -67,8 +67,10 @@ class SourcesPart:
         """Change a source."""
         source = self._source(request.source.name)
         names = fields_to_change(request.update_mask, request.source, CHANGEABLE)
+        message = updated(source_message(source), request.source, names)
+        validate(message)
         with unchanged_since(request.source.etag, source.version, request.source.name):
-            source = changed(source, names, lambda name: _read(request.source, name))
+            source = changed(source, names, lambda name: _read(message, name))
             self._check_mapping(source)
             return source_message(self.tools.store.sources.replace(source))
 
