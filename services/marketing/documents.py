@@ -76,6 +76,7 @@ class RunDocument(Record):
     data_cutoff = me.DateTimeField()
     start_time = me.DateTimeField()
     end_time = me.DateTimeField()
+    failure_reason = me.StringField()
     meta: ClassVar[dict[str, object]] = _meta("runs")
 
 
@@ -231,6 +232,7 @@ def run_document(run: Run) -> RunDocument:
         data_cutoff=run.data_cutoff,
         start_time=run.start_time,
         end_time=run.end_time,
+        failure_reason=run.failure_reason or None,
     )
 
 
@@ -251,6 +253,7 @@ def run_of(document: RunDocument) -> Run:
         data_cutoff=document.data_cutoff,
         start_time=document.start_time,
         end_time=document.end_time,
+        failure_reason=document.failure_reason or "",
         version=document.version,
     )
 

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from google.protobuf.message import Message
 from kehu.marketing.v1 import messages_pb2, resources_pb2
 
-from services.chassis.errors import Conflict
-from services.chassis.jobs import Job, LeaseLost, Paused
-from services.marketing.domain.campaigns import Campaign, CampaignState, QuietPolicy, step
+from services.chassis.errors import Conflict, KehuError, NotAllowed, Unavailable
+from services.chassis.jobs import ATTEMPTS, Job, LeaseLost, MongoOperations, OperationStore, Paused
+from services.marketing.domain.campaigns import UNDER_WAY, Campaign, CampaignState, QuietPolicy, step
 from services.marketing.domain.deliveries import (
+    OVER,
     Delivery,
     DeliveryState,
     Run,
@@ -19,6 +20,7 @@ from services.marketing.domain.deliveries import (
     close_page,
     delivery_id_of,
     ended,
+    given_up,
     open_page,
     planned,
     recovered,
@@ -49,32 +51,60 @@ LONGEST_WAIT_SECONDS = 30.0  # so that a cancelled or changed campaign is notice
 class CampaignRunner:
     """Walks the audience, a page each turn; a page is planned, sent, counted once, and only then left behind."""
 
-    def __init__(self, store: MarketingStore, audiences: Audiences, gate: Gate, sender: Sender, clocks: Clocks) -> None:
+    def __init__(
+        self,
+        store: MarketingStore,
+        audiences: Audiences,
+        gate: Gate,
+        sender: Sender,
+        clocks: Clocks,
+        operations: OperationStore | None = None,
+    ) -> None:
         self._store = store
         self._audiences = audiences
         self._gate = gate
         self._sender = sender
         self._clocks = clocks
+        self._operations = operations or MongoOperations("marketing")
 
     def __call__(self, job: Job) -> Message:
-        """Run, or go on with, the run named by the job's arguments.
+        """Run, or go on with, the run named by the job's arguments; a run that nobody takes up again fails.
 
         Raises:
             Paused: it cannot go on now; it is taken up again by itself.
         """
         run_id = str(job.args["run_id"])
         try:
-            return self._run(job, run_id)
+            return self._run_or_give_up(job, run_id)
         except Waiting as wait:
             self._note(run_id, wait.reason)
             raise Paused(wait.reason, wait.seconds) from wait
         except Conflict as error:  # a person changed the campaign at this very moment: look again
             raise Paused("CHANGED", 0.2) from error
 
+    def _run_or_give_up(self, job: Job, run_id: str) -> resources_pb2.CampaignReport:
+        is_last_try = self._tries(job) + 1 >= ATTEMPTS  # asked first: the figure is set back with each progress
+        try:
+            return self._run(job, run_id)
+        except (Waiting, LeaseLost, Paused, Conflict, Unavailable):
+            raise
+        except Exception as error:
+            reason = error.reason if isinstance(error, KehuError) else "JOB_FAILED"
+            if is_last_try or isinstance(error, KehuError):
+                self._give_up(job, run_id, reason)
+            raise
+
+    def _tries(self, job: Job) -> int:
+        """Return how many tries of the job failed before this one."""
+        document = self._operations.get(job.name)
+        return int(str(document["attempts"])) if document else 0
+
     def _run(self, job: Job, run_id: str) -> resources_pb2.CampaignReport:
         run = self._required(run_id)
-        if run.state in (RunState.DONE, RunState.CANCELLED):
-            self._finish_campaign(run)
+        if run.failure_reason:  # a worker died while it gave the run up
+            raise NotAllowed("the run was given up; its report says why")
+        if run.state in OVER:
+            self._end_campaign(run)
             return self._report(run)
         campaign = self._may_go_on(run)
         never_began = campaign.state is CampaignState.CANCELLED and not run.page
@@ -85,8 +115,22 @@ class CampaignRunner:
             campaign = self._campaign(run)
         state = RunState.CANCELLED if campaign.state is CampaignState.CANCELLED else RunState.DONE
         run = self._store.save_run(ended(run, state, self._clocks.now()))
-        self._finish_campaign(run)
+        self._end_campaign(run)
         return self._report(run)
+
+    def _give_up(self, job: Job, run_id: str, reason: str) -> None:
+        """End a run and its campaign with this reason; who was not written to counts as skipped."""
+        run = self._required(run_id)
+        if run.state not in OVER:
+            if not run.failure_reason:
+                run = self._store.save_run(replace(run, failure_reason=reason))
+            now = self._clocks.now()
+            in_hand = self._recover(run, now) if run.page_ids else []
+            page = Page({delivery.delivery_id: delivery for delivery in in_hand}, People({}, {}))
+            self._sender.skip(page, SkipReason.RUN_FAILED, run.failure_reason)
+            run = self._store.save_run(given_up(run, page.deliveries.values(), now))
+        self._end_campaign(run)
+        job.save({}, self._report(run))
 
     def _open(self, run: Run) -> Run:
         found = self._audiences.page(run.rule, run.next_token)
@@ -105,7 +149,7 @@ class CampaignRunner:
             job.save({}, report_to_proto(run, tally(current.deliveries.values()), self._campaign(run)))
             campaign = self._may_go_on(run)
             if campaign.state is CampaignState.CANCELLED:
-                self._sender.cancel(current)
+                self._sender.skip(current, SkipReason.CANCELLED)
             return campaign
 
         self._sender.send(page, go_on)
@@ -197,18 +241,19 @@ class CampaignRunner:
         begun, fact = step(campaign, "begin", now)
         return self._store.save_campaign(begun, [fact])
 
-    def _finish_campaign(self, run: Run) -> None:
-        """Let the campaign be done, though somebody paused it when nothing was left to send; cancelled it stays."""
+    def _end_campaign(self, run: Run) -> None:
+        """End the campaign as its run ended, though somebody paused it meanwhile; cancelled it stays."""
         campaign = self._campaign(run)
-        if campaign.run_id != run.run_id or campaign.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
+        if campaign.run_id != run.run_id or campaign.state not in UNDER_WAY:
             return
-        done, fact = step(campaign, "finish", self._clocks.now())
-        self._store.save_campaign(done, [fact])
+        name = "fail" if run.state is RunState.FAILED else "finish"
+        over, fact = step(campaign, name, self._clocks.now())
+        self._store.save_campaign(over, [fact])
 
     def _note(self, run_id: str, reason: str) -> None:
         """Show in the report what the run waits for."""
         run = self._store.run(run_id)
-        if run is None or run.state in (RunState.DONE, RunState.CANCELLED) or run.pause_reason == reason:
+        if run is None or run.state in OVER or run.pause_reason == reason:
             return
         state = RunState.SCHEDULED if reason in ("SCHEDULED", "STARTING") else RunState.PAUSED
         try:

@@ -101,10 +101,10 @@ class Sender:
         if page.planned():
             raise Waiting("MAIL_REFUSED", MAIL_RETRY_SECONDS)
 
-    def cancel(self, page: Page) -> None:
-        """Record what waits as skipped: the campaign was cancelled."""
+    def skip(self, page: Page, reason: SkipReason, detail: str = "") -> None:
+        """Record what waits as skipped: the campaign was cancelled, or its run failed."""
         now = self._clocks.now()
-        self._save(page, [skipped(d, SkipReason.CANCELLED, "", now) for d in page.planned()])
+        self._save(page, [skipped(d, reason, detail, now) for d in page.planned()])
 
     def _send_chunk(self, campaign: Campaign, page: Page, chunk: Sequence[Delivery]) -> None:
         now = self._clocks.now()

@@ -127,6 +127,7 @@ def report_to_proto(run: Run, in_hand: Tally, campaign: Campaign) -> pb.Campaign
         data_cutoff=_stamp(run.data_cutoff),
         start_time=_stamp(run.start_time),
         end_time=_stamp(run.end_time),
+        failure_reason=run.failure_reason,
     )
 
 

@@ -261,10 +261,8 @@ def test_an_outdated_etag_is_refused(world: World) -> None:
 
 
 def update_of_office_app(*paths: str, **fields: object) -> pb.UpdatePrincipalRequest:
-    mask = FieldMask(paths=paths)
-    return pb.UpdatePrincipalRequest(
-        principal_id="app-office-app", principal=pb.Principal(**fields), update_mask=mask
-    )  # fmt: skip
+    principal, mask = pb.Principal(**fields), FieldMask(paths=paths)
+    return pb.UpdatePrincipalRequest(principal_id="app-office-app", principal=principal, update_mask=mask)
 
 
 def test_a_part_of_a_principal_is_changed_and_the_rest_stays(world: World) -> None:

@@ -99,7 +99,7 @@ class World:
         link = lambda one: f"https://kehu.example/v1/unsubscribe/{unsubscribe_token(KEY, one)}"  # noqa: E731
         sender = Sender(self.store, gate, self.outbox, link, clocks)
         audiences = RemoteAudiences(own("analytics", AnalyticsServiceStub))
-        runner = CampaignRunner(self.store, audiences, gate, sender, clocks)
+        runner = CampaignRunner(self.store, audiences, gate, sender, clocks, self.operations)
         handlers = {RUN: runner, REVOKE: ConsentRevoker(self.store, consents)}
         return Worker("marketing", handlers, self.operations)
 
@@ -458,6 +458,27 @@ def test_cancelling_the_operation_of_a_run_cancels_the_campaign_and_skips_the_re
     assert [(skip.reason, skip.count) for skip in report.skips] == [(res.SKIP_REASON_CANCELLED, 4)]
     assert len(world.outbox.mails) == 2
     assert world.refusal("CancelOperation", cancel, world.long_running)[0] == grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_a_run_that_is_given_up_is_shown_as_failed_and_may_be_run_again(world):
+    world.people(9)
+    campaign_id = world.campaign()
+    name, send = world.run(campaign_id).name, world.outbox.send
+    world.outbox.send = lambda *_: 1 / 0
+    world.work()
+
+    operation = world.call("GetOperation", operations_pb2.GetOperationRequest(name=name), world.long_running)
+    failed = world.call("GetCampaign", pb.GetCampaignRequest(campaign_id=campaign_id))
+    report = world.call("GetCampaignReport", pb.GetCampaignReportRequest(campaign_id=campaign_id))
+    assert operation.done and operation.error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert (failed.state, report.state) == (res.CAMPAIGN_STATE_FAILED, res.RUN_STATE_FAILED)
+    assert (report.failure_reason, report.audience, report.pending) == ("JOB_FAILED", 9, 0)
+
+    world.outbox.send = send
+    world.run(campaign_id)
+    world.work()
+    again = world.call("GetCampaignReport", pb.GetCampaignReportRequest(campaign_id=campaign_id))
+    assert (again.state, again.sent) == (res.RUN_STATE_DONE, 9)
 
 
 def test_a_draft_is_changed_by_mask(world):

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import timedelta
-from types import SimpleNamespace
 
-import mongoengine
 import pytest
 from kehu.marketing.v1 import resources_pb2 as res
 
-from services.chassis import records
 from services.chassis.errors import NotAllowed
-from services.chassis.jobs import MongoOperations, Owner
-from services.marketing.documents import RECORD_CLASSES
+from services.chassis.jobs import Owner
 from services.marketing.domain.campaigns import CampaignState, step
 from services.marketing.domain.errors import CampaignStateForbids
 from services.marketing.jobs import REVOKE
-from services.marketing.store_mongo import MongoMarketingStore
-from tests.marketing.world import START, Crash, World, skips_of
-
-
-@pytest.fixture(scope="module")
-def mongo_stores(mongo_uri):
-    records.connect(SimpleNamespace(mongo_uri=mongo_uri, grpc_threads=4), "marketing")
-    records.ensure_indexes(RECORD_CLASSES)
-    operations = MongoOperations("marketing")
-    operations.ensure_indexes()
-    yield MongoMarketingStore(), operations
-    mongoengine.disconnect("marketing")
-
-
-@pytest.fixture(params=["memory", "mongo"])
-def world(request):
-    stores = None if request.param == "memory" else request.getfixturevalue("mongo_stores")
-    if stores is not None:
-        records.database("marketing")["operations"].delete_many({})  # a worker takes whatever is due
-    return World(people=50, page_size=30, prefix=uuid.uuid4().hex[:8], stores=stores)
-
-
-class Started:
-    """A campaign with a run that a worker may take."""
-
-    def __init__(self, world: World, **changes: object) -> None:
-        self.world = world
-        self.id = uuid.uuid4().hex
-        world.campaign(self.id, **changes)
-        self.name = world.start(self.id, uuid.uuid4().hex)
-
-    def cancel(self) -> None:
-        """Cancel the operation, as its department may."""
-        self.world.jobs.cancel(self.name, "marketing")
-
-    def state(self) -> CampaignState:
-        """Return the campaign's state."""
-        return self.world.store.campaign(self.id).state
-
-    def work(self) -> res.CampaignReport:
-        """Work until the operation ends."""
-        return self.world.work(self.name, campaign_id=self.id)
+from tests.marketing.world import START, Crash, Started, World, skips_of
 
 
 def test_a_run_cancelled_in_the_middle_ends_with_the_rest_skipped(world):

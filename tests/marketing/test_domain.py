@@ -228,11 +228,12 @@ def test_a_campaign_that_contradicts_itself_is_refused(changes, field):
 
 
 ALLOWED = {
-    "run": {"DRAFT": "RUNNING", "DONE": "RUNNING"},
+    "run": {"DRAFT": "RUNNING", "DONE": "RUNNING", "FAILED": "RUNNING"},
     "begin": {"SCHEDULED": "RUNNING"},
     "pause": {"RUNNING": "PAUSED", "SCHEDULED": "PAUSED"},
     "resume": {"PAUSED": "RUNNING"},
     "finish": {"RUNNING": "DONE", "PAUSED": "DONE"},
+    "fail": {"SCHEDULED": "FAILED", "RUNNING": "FAILED", "PAUSED": "FAILED"},
     "cancel": {state: "CANCELLED" for state in ("DRAFT", "SCHEDULED", "RUNNING", "PAUSED")},
 }
 
@@ -261,14 +262,26 @@ def test_a_run_ahead_of_its_time_is_scheduled():
     assert step(later, "run", NOW + timedelta(hours=1), "r1")[0].state is CampaignState.RUNNING
 
 
-def test_only_a_draft_or_a_done_campaign_is_changed():
-    values = replace(CAMPAIGN, display_name="六月", purpose_id="")
+@pytest.mark.parametrize("state", list(CampaignState))
+def test_only_a_campaign_without_a_run_under_way_that_is_not_cancelled_is_changed(state):
+    known, values = replace(CAMPAIGN, state=state), replace(CAMPAIGN, display_name="六月", purpose_id="")
+    if state.value not in ("DRAFT", "DONE", "FAILED"):
+        with pytest.raises(CampaignStateForbids):
+            cam.change_campaign(known, values, ("display_name",))
+        return
 
-    assert cam.change_campaign(CAMPAIGN, values, ("display_name",)) == replace(CAMPAIGN, display_name="六月")
+    assert cam.change_campaign(known, values, ("display_name",)) == replace(known, display_name="六月")
     with pytest.raises(SendWithoutPurpose):
-        cam.change_campaign(CAMPAIGN, values, ("purpose_id",))
-    with pytest.raises(CampaignStateForbids):
-        cam.change_campaign(replace(CAMPAIGN, state=CampaignState.RUNNING), values, ("display_name",))
+        cam.change_campaign(known, values, ("purpose_id",))
+
+
+@pytest.mark.parametrize("name", ["finish", "fail", "cancel"])
+def test_a_campaign_that_could_not_be_run_any_more_can_still_end(name):
+    broken = replace(CAMPAIGN, state=CampaignState.RUNNING, display_name="")
+
+    assert step(broken, name, NOW)[0].state not in (CampaignState.RUNNING, CampaignState.PAUSED)
+    with pytest.raises(CampaignInvalid):
+        step(replace(broken, state=CampaignState.PAUSED), "resume", NOW)
 
 
 def candidate(**changes):

@@ -6,6 +6,7 @@ Time is virtual: every call of a port moves it, and may first run an action of t
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from kehu.marketing.v1 import resources_pb2 as res
 
 from services.chassis.errors import KehuError
 from services.chassis.jobs import MemoryOperations, OperationStore, Owner, Worker
-from services.marketing.domain.campaigns import Campaign, FrequencyCap, QuietHours, step
+from services.marketing.domain.campaigns import Campaign, CampaignState, FrequencyCap, QuietHours, step
 from services.marketing.domain.deliveries import Run, RunState, tally
 from services.marketing.domain.planning import ConsentAnswer
 from services.marketing.domain.templates import Template
@@ -215,7 +216,7 @@ class World:
         gate = Gate(self.store, self.consents, self.contacts, lambda address: f"token-{address}")
         clocks = Clocks(self.clock.now, self.clock.monotonic)
         sender = Sender(self.store, gate, self.mailbox, lambda one: f"https://kehu.example/u/{one}", clocks)
-        return CampaignRunner(self.store, self.audiences, gate, sender, clocks)
+        return CampaignRunner(self.store, self.audiences, gate, sender, clocks, self.operations)
 
     def campaign(self, campaign_id: str = "c1", **changes) -> Campaign:
         """Create a campaign."""
@@ -269,6 +270,28 @@ class World:
         assert parts == report.audience
         assert report.pending >= 0
         return report
+
+
+class Started:
+    """A campaign with a run that a worker may take."""
+
+    def __init__(self, world: World, **changes: object) -> None:
+        self.world = world
+        self.id = uuid.uuid4().hex
+        world.campaign(self.id, **changes)
+        self.name = world.start(self.id, uuid.uuid4().hex)
+
+    def cancel(self) -> None:
+        """Cancel the operation, as its department may."""
+        self.world.jobs.cancel(self.name, "marketing")
+
+    def state(self) -> CampaignState:
+        """Return the campaign's state."""
+        return self.world.store.campaign(self.id).state
+
+    def work(self) -> res.CampaignReport:
+        """Work until the operation ends."""
+        return self.world.work(self.name, campaign_id=self.id)
 
 
 def skips_of(report: res.CampaignReport) -> dict[str, int]:

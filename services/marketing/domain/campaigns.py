@@ -32,6 +32,11 @@ class CampaignState(StrEnum):
     PAUSED = "PAUSED"
     DONE = "DONE"
     CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+
+AT_REST = frozenset({CampaignState.DRAFT, CampaignState.DONE, CampaignState.FAILED})
+UNDER_WAY = frozenset({CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED})
 
 
 class QuietPolicy(StrEnum):
@@ -86,16 +91,14 @@ Changed = tuple[Campaign, events_pb2.CampaignChanged]
 
 # Which states each step may leave, and where it leads.
 _STEPS: dict[str, tuple[frozenset[CampaignState], CampaignState]] = {
-    "run": (frozenset({CampaignState.DRAFT, CampaignState.DONE}), CampaignState.RUNNING),
-    "schedule": (frozenset({CampaignState.DRAFT, CampaignState.DONE}), CampaignState.SCHEDULED),
+    "run": (AT_REST, CampaignState.RUNNING),
+    "schedule": (AT_REST, CampaignState.SCHEDULED),
     "begin": (frozenset({CampaignState.SCHEDULED}), CampaignState.RUNNING),
     "pause": (frozenset({CampaignState.RUNNING, CampaignState.SCHEDULED}), CampaignState.PAUSED),
     "resume": (frozenset({CampaignState.PAUSED}), CampaignState.RUNNING),
     "finish": (frozenset({CampaignState.RUNNING, CampaignState.PAUSED}), CampaignState.DONE),
-    "cancel": (
-        frozenset({CampaignState.DRAFT, CampaignState.SCHEDULED, CampaignState.RUNNING, CampaignState.PAUSED}),
-        CampaignState.CANCELLED,
-    ),
+    "fail": (UNDER_WAY, CampaignState.FAILED),
+    "cancel": (UNDER_WAY | {CampaignState.DRAFT}, CampaignState.CANCELLED),
 }
 
 
@@ -133,14 +136,14 @@ def change_campaign(campaign: Campaign, values: Campaign, fields: tuple[str, ...
         CampaignStateForbids: a run is under way, scheduled, or the campaign is over.
         CampaignInvalid, TemplateInvalid, SendWithoutPurpose: the outcome is wrong.
     """
-    if campaign.state not in (CampaignState.DRAFT, CampaignState.DONE):
+    if campaign.state not in AT_REST:
         raise _forbidden(campaign, "update")
     changes = {field: getattr(values, field) for field in fields}
     return checked_campaign(replace(campaign, **changes))
 
 
 def step(campaign: Campaign, name: str, now: datetime, run_id: str = "") -> Changed:
-    """Return the campaign after a step (run, begin, pause, resume, finish, cancel) and the fact.
+    """Return the campaign after a step (run, begin, pause, resume, finish, fail, cancel) and the fact.
 
     A campaign whose schedule_time is ahead is scheduled instead of run or resumed.
 
@@ -153,7 +156,9 @@ def step(campaign: Campaign, name: str, now: datetime, run_id: str = "") -> Chan
         raise _forbidden(campaign, name)
     if name == "resume" and ahead:
         state = CampaignState.SCHEDULED
-    changed = replace(checked_campaign(campaign), state=state, run_id=run_id or campaign.run_id)
+    if state in UNDER_WAY:
+        checked_campaign(campaign)  # whatever is wrong with one, it can end
+    changed = replace(campaign, state=state, run_id=run_id or campaign.run_id)
     return changed, changed_fact(changed, now)
 
 

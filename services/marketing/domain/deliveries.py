@@ -44,6 +44,10 @@ class RunState(StrEnum):
     PAUSED = "PAUSED"
     DONE = "DONE"
     CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+
+
+OVER = frozenset({RunState.DONE, RunState.CANCELLED, RunState.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,7 @@ class Run:
     data_cutoff: datetime | None = None
     start_time: datetime | None = None
     end_time: datetime | None = None
+    failure_reason: str = ""
     version: int = 0
 
 
@@ -226,3 +231,11 @@ def ended(run: Run, state: RunState, now: datetime) -> Run:
     """Return the run that is over; the audience is who was walked through."""
     audience = sum(run.counts.values())
     return replace(run, state=state, pause_reason="", end_time=now, audience=audience)
+
+
+def given_up(run: Run, deliveries: Iterable[Delivery], now: datetime) -> Run:
+    """Return the run that failed, with the outcomes of the page in hand; who has none counts as skipped."""
+    counts = add(run.counts, tally(deliveries))
+    left_out = max(run.audience - sum(counts.values()), 0)
+    counts = add(counts, {f"{DeliveryState.SKIPPED}|{SkipReason.RUN_FAILED}|{run.failure_reason}": left_out})
+    return ended(replace(run, page_ids=(), counts=counts), RunState.FAILED, now)

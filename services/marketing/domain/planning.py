@@ -23,6 +23,7 @@ class SkipReason(StrEnum):
     FREQUENCY_CAP = "FREQUENCY_CAP"
     QUIET_HOURS = "QUIET_HOURS"
     BUDGET = "BUDGET"
+    RUN_FAILED = "RUN_FAILED"
 
 
 @dataclass(frozen=True, slots=True)
