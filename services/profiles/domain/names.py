@@ -1,8 +1,9 @@
-"""Names of persons: titles kept apart, compound surnames, names with ·, Latin names."""
+"""Names of persons: titles kept apart, compound surnames, names with ·, Latin names in both orders."""
 
 import re
 
 from services.profiles.domain.blocked import is_blocked_name, is_empty_word
+from services.profiles.domain.pinyin import is_pinyin, is_pinyin_surname
 from services.profiles.domain.text import clean, is_han, simplify
 from services.profiles.domain.values import PersonName
 
@@ -10,13 +11,16 @@ _COMPOUND_SURNAMES_WORDS = """
 欧阳 太史 端木 上官 司马 东方 独孤 南宫 万俟 闻人 夏侯 诸葛 尉迟 公羊 赫连 澹台 皇甫 宗政 濮阳
 公冶 太叔 申屠 公孙 慕容 仲孙 钟离 长孙 宇文 司徒 鲜于 司空 闾丘 子车 亓官 司寇 巫马 公西 颛孙
 壤驷 公良 漆雕 乐正 宰父 谷梁 拓跋 夹谷 轩辕 令狐 段干 百里 呼延 东郭 南门 羊舌 微生 梁丘 左丘
-东门 西门 第五 纳兰 完颜 叶赫 单于 淳于 耶律
+东门 西门 第五 纳兰 完颜 叶赫 单于 淳于 耶律 尔朱 贺兰 乌孙 富察 那拉 鲜卑 钮祜禄 瓜尔佳 叶赫那拉 爱新觉罗
 """
 COMPOUND_SURNAMES = frozenset(_COMPOUND_SURNAMES_WORDS.split())
+_SURNAME_LENGTHS = (4, 3, 2)  # of the compound ones, the longest first
+_LABEL = re.compile("^(?:姓名|名字|联系人|收货人|收件人|客户|会员|尊敬的|亲爱的|敬爱的)[:：\\s]*(?=.{2})")
 _TITLE = re.compile(
-    "(先生|女士|小姐|太太|夫人|老师|同志|经理|总经理|董事长|主任|医生|大夫|教授|律师|师傅|阿姨|叔叔|老板|"
-    "总监|博士|校长|[总工董局处])$"
+    "(先生|女士|小姐|太太|夫人|老师|同志|同学|总?经理|董事长?|主任|医生|大夫|护士|教授|律师|师傅|阿姨|叔叔|老板|老板娘|"
+    "总监|总裁|副总|主管|店长|队长|书记|院长|[处局科部行厂所站]长|工程师|会计|秘书|博士|校长|[总工董局处哥姐嫂叔姨])$"
 )
+_SEVERAL = re.compile(r"\s*[、/&;,|+]\s*")
 _NICKNAME = re.compile(r"^([老小阿])(\S)$")
 _PARENTHESES = re.compile(r"[(\[【<「].*?[)\]】>」]|[(\[【<「].*$")
 _LATIN_TITLE = re.compile(r"^(mr|mrs|ms|miss|dr|prof|sir|madam)\b\.?\s*", re.IGNORECASE)
@@ -33,29 +37,42 @@ def parse_name(text: str) -> tuple[PersonName | None, str]:
         return None, "NAME_BLOCKED" if text else ""
     if is_blocked_name(text):
         return None, "NAME_BLOCKED"
-    plain = _PARENTHESES.sub(" ", text).strip(" ,;:-_'\"") or text
-    name = _han_name(plain) if any(is_han(char) for char in plain) else _latin_name(plain)
+    plain = _LABEL.sub("", _PARENTHESES.sub(" ", text).strip(" ,;:-_'\"")) or text
+    if _names_several(plain):
+        return None, "NAME_SEVERAL"
+    name = _han_name(plain) if any(map(is_han, plain)) else _latin_name(plain)
     if name is None:
         return None, "NAME_UNREADABLE"
     return (None, "NAME_BLOCKED") if is_blocked_name(name.full) else (name, "")
 
 
+def _names_several(text: str) -> bool:
+    """Say whether every part between separators is a whole Chinese name: 张三、李四, not 欧阳,娜娜."""
+    parts = _SEVERAL.split(text)
+    return len(parts) > 1 and all(
+        1 < len(part) < 5 and all(map(is_han, part)) and part not in COMPOUND_SURNAMES for part in parts
+    )
+
+
 def _han_name(text: str) -> PersonName | None:
     dotted = _DOTS.sub("·", simplify(text)).strip("·")
-    if "·" in dotted and sum(is_han(char) for char in dotted) >= 4:
-        given, _, surname = dotted.partition("·")
-        return _checked(PersonName(surname, given, "", "dotted"))
-    text = "".join(char for char in simplify(_LATIN_TITLE.sub("", text)) if is_han(char) or char in "*?xX")
+    if "·" in dotted and sum(map(is_han, dotted)) >= 4:
+        own, title = _without_titles(dotted)
+        given, _, surname = own.partition("·")
+        return _checked(PersonName(surname, given, title, "dotted"))
+    text, latin_title = _without_latin_titles(text)
+    text = "".join(char for char in simplify(text) if is_han(char) or char in "*?xX")
     text = "".join(char for char in _MASK.sub("", text) if is_han(char))
     text, title = _without_titles(text)
+    title = title or latin_title
     if match := _NICKNAME.match(text) if not title else None:
         return PersonName(match[2], "", match[1])
     return _checked(split_han_name(text, title))
 
 
 def split_han_name(text: str, title: str = "") -> PersonName:
-    """Split simplified characters into surname and given name; two characters form the compound surnames."""
-    length = 2 if text[:2] in COMPOUND_SURNAMES else 1
+    """Split simplified characters into surname and given name; compound surnames have two to four characters."""
+    length = next((size for size in _SURNAME_LENGTHS if text[:size] in COMPOUND_SURNAMES), 1)
     return PersonName(text[:length], text[length:], title)
 
 
@@ -81,19 +98,57 @@ def _without_title(text: str) -> tuple[str, str]:
     return text[: match.start()], match[1]
 
 
-def _latin_name(text: str) -> PersonName | None:
+def _without_latin_titles(text: str) -> tuple[str, str]:
+    """Return the text without Mr before or PhD after it, and the first of them."""
     title = ""
     for pattern in (_LATIN_TITLE, _LATIN_TITLE_AFTER):
         if match := pattern.search(text):
             title = title or match[1].capitalize()
             text = pattern.sub("", text)
+    return text, title
+
+
+def _latin_name(text: str) -> PersonName | None:
+    """Read a Latin name in either order: a comma, one word in capitals or a Chinese surname tells which."""
+    text, title = _without_latin_titles(text)
     before, comma, after = text.partition(",")
-    words = [word.capitalize() for word in re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", f"{after} {before}")]
+    words = _WORD.findall(f"{after} {before}")
     if not words:
         return None
     if len(words) == 1:
-        return _checked(PersonName(words[0], "", title, "latin"))
-    return _checked(PersonName(words[-1], " ".join(words[:-1]), title, "latin"))
+        return _checked(PersonName(_capitalized(words[0]), "", title, "latin"))
+    surname_at = _surname_start(words, len(_WORD.findall(before)) if comma else 0)
+    surname, given = words[surname_at], words[:surname_at] + words[surname_at + 1 :]
+    if surname_at == len(words) - 1:
+        while len(given) > 1 and given[-1].casefold() in _PARTICLES:
+            surname = f"{given.pop()} {surname}"
+    is_chinese = is_pinyin_surname(surname) and all(map(is_pinyin, given))
+    return _checked(PersonName(_capitalized(surname), _capitalized(" ".join(given)), title, "latin", is_chinese))
+
+
+def _surname_start(words: list[str], behind_comma: int) -> int:
+    """Return the position of the surname among the words of a Latin name."""
+    if behind_comma:
+        return len(words) - 1
+    loud = [at for at, word in enumerate(words) if len(word) > 1 and word.isupper()]
+    if len(loud) == 1 and loud[0] in (0, len(words) - 1):
+        return loud[0]
+    if is_pinyin_surname(words[0]) and all(map(is_pinyin, words[1:])):
+        return 0
+    return len(words) - 1
+
+
+def _capitalized(text: str) -> str:
+    return " ".join(
+        word.lower() if word.casefold() in _PARTICLES else _PART.sub(lambda part: part[0].capitalize(), word)
+        for word in text.split(" ")
+    )
+
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_PART = re.compile(r"[^\W\d_]+")
+_PARTICLES = frozenset(("van", "von", "der", "den", "de", "del", "della", "di", "da", "dos", "du", "la", "le", "bin",
+                        "ibn", "ten", "ter", "zu"))  # fmt: skip
 
 
 def _checked(name: PersonName) -> PersonName | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from services.profiles.domain.values import Address, PersonName, Phone, Problem, Severity, StandardRecord
 
@@ -20,7 +20,7 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
         "trust_rank": record.trust_rank,
         "owner_department": record.owner_department,
         "is_unique_in_source": record.is_unique_in_source,
-        "name": [name.surname, name.given, name.title, name.style] if name else None,
+        "name": _name_to_plain(name) if name else None,
         "phones": [[phone.number, phone.kind, phone.extension] for phone in record.phones],
         "emails": list(record.emails),
         "gender": record.gender,
@@ -33,11 +33,16 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
 
 
+def _name_to_plain(name: PersonName) -> list[JsonValue]:
+    plain: list[JsonValue] = [name.surname, name.given, name.title, name.style]
+    return [*plain, True] if name.is_surname_first else plain
+
+
 def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
     """Return the record that record_to_plain made the dict from."""
     lists = {key: cast("list[list[str]]", plain.get(key) or []) for key in ("phones", "problems")}
     name, address = (
-        cast("list[str] | None", plain.get("name")),
+        cast("list[Any] | None", plain.get("name")),
         cast("list[str] | None", plain.get("address")),
     )
 

@@ -6,6 +6,7 @@ REASONS: dict[str, str] = {
     "IDENTIFIER_MISSING": "The row has neither a usable phone, e-mail nor resident ID, nor a full name with a "
     "birth date or an address; add one of them.",
     "NAME_UNREADABLE": "The name holds no letters or characters; correct or clear it.",
+    "NAME_SEVERAL": "The cell names several people; keep the one whom the record is of.",
     "NAME_BLOCKED": "The name is a placeholder; put in the person's name or clear it.",
     "PHONE_BLOCKED": "The phone is a placeholder that many people share; put in the person's own number.",
     "PHONE_UNREADABLE": "The phone is not a number that can be dialled; write it with all its digits.",

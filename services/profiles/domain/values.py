@@ -41,14 +41,15 @@ class RawRecord:
 class PersonName:
     """A person's name in simplified characters without its title.
 
-    `given` is empty in "张先生". `style` is "han" (欧阳娜娜), "latin" (John Smith) or "dotted"
-    (阿依古丽·买买提, own name first).
+    `given` is empty in "张先生". `style` is "han" (欧阳娜娜), "latin" (John Smith) or "dotted" (阿依古丽·买买提, own
+    name first). `is_surname_first` tells a Chinese name in Latin letters (Wang Wei).
     """
 
     surname: str
     given: str
     title: str = ""
     style: str = "han"
+    is_surname_first: bool = False
 
     @property
     def full(self) -> str:
@@ -56,7 +57,8 @@ class PersonName:
         if self.style == "han":
             return self.surname + self.given
         separator = " " if self.style == "latin" else "·"
-        return separator.join(part for part in (self.given, self.surname) if part)
+        parts = (self.surname, self.given) if self.is_surname_first else (self.given, self.surname)
+        return separator.join(filter(None, parts))
 
     @property
     def is_complete(self) -> bool:

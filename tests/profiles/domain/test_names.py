@@ -24,13 +24,51 @@ from services.profiles.domain.similarity import sound_key
         ("迪丽热巴•迪力木拉提", "迪力木拉提", "迪丽热巴", ""),
         ("Mr. John Smith", "Smith", "John", "Mr"),
         ("SMITH, John Paul", "Smith", "John Paul", ""),
-        ("O'Neil, Mary", "O'neil", "Mary", ""),
+        ("O'NEIL, Mary", "O'Neil", "Mary", ""),
+        ("SMITH John", "Smith", "John", ""),
+        ("Ludwig van Beethoven", "van Beethoven", "Ludwig", ""),
+        ("de la Cruz, Maria", "de la Cruz", "Maria", ""),
+        ("Jean-Luc Picard, PhD", "Picard", "Jean-Luc", "Phd"),
+        ("Ｊｏｈｎ　Ｓｍｉｔｈ", "Smith", "John", ""),
+        ("爱新觉罗溥仪", "爱新觉罗", "溥仪", ""),
+        ("买买提·吐尔逊先生", "吐尔逊", "买买提", "先生"),
+        ("麦克尔．乔丹", "乔丹", "麦克尔", ""),
+        ("Mr. 李", "李", "", "Mr"),
+        ("王姐", "王", "", "姐"),
+        ("尊敬的司马光老师", "司马", "光", "老师"),
+        ("姓名：王\u200b伟", "王", "伟", ""),
+        ("蕭薔", "萧", "蔷", ""),
     ],
 )
 def test_surname_given_name_and_title_are_told_apart(text, surname, given, title):
     name, reason = parse_name(text)
 
     assert (surname, given, title, "") == (name.surname, name.given, name.title, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "full"),
+    [
+        ("Wang Xiaoming", "Wang Xiaoming"),
+        ("Xiaoming WANG", "Wang Xiaoming"),
+        ("WANG, Xiao-Ming", "Wang Xiao-Ming"),
+        ("Xiaoming Wang", "Wang Xiaoming"),
+        ("OUYANG NANA", "Ouyang Nana"),
+        ("Zhang San Feng", "Zhang San Feng"),
+        ("John Song", "John Song"),
+    ],
+)
+def test_a_chinese_name_in_latin_letters_has_its_surname_first_whatever_order_it_came_in(text, full):
+    assert parse_name(text)[0].full == full
+
+
+@pytest.mark.parametrize("text", ["张三、李四", "张三/李四", "张三,李四"])
+def test_a_cell_with_two_people_is_not_one_name(text):
+    assert parse_name(text) == (None, "NAME_SEVERAL")
+
+
+def test_a_comma_may_part_surname_and_given_name():
+    assert parse_name("欧阳,娜娜")[0].full == "欧阳娜娜"
 
 
 @pytest.mark.parametrize("text", ["测试", "null", "先生", "顾客", "无", "散客"])
