@@ -7,13 +7,18 @@ from services.profiles.domain.blocked import is_empty_word
 from services.profiles.domain.text import clean
 
 EARLIEST_BIRTH_YEAR = 1900
-_LUNAR = re.compile("[农阴旧]历|闰|正月|腊月|冬月|月初[一二三四五六七八九十]")
+_DAYS = 31  # of the longest month
+_LUNAR = re.compile(
+    "[农阴旧]历|闰|正月|腊月|冬月|月初[一二三四五六七八九十]|月?廿|大?年初[一二三四五六七]|除夕|"
+    "[甲乙丙丁戊己庚辛壬癸][子丑寅卯辰巳午未申酉戌亥]年"
+)
 _PLACEHOLDERS = frozenset(("1900-01-01", "1970-01-01", "9999-12-31", "1899-12-30", "1901-01-01"))
 _YEAR_FIRST = re.compile(
     r"(\d{4})\s*[-/.年 ]\s*(\d{1,2})\s*[-/.月 ]\s*(\d{1,2})\s*[日号]?(?:\s*[t ]?\s*\d{1,2}[:时].*)?"
 )
 _SHORT_YEAR_FIRST = re.compile(r"(\d{2})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})\s*[日号]?")
 _YEAR_LAST = re.compile(r"(\d{1,2})\s*[-/. ]\s*(\d{1,2})\s*[-/. ]\s*(\d{4})(?:\s+\d{1,2}:.*)?")
+_SHORT_YEAR_LAST = re.compile(r"(\d{1,2})\s*[-/]\s*(\d{1,2})\s*[-/]\s*(\d{2})")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:\d{6})?")
 _SHORT_COMPACT = re.compile(r"(\d{2})(\d{2})(\d{2})")
 _EXCEL_SERIAL = re.compile(r"([1-5]\d{4})(?:\.\d+)?")
@@ -22,7 +27,11 @@ _DAY_MONTH_NAME = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[-\s/.]*([a-z]{3,9})[-\s
 _MONTH_NAME_DAY = re.compile(r"([a-z]{3,9})[-\s/.]*(\d{1,2})(?:st|nd|rd|th)?[-\s/.,]+(\d{4})")
 _MONTHS = {"janfebmaraprmayjunjulaugsepoctnovdec"[at : at + 3]: at // 3 + 1 for at in range(0, 36, 3)}
 _HAN_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
-_HAN_TENS = re.compile("([一二三])?十([一二三四五六七八九])?(?=[月日号])")
+_HAN_TENS = re.compile("([一二三四五六七八九])?十([一二三四五六七八九])?(?=[月日号岁周]|$)")
+_AROUND = re.compile(
+    r"^(?:出?生于|出生日期|生日|公元|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\b[,.]?)[:\s]*|"
+    r"[\s,(]*(?:星期|周|礼拜)[一二三四五六日天1-7][\s)]*|\s*(?:出?生|生日)$|\s+\d{2}:\d{2}(?::\d{2})?\s*(?:gmt|utc)$"
+)
 _EXCEL_EPOCH = date(1899, 12, 30)  # ECMA-376 part 1, 18.17.4.1, with its leap-year slip folded in
 
 
@@ -31,12 +40,14 @@ def parse_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
 
     Two-digit years are of the past hundred years before `this_year`. `date_order` settles 2/1/1990.
     """
-    text = _arabic(clean(text).lower())
+    text = clean(text).lower()
     if is_empty_word(text):
         return "", "DATE_PLACEHOLDER" if text else ""
-    if _LUNAR.search(text):
+    if not text.isascii() and _LUNAR.search(text):
         return "", "DATE_LUNAR"
     parts = _parts(text, date_order, this_year)
+    if parts == "DATE_UNREADABLE":
+        parts = _parts(_tidy(text), date_order, this_year)
     if isinstance(parts, str):
         return "", parts
     try:
@@ -54,29 +65,37 @@ def parse_birth_date(text: str, date_order: str, this_year: int) -> tuple[str, s
     return found, reason
 
 
-def _arabic(text: str) -> str:
-    """Return text with Chinese numerals as digits: 一九九〇年十二月二十一日 → 1990年12月21日."""
-    if text.isascii():
-        return text
-
-    def tens(match: re.Match[str]) -> str:
-        high, low = match.groups()
-        return (high or "一") + (low or "〇")
-
-    return _HAN_TENS.sub(tens, text).translate(_HAN_DIGITS) if _HAN_START.match(text) else text
+def _tidy(text: str) -> str:
+    """Return text without the words around a date, with Chinese numerals as digits: 一九九〇年元月二十一日."""
+    text = _AROUND.sub("", text).replace("元月", "1月").replace("。", ".").replace("_", "-").replace("\\", "/")
+    return in_arabic(text)
 
 
-_HAN_START = re.compile("(?:公元)?[0〇零一二三四五六七八九]{2,4}年|民国")
+def in_arabic(text: str) -> str:
+    """Return text with Chinese numerals as digits, up to 99: 一九九〇年十二月 → 1990年12月."""
+    return _HAN_TENS.sub(_tens, text).translate(_HAN_DIGITS)
+
+
+def _tens(match: re.Match[str]) -> str:
+    high, low = match.groups()
+    return (high or "一") + (low or "〇")
 
 
 def _parts(text: str, date_order: str, this_year: int) -> tuple[int, int, int] | str:
-    """Return year, month, day as written, or the reason why they cannot be told."""
+    """Return year, month, day as written, or the reason why they cannot be told.
+
+    A two-digit year is the last number only with hyphens or slashes, and where the source's order says so or no
+    month is that long.
+    """
     if match := _YEAR_FIRST.fullmatch(text) or _COMPACT.fullmatch(text):
         year, month, day = (int(group) for group in match.groups())
         return year, month, day
     if match := _YEAR_LAST.fullmatch(text):
         first, second, year = (int(group) for group in match.groups())
         return _day_and_month(first, second, year, date_order)
+    if (match := _SHORT_YEAR_LAST.fullmatch(text)) and (date_order != "ymd" or int(match[3]) > _DAYS):
+        first, second, year = (int(group) for group in match.groups())
+        return _day_and_month(first, second, _full_year(year, this_year), date_order)
     if match := _SHORT_YEAR_FIRST.fullmatch(text) or _SHORT_COMPACT.fullmatch(text):
         year, month, day = (int(group) for group in match.groups())
         return _full_year(year, this_year), month, day

@@ -28,6 +28,7 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
         "resident_id": record.resident_id,
         "address": [getattr(address, part) for part in _ADDRESS] if address else None,
         "originals": dict(record.originals),
+        "birth_years": list(record.birth_years) if record.birth_years else None,
         "problems": [[item.field, item.reason, str(item.severity)] for item in record.problems],
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
@@ -65,4 +66,5 @@ def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
         Address(*address) if address else None,
         cast("dict[str, str]", plain.get("originals") or {}),
         tuple(Problem(item[0], item[1], Severity(item[2])) for item in lists["problems"]),
+        cast("tuple[int, int]", tuple(cast("list[int]", plain["birth_years"]))) if "birth_years" in plain else None,
     )

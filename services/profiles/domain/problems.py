@@ -10,6 +10,7 @@ REASONS: dict[str, str] = {
     "NAME_BLOCKED": "The name is a placeholder; put in the person's name or clear it.",
     "PHONE_BLOCKED": "The phone is a placeholder that many people share; put in the person's own number.",
     "PHONE_UNREADABLE": "The phone is not a number that can be dialled; write it with all its digits.",
+    "PHONE_AREA_MISSING": "The landline has no area code; write it as 0571-88886666.",
     "PHONE_DIGITS_LOST": "A spreadsheet turned the phone into a rounded number; format its column as text and "
     "export it again.",
     "PHONE_TRUNCATED": "The cell holds more phones than are kept; keep the ten that matter.",
@@ -19,6 +20,7 @@ REASONS: dict[str, str] = {
     "DATE_IMPOSSIBLE": "There is no such day in the calendar; correct the date.",
     "DATE_AMBIGUOUS": "Day and month cannot be told apart; set the source's date order or write YYYY-MM-DD.",
     "DATE_LUNAR": "The date is of the lunar calendar; give the solar date.",
+    "BIRTH_YEARS_ONLY": "Only the years of birth can be told, not the day; write the date as YYYY-MM-DD.",
     "DATE_PLACEHOLDER": "The date is a system's default; put in the real date or clear it.",
     "DATE_OUT_OF_RANGE": "A birth date lies between 1900 and the time of the record; correct it.",
     "RESIDENT_ID_BLOCKED": "The resident ID is a placeholder; put in the person's own or clear it.",

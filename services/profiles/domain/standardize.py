@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.profiles.domain.addresses import parse_address
+from services.profiles.domain.ages import parse_birth_years
 from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
 from services.profiles.domain.dates import parse_birth_date
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, severity_of
@@ -65,8 +66,7 @@ def standardize(
     phones = found.many("phone", parse_phones(text.get("phone", ""), source.default_region))
     emails = found.many("email", parse_emails(text.get("email", "")))
     resident_id = found.one("resident_id", parse_resident_id(text.get("resident_id", "")))
-    born = parse_birth_date(text.get("birth_date", ""), source.date_order, raw.updated_time.year)
-    birth_date = found.one("birth_date", born)
+    birth_date, birth_years = _born(text.get("birth_date", ""), source.date_order, raw.updated_time.year, found)
     gender = found.one("gender", parse_gender(text.get("gender", "")))
     address = found.one("address", parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text)))
     if resident_id:
@@ -78,8 +78,16 @@ def standardize(
     return StandardRecord(
         raw.source_id, raw.source_record_id, raw.updated_time, source.trust_rank, source.owner_department,
         source.is_unique, name, phones, emails, gender, birth_date, resident_id, address, dict(text),
-        tuple(found.problems),
+        tuple(found.problems), None if birth_date else birth_years,
     )  # fmt: skip
+
+
+def _born(text: str, date_order: str, year: int, found: _Findings) -> tuple[str, tuple[int, int] | None]:
+    """Return the date of birth, or the years between which it lies when the text says no more."""
+    birth_date, reason = parse_birth_date(text, date_order, year)
+    birth_years = parse_birth_years(text, year) if reason == "DATE_UNREADABLE" else None
+    found.add("birth_date", "BIRTH_YEARS_ONLY" if birth_years else reason)
+    return birth_date, birth_years
 
 
 def _cross_check(resident_id: str, birth_date: str, gender: str, found: _Findings) -> None:

@@ -105,6 +105,7 @@ class StandardRecord:
 
     Empty string, None or empty tuple means unknown. `gender` is "male", "female" or ""; `birth_date` is
     YYYY-MM-DD; `resident_id` has 18 characters and a right check digit. `trust_rank`: 1 is trusted most.
+    `birth_years` are the first and last year of birth where the day is unknown.
     """
 
     source_id: str
@@ -122,6 +123,7 @@ class StandardRecord:
     address: Address | None = None
     originals: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    birth_years: tuple[int, int] | None = None
 
     @property
     def is_rejected(self) -> bool:
@@ -222,7 +224,7 @@ class BeatenValue:
 
 @dataclass(frozen=True, slots=True)
 class GoldenField:
-    """A believed value with its lineage: the record it came from, the rule that chose it, what it beat."""
+    """A believed value with its lineage: the record it came from, the rule and version that chose it, what it beat."""
 
     value: str
     source_id: str
@@ -230,6 +232,7 @@ class GoldenField:
     rule: str
     time: datetime
     beat: tuple[BeatenValue, ...] = ()
+    rule_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,28 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.profiles.domain.ages import parse_birth_years
 from services.profiles.domain.dates import parse_birth_date, parse_timestamp
 
 _FORMS = (
     "1990年1月2日 1990年01月02号 90年1月2日 90.1.2 1990.1.2 19900102 900102 1990/1/2 1990-01-02T00:00:00Z "
-    "１９９０－０１－０２ 一九九〇年一月二日 民国79年1月2日 02-Jan-90 2-Jan-1990 32875"
+    "１９９０－０１－０２ 一九九〇年一月二日 民国79年1月2日 02-Jan-90 2-Jan-1990 32875 "
+    "1990年元月二日 九〇年一月二号 1990。1。2 1990_01_02 1990年1月2日(周二) 生于1990年1月2日 1990年1月2日出生"
 )
 FORMS = _FORMS.split()
 
 
-@pytest.mark.parametrize("text", [*FORMS, "1990-01-02 00:00:00", "Jan 2, 1990", " 1990 年 1 月 2 日 "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *FORMS,
+        "1990-01-02 00:00:00",
+        "Tue, 02 Jan 1990 00:00:00 GMT",
+        "1990/1/2 星期二",
+        "Jan 2, 1990",
+        " 1990 年 1 月 2 日 ",
+    ],
+)
 def test_every_written_form_of_one_day_is_that_day(text):
     assert parse_birth_date(text, "ymd", 2026) == ("1990-01-02", "")
 
@@ -34,6 +46,9 @@ def test_a_number_over_twelve_is_the_day_whatever_the_source_says():
         ("1990-13-01", "DATE_IMPOSSIBLE"),
         ("农历正月初一", "DATE_LUNAR"),
         ("阴历1990年1月2日", "DATE_LUNAR"),
+        ("1990年闰五月初三", "DATE_LUNAR"),
+        ("庚午年腊月廿三", "DATE_LUNAR"),
+        ("01/02/90", "DATE_AMBIGUOUS"),
         ("3/4/1990", "DATE_AMBIGUOUS"),
         ("1900-01-01", "DATE_PLACEHOLDER"),
         ("0000-00-00", "DATE_PLACEHOLDER"),
@@ -51,6 +66,36 @@ def test_what_is_no_date_is_refused_with_its_reason(text, reason):
 def test_a_two_digit_year_is_of_the_past_hundred_years():
     assert parse_birth_date("26.1.2", "ymd", 2026)[0] == "2026-01-02"
     assert parse_birth_date("27.1.2", "ymd", 2026)[0] == "1927-01-02"
+
+
+def test_a_short_year_is_last_where_the_source_writes_it_so():
+    assert parse_birth_date("2/1/90", "dmy", 2026)[0] == parse_birth_date("1/2/90", "mdy", 2026)[0] == "1990-01-02"
+    assert parse_birth_date("90.1.2", "dmy", 2026)[0] == "1990-01-02"
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [
+        ("1990年", (1990, 1990)),
+        ("1990-01", (1990, 1990)),
+        ("90年3月", (1990, 1990)),
+        ("90后", (1990, 1999)),
+        ("八零后", (1980, 1989)),
+        ("20后", (2020, 2026)),
+        ("35岁", (1990, 1991)),
+        ("三十五周岁", (1990, 1991)),
+        ("虚岁35岁", (1991, 1992)),
+        ("30-35岁", (1990, 1996)),
+        ("age: 35 years", (1990, 1991)),
+    ],
+)
+def test_what_is_less_than_a_date_becomes_a_range_of_birth_years(text, years):
+    assert parse_birth_years(text, 2026) == years
+
+
+@pytest.mark.parametrize("text", ["35", "150岁", "二十多岁", "40-30岁", "1990-01-02", "2031年", "long ago"])
+def test_no_range_is_guessed(text):
+    assert parse_birth_years(text, 2026) is None
 
 
 @pytest.mark.parametrize(

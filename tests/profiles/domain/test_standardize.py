@@ -115,6 +115,25 @@ def test_a_contradiction_with_the_resident_id_is_flagged_and_nothing_is_overwrit
     assert not made.is_rejected
 
 
+def test_an_age_is_kept_as_birth_years_of_the_records_own_time_and_said_to_be_no_date():
+    made = record(name="王伟", phone="13912345671", birth_date="35岁")
+
+    assert (made.birth_date, made.birth_years) == ("", (NOW.year - 36, NOW.year - 35))
+    assert [problem.reason for problem in made.problems] == ["BIRTH_YEARS_ONLY"]
+    assert made == record_from_plain(record_to_plain(made))
+    assert record(name="王伟", resident_id=RESIDENT_ID, birth_date="35岁").birth_years is None
+
+
+def test_a_record_stored_before_there_were_birth_years_is_still_read():
+    made = record(name="Wang Wei", phone="13912345671", birth_date="35岁")
+    plain = record_to_plain(made)
+    older = {**plain, "name": plain["name"][:4]}
+    del older["birth_years"]
+
+    assert record_from_plain(older).birth_years is None
+    assert record_from_plain(older).name.surname == "Wang"
+
+
 def test_a_title_tells_the_gender_where_nothing_else_does():
     assert record(name="张三女士", phone="13912345671").gender == "female"
 
