@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
-from services.profiles.domain.golden import build_golden
+from services.profiles.domain.dictionary import DEFAULT_RULES, Rule
+from services.profiles.domain.golden import build_golden, chosen
 from services.profiles.domain.values import BeatenValue, GoldenField, GoldenRecord, StandardRecord
 
 Plain: TypeAlias = "list[object] | dict[str, object] | str"
@@ -15,6 +17,7 @@ STANDARD_TEXTS = frozenset(
     ("name", "gender", "birth_date", "resident_id", "phone", "email", "address", "province", "city", "district")
 )
 TIER, TIER_LENGTH = "tier", 64
+_NO_MORE: Sequence[object] = ((), 0)  # what a stored field leaves out at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,12 @@ class Believed:
         return {**found, "phones": "\n".join(self.phones()), "emails": "\n".join(self.emails())}
 
 
-def believe(records: Sequence[StandardRecord]) -> Believed:
-    """Derive what is believed from all source records of a person; the same records give the same result."""
-    golden = build_golden(records)
+def believe(records: Sequence[StandardRecord], rules: Mapping[str, Rule] = DEFAULT_RULES) -> Believed:
+    """Derive what is believed from all source records of a person; the same records and rules give the same result."""
+    golden = build_golden(records, (), rules)
     family, given = _name_parts(golden, records)
     names = dict.fromkeys(record.name.full for record in records if record.name)
-    return Believed(golden, family, given, dict(_attributes(records)), tuple(names))
+    return Believed(golden, family, given, _attributes(records, rules), tuple(names))
 
 
 def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tuple[str, str]:
@@ -63,21 +66,17 @@ def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tupl
     return "", ""
 
 
-def _attributes(records: Sequence[StandardRecord]) -> Iterable[tuple[str, GoldenField]]:
-    """Yield the custom fields: the most trusted source's value, among equals the latest."""
-    ranked = sorted(records, key=lambda record: record.updated_time, reverse=True)
-    ranked.sort(key=lambda record: record.trust_rank)
-    seen: set[str] = set()
-    for record in ranked:
-        for name, value in record.originals.items():
-            if name not in STANDARD_TEXTS and name not in seen and value.strip():
-                seen.add(name)
-                yield (
-                    name,
-                    GoldenField(
-                        value.strip(), record.source_id, record.source_record_id, "most_trusted", record.updated_time
-                    ),
-                )
+def _attributes(records: Sequence[StandardRecord], rules: Mapping[str, Rule]) -> dict[str, GoldenField]:
+    """Return the custom fields, each chosen by its rule: the most trusted source's value where it has none."""
+    names = sorted({name for record in records for name in record.originals} - STANDARD_TEXTS)
+    found = {name: chosen(records, partial(_original, name), rules.get(name, Rule())) for name in names}
+    return {name: item for name, item in found.items() if item}
+
+
+def _original(name: str, record: StandardRecord) -> Iterable[tuple[str, int]]:
+    text = record.originals.get(name, "").strip()
+    if text:
+        yield text, 1
 
 
 def changed_fields(before: Believed | None, after: Believed) -> list[str]:
@@ -99,10 +98,11 @@ def to_plain(believed: Believed) -> dict[str, object]:
 
 
 def _field_plain(item: GoldenField) -> list[object]:
-    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat()]
-    if item.beat:
-        plain.append([[lost.value, lost.source_id, lost.source_record_id, lost.why] for lost in item.beat])
-    return plain
+    lost = [[value.value, value.source_id, value.source_record_id, value.why] for value in item.beat]
+    more: list[object] = [lost, item.rule_version]
+    while more and not more[-1]:
+        more.pop()
+    return [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat(), *more]
 
 
 def from_plain(plain: Mapping[str, object]) -> Believed:
@@ -120,6 +120,8 @@ def from_plain(plain: Mapping[str, object]) -> Believed:
 
 
 def _field_of(item: Sequence[object]) -> GoldenField:
-    value, source_id, record_id, rule, time, *beat = item
-    lost = tuple(BeatenValue(*entry) for entry in beat[0]) if beat else ()  # type: ignore[attr-defined]
-    return GoldenField(str(value), str(source_id), str(record_id), str(rule), datetime.fromisoformat(str(time)), lost)
+    value, source_id, record_id, rule, time, *more = item
+    beat, version = [*more, *_NO_MORE[len(more) :]]
+    lost = tuple(BeatenValue(*entry) for entry in beat)  # type: ignore[attr-defined]
+    set_at = datetime.fromisoformat(str(time))
+    return GoldenField(str(value), str(source_id), str(record_id), str(rule), set_at, lost, int(str(version)))

@@ -14,6 +14,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.rederiving import Rederiver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
@@ -46,4 +47,5 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     """Return the job handlers that `kehu work profiles` runs."""
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
-    return Importer(store, vault, Taker(store, vault, default_model())).handlers()
+    importer = Importer(store, vault, Taker(store, vault, default_model()))
+    return {**importer.handlers(), **Rederiver(store, vault, Dictionary(store)).handlers()}

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpossible
 from services.profiles.facts import profile_ended, profiles_merged
 from services.profiles.shaping import load, reshape
@@ -53,9 +54,10 @@ def resolve_one(store: Store, profile_id: str) -> Profile:
 class Merger:
     """Merges, splits and settles the profiles of one store."""
 
-    def __init__(self, store: Store, vault: Vault) -> None:
+    def __init__(self, store: Store, vault: Vault, dictionary: Dictionary) -> None:
         self._store = store
         self._vault = vault
+        self._dictionary = dictionary
 
     def merge(self, profile_ids: Sequence[str]) -> str:
         """Merge profiles into the oldest of them and return its id; those that are one already stay so.
@@ -123,7 +125,7 @@ class Merger:
         )
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)
         merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
-        shaped = reshape(grown, standard, ciphers, self._vault, now, revision, [merged])
+        shaped = reshape(grown, standard, ciphers, self._vault, self._dictionary.rules(), now, revision, [merged])
         return not self._store.write_profiles([(shaped.profile, shaped.facts)])
 
     def keep_apart(self, one_id: str, other_id: str) -> None:
@@ -185,5 +187,5 @@ class Merger:
         now = datetime.now(UTC)
         opened, ciphers = load(self._store, self._vault, [profile])
         revision = Revision(0, now, "unmerged", (), keys, other_id)
-        shaped = reshape(profile, opened[0].records, ciphers, self._vault, now, revision)
+        shaped = reshape(profile, opened[0].records, ciphers, self._vault, self._dictionary.rules(), now, revision)
         return not self._store.write_profiles([(shaped.profile, shaped.facts)])

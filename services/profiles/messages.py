@@ -138,6 +138,7 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
         source=f"sources/{item.source_id}",
         source_record_id=item.source_record_id,
         rule=item.rule,
+        rule_version=item.rule_version,
     )
     message.time.FromDatetime(item.time)
     for lost in item.beat:
@@ -241,6 +242,7 @@ def field_message(item: Field) -> resources_pb2.FieldDefinition:
         retention_days=item.retention_days,
         permitted_purposes=item.permitted_purposes,
         built_in=item.built_in,
+        rule_version=item.rule_version,
         etag=etag_of(item.version),
     )
     _stamp(message, create_time=item.create_time, update_time=item.update_time)

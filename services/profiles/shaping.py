@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.chassis.records import Fact
-from services.profiles.believed import Believed, believe, changed_fields
+from services.profiles.believed import Believed, believe, changed_fields, to_plain
+from services.profiles.domain.dictionary import Rule
 from services.profiles.domain.values import StandardRecord
 from services.profiles.facts import profile_changed
 from services.profiles.folding import Working
@@ -43,7 +44,7 @@ def load(store: Store, vault: Vault, profiles: Sequence[Profile]) -> tuple[list[
     return open_profiles(profiles, ciphers, vault), ciphers
 
 
-def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, now: datetime) -> Shaped:
+def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mapping[str, Rule], now: datetime) -> Shaped:
     """Return the next form of a profile that records joined or changed."""
     before = {item.key: item for item in working.profile.records}
     cipher = ciphers.get(working.profile.key_id)
@@ -63,7 +64,7 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, now: datetim
     kind = "created" if working.is_new else "updated"
     shaped = reshape(
         replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
-        working.records, ciphers, vault, now, Revision(0, now, kind, (), list(working.incoming)),
+        working.records, ciphers, vault, rules, now, Revision(0, now, kind, (), list(working.incoming)),
     )  # fmt: skip
     return replace(shaped, superseded=tuple(superseded))
 
@@ -73,12 +74,13 @@ def reshape(
     records: Mapping[str, StandardRecord],
     ciphers: Ciphers,
     vault: Vault,
+    rules: Mapping[str, Rule],
     now: datetime,
     revision: Revision,
     more_facts: Sequence[Fact] = (),
 ) -> Shaped:
     """Return the profile with its golden record derived anew from `records`, a revision added, and its facts."""
-    believed = believe(list(records.values()))
+    believed = believe(list(records.values()), rules)
     before = _believed_before(profile, ciphers, vault)
     version = profile.version + 1
     entry = replace(revision, version=version, changed_fields=changed_fields(before, believed))
@@ -92,6 +94,21 @@ def reshape(
     )
     fact = profile_changed(shaped, believed, version, now, vault.events)
     return Shaped(shaped, (fact, *more_facts))
+
+
+def rederive(
+    working: Working, ciphers: Ciphers, vault: Vault, rules: Mapping[str, Rule], now: datetime
+) -> Shaped | None:
+    """Return the next form of a profile by the rules of now; None when nothing of it, lineage included, changes.
+
+    Others are told only of values that changed.
+    """
+    before = _believed_before(working.profile, ciphers, vault)
+    if before and to_plain(before) == to_plain(believe(list(working.records.values()), rules)):
+        return None
+    revision = Revision(0, now, "rederived")
+    shaped = reshape(working.profile, working.records, ciphers, vault, rules, now, revision)
+    return shaped if shaped.profile.revisions[-1].changed_fields else replace(shaped, facts=())
 
 
 def _believed_before(profile: Profile, ciphers: Ciphers, vault: Vault) -> Believed | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.chassis.records import new_id
+from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.values import AssignmentKind, MatchScore
@@ -93,7 +94,8 @@ class Taker:
         self._store = store
         self._vault = vault
         self._model = model
-        self.merger = Merger(store, vault)
+        self._dictionary = Dictionary(store)
+        self.merger = Merger(store, vault, self._dictionary)
 
     def take(self, batch: Sequence[Incoming]) -> tuple[list[Taken], Tally]:
         """Take records in and return what became of each, in the same order, when all is durably written.
@@ -163,11 +165,12 @@ class Taker:
     def _write_changed(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> set[str]:
         """Shape and write profiles, a part being shaped while the store writes the last; durable when it returns."""
         lost: set[str] = set()
+        rules = self._dictionary.rules()
         with ThreadPoolExecutor(1, thread_name_prefix="take-write") as writer:
             writing: Future[list[str]] | None = None
             for start in range(0, len(changed), self._part_profiles):
                 part = changed[start : start + self._part_profiles]
-                shaped = [shape_changed(item, ciphers, self._vault, now) for item in part]
+                shaped = [shape_changed(item, ciphers, self._vault, rules, now) for item in part]
                 lost.update(writing.result() if writing else ())
                 writing = writer.submit(self._write_part, shaped)
             lost.update(writing.result() if writing else ())

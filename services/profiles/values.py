@@ -111,7 +111,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An entry of the data dictionary that was added, or that changes a built-in one."""
+    """An entry of the data dictionary that was added, or that changes a built-in one.
+
+    `rule_version` counts the changes of `survivorship`.
+    """
 
     id: str
     display_name: str = ""
@@ -126,6 +129,7 @@ class Field:
     retention_days: int = 0
     permitted_purposes: Sequence[str] = ()
     built_in: bool = False
+    rule_version: int = 0
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import grpc
 from google.protobuf import empty_pb2
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis import paging
 from services.chassis.errors import AlreadyExists
+from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, unchanged_since, updated
-from services.chassis.server import validate
+from services.chassis.server import current_call, validate
 from services.profiles.admission import MAPPABLE
 from services.profiles.api.common import Tools, changed, id_of
 from services.profiles.errors import FieldBuiltIn, FieldExists, FieldNotFound
 from services.profiles.messages import field_message
+from services.profiles.rederiving import REDERIVE
 from services.profiles.values import Field
 
 CHANGEABLE = (
@@ -21,6 +25,7 @@ CHANGEABLE = (
     "survivorship", "retention_days", "permitted_purposes",
 )  # fmt: skip
 OF_BUILT_IN = ("display_name", "description", "owner_department", "update_rule")
+CHOSEN_WITH_ADDRESS = frozenset(("province_code", "city_code", "district_code"))
 
 
 class FieldsPart:
@@ -65,19 +70,31 @@ class FieldsPart:
     def UpdateFieldDefinition(
         self, request: profiles_pb2.UpdateFieldDefinitionRequest, context: grpc.ServicerContext
     ) -> resources_pb2.FieldDefinition:
-        """Change a definition; of a built-in field only what people read, for its class is in the proto."""
+        """Change a definition; of a built-in field what people read and its rule, for its class is in the proto."""
         self.tools.dictionary.forget()
         item = self._field(request.field_definition.name)
-        allowed = OF_BUILT_IN if item.built_in else CHANGEABLE
-        names = fields_to_change(request.update_mask, request.field_definition, allowed)
+        names = fields_to_change(request.update_mask, request.field_definition, _changeable(item))
         message = updated(field_message(item), request.field_definition, names)
         validate(message)
         shelf = self.tools.store.fields
         with unchanged_since(request.field_definition.etag, item.version, request.field_definition.name):
-            item = changed(item, names, lambda name: _read(message, name))
-            stored = shelf.insert(item) if item.version == 0 else shelf.replace(item)
+            next_item = changed(item, names, lambda name: _read(message, name))
+            if next_item.survivorship != item.survivorship:
+                next_item = dataclasses.replace(next_item, rule_version=item.rule_version + 1)
+            stored = shelf.insert(next_item) if item.version == 0 else shelf.replace(next_item)
         self.tools.dictionary.forget()
-        return field_message(stored)
+        reply = field_message(stored)
+        if "survivorship" in names:
+            reply.rederivation = self._rederive(stored)
+        return reply
+
+    def _rederive(self, item: Field) -> str:
+        """Start deriving all profiles by this version of the rule, once for each version; return the operation."""
+        metadata = resources_pb2.Rederivation(field=f"fields/{item.id}", rule_version=item.rule_version)
+        caller = current_call().caller
+        owner = Owner(caller.subject, caller.department)
+        started = self.tools.jobs.start(REDERIVE, {}, metadata, owner, f"{item.id}/{item.rule_version}")
+        return started.name
 
     def DeleteFieldDefinition(
         self, request: profiles_pb2.DeleteFieldDefinitionRequest, context: grpc.ServicerContext
@@ -97,6 +114,12 @@ class FieldsPart:
         if found is None:
             raise FieldNotFound("there is no such field", metadata={"name": name})
         return found
+
+
+def _changeable(item: Field) -> tuple[str, ...]:
+    if not item.built_in:
+        return CHANGEABLE
+    return OF_BUILT_IN if item.id in CHOSEN_WITH_ADDRESS else (*OF_BUILT_IN, "survivorship")
 
 
 def _read(message: resources_pb2.FieldDefinition, name: str) -> object:

@@ -34,6 +34,14 @@ class Survivorship(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """How a field's value is chosen; `version` counts the changes of the rule since the built-in one."""
+
+    survivorship: Survivorship = Survivorship.MOST_TRUSTED
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class FieldDefinition:
     """One standard field.
 
@@ -119,6 +127,7 @@ DEFAULT_FIELDS: tuple[FieldDefinition, ...] = (
     ),
 )  # fmt: skip
 DEFAULT_BY_NAME: Mapping[str, FieldDefinition] = {item.name: item for item in DEFAULT_FIELDS}
+DEFAULT_RULES: Mapping[str, Rule] = {item.name: Rule(item.survivorship) for item in DEFAULT_FIELDS}
 
 
 def is_visible(definition: FieldDefinition | None) -> bool:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, Survivorship
+from services.profiles.domain.dictionary import DEFAULT_RULES, Rule, Survivorship
 from services.profiles.domain.documents import birth_date_of, gender_of
 from services.profiles.domain.values import (
     Address,
@@ -30,13 +30,13 @@ class _Claim:
     agreeing: int
 
 
-_Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
+Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
 
 
 def build_golden(
     records: Sequence[StandardRecord],
     overrides: Iterable[ManualOverride] = (),
-    definitions: Mapping[str, FieldDefinition] = DEFAULT_BY_NAME,
+    rules: Mapping[str, Rule] = DEFAULT_RULES,
 ) -> GoldenRecord:
     """Return the golden record of one profile's records; their order does not matter.
 
@@ -44,17 +44,22 @@ def build_golden(
     """
     fields: dict[str, GoldenField] = {}
     for name, extract in _EXTRACTS.items():
-        rule = definitions[name].survivorship if name in definitions else Survivorship.MOST_TRUSTED
-        ranked = _ranked(_claims(records, extract), rule)
-        if ranked:
-            fields[name] = _golden_field(ranked, rule)
-    phones = _all_values(records, _phones, definitions, "phone")
-    emails = _all_values(records, _emails, definitions, "email")
+        found = chosen(records, extract, rules.get(name, Rule()))
+        if found:
+            fields[name] = found
+    phones = _all_values(records, _phones, rules["phone"])
+    emails = _all_values(records, _emails, rules["email"])
     fields |= {name: found[0] for name, found in (("phone", phones), ("email", emails)) if found}
     fields |= _address_codes(records, fields.get("address"))
     for override in sorted(overrides, key=lambda item: item.time):
         fields[override.field] = _overridden(override, fields.get(override.field))
     return GoldenRecord(fields, phones, emails)
+
+
+def chosen(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> GoldenField | None:
+    """Return the value that a rule chooses among those the records tell, with its lineage; None when none does."""
+    ranked = _ranked(_claims(records, extract), rule.survivorship)
+    return _golden_field(ranked, rule) if ranked else None
 
 
 def _name(record: StandardRecord) -> Iterable[tuple[str, int]]:
@@ -109,7 +114,7 @@ def _emails(record: StandardRecord) -> Iterable[tuple[str, int]]:
         yield email, 1
 
 
-_EXTRACTS: Mapping[str, _Extract] = {
+_EXTRACTS: Mapping[str, Extract] = {
     "name": _name,
     "title": _title,
     "gender": _gender,
@@ -120,7 +125,7 @@ _EXTRACTS: Mapping[str, _Extract] = {
 }
 
 
-def _claims(records: Sequence[StandardRecord], extract: _Extract) -> list[_Claim]:
+def _claims(records: Sequence[StandardRecord], extract: Extract) -> list[_Claim]:
     found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
     agreeing = Counter(value for value, _, _ in found)
     return [_Claim(value, record, completeness, agreeing[value]) for value, record, completeness in found]
@@ -150,17 +155,19 @@ def _ranked(claims: list[_Claim], rule: Survivorship) -> list[_Claim]:
     return sorted(claims, key=lambda claim: _rank(claim, rule), reverse=True)
 
 
-def _golden_field(ranked: Sequence[_Claim], rule: Survivorship) -> GoldenField:
+def _golden_field(ranked: Sequence[_Claim], rule: Rule) -> GoldenField:
     winner = ranked[0]
     beaten = {}
     for claim in ranked[1:]:
         if claim.value != winner.value and claim.value not in beaten:
-            beaten[claim.value] = BeatenValue(
-                claim.value, claim.record.source_id, claim.record.source_record_id, _why(claim, winner, rule)
-            )
+            why = _why(claim, winner, rule.survivorship)
+            beaten[claim.value] = BeatenValue(claim.value, *claim.record.key, why)
     record = winner.record
     kept = tuple(beaten.values())[:BEATEN_LIMIT]
-    return GoldenField(winner.value, record.source_id, record.source_record_id, str(rule), record.updated_time, kept)
+    return GoldenField(
+        winner.value, record.source_id, record.source_record_id, str(rule.survivorship), record.updated_time, kept,
+        rule.version,
+    )  # fmt: skip
 
 
 def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
@@ -169,12 +176,9 @@ def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
     return next((criterion for criterion, lost, won in pairs if lost < won), "tie")
 
 
-def _all_values(
-    records: Sequence[StandardRecord], extract: _Extract, definitions: Mapping[str, FieldDefinition], name: str
-) -> tuple[GoldenField, ...]:
+def _all_values(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> tuple[GoldenField, ...]:
     """Return every distinct value with the best record that claims it, the believed one first with what it beat."""
-    rule = definitions[name].survivorship if name in definitions else Survivorship.MOST_RECENT
-    ranked = _ranked(_claims(records, extract), rule)
+    ranked = _ranked(_claims(records, extract), rule.survivorship)
     firsts: dict[str, GoldenField] = {}
     for claim in ranked:
         firsts.setdefault(claim.value, _golden_field([claim], rule))
