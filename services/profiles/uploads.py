@@ -11,7 +11,7 @@ from services.profiles.errors import FileTooLarge
 from services.profiles.store import Store
 
 CHUNK_BYTES = 256 * 1024
-MAX_FILE_BYTES = 256 * 1024 * 1024
+MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """How a source's rows become raw records: its columns, date order and trust, as data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ from services.profiles.domain.values import Problem, RawRecord, Severity
 
 SOURCE_RECORD_ID = "source_record_id"
 UPDATED_TIME = "updated_time"
+RESIDENT_ID = "resident_id"
+_ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+?\d{1,2}").fullmatch  # as a spreadsheet exports a long number
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def read_row(source: SourceSettings, row: Mapping[str, str], received_time: date
     record_id = fields.pop(SOURCE_RECORD_ID, "").strip()
     stamp = fields.pop(UPDATED_TIME, "")
     problems = [] if record_id else [Problem(SOURCE_RECORD_ID, "RECORD_ID_MISSING", Severity.REJECT)]
+    exact = {SOURCE_RECORD_ID: record_id, RESIDENT_ID: fields.get(RESIDENT_ID, "").strip()}
+    problems += [Problem(name, "DIGITS_LOST", Severity.REJECT) for name, text in exact.items() if _ROUNDED(text)]
     updated_time = parse_timestamp(stamp, source.date_order, source.utc_offset_minutes) if stamp else received_time
     if updated_time is None:
         problems.append(Problem(UPDATED_TIME, "TIME_UNREADABLE", Severity.REJECT))

@@ -15,8 +15,12 @@ FAULTS = {
     "CHARACTERS_UNREADABLE": "The row has bytes that are no characters of the file's encoding; save it as UTF-8.",
     "DIGITS_LOST": "A number has more digits than a spreadsheet keeps; format its column as text and type it again.",
     "CELL_ERROR": "A cell holds a formula error; correct it.",
+    "CELLS_MERGED": "The row lies within merged cells; unmerge them and write the value into each row.",
+    "FORMULA_NOT_CALCULATED": "A cell holds a formula without a stored result; open the file and save it.",
+    "HEADER_REPEATED": "The row repeats the header; remove it, the file was put together of several.",
 }
 MAX_EXACT_NUMBER = 10**15  # a spreadsheet keeps 15 significant digits
+WHOLE_ROW = ""  # the column, which no header can be, of a row that has no cells
 REPLACEMENT = "\ufffd"
 
 
@@ -47,13 +51,16 @@ def check_header(cells: Sequence[str]) -> tuple[str, ...]:
     """Return the columns, trimmed, without empty ones at the end.
 
     Raises:
-        HeaderInvalid: none is left, or one within is empty or repeated; told by position, never by content.
+        HeaderInvalid: none is left, or one within is empty, repeated or unreadable; told by position, never by content.
     """
-    columns = [cell.strip().lstrip("\ufeff") for cell in cells]
+    columns = [cell.strip("\ufeff \t\r\n\u3000\xa0") for cell in cells]
     while columns and not columns[-1]:
         columns.pop()
     if not columns:
         raise HeaderInvalid("the file has no header row", metadata={"cause": "missing"})
+    if any(REPLACEMENT in column for column in columns):
+        raise HeaderInvalid("the header is not in the file's encoding; save it as UTF-8",
+                            metadata={"cause": "encoding"})  # fmt: skip
     for position, column in enumerate(columns, start=1):
         if not column:
             raise HeaderInvalid(f"column {position} has no header", metadata={"cause": f"empty {position}"})
@@ -124,6 +131,8 @@ def read_cells(number: int, columns: Sequence[str], cells: Sequence[object], *, 
     values = _zip(columns, texts)
     if any(REPLACEMENT in text for text in texts):
         return Row(number, values, "CHARACTERS_UNREADABLE")
+    if len(columns) > 1 and texts[0].strip() == columns[0] and tuple(map(str.strip, texts)) == tuple(columns):
+        return Row(number, values, "HEADER_REPEATED")
     return Row(number, values)
 
 

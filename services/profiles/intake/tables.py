@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import BinaryIO, TypeAlias
 
 import pyarrow
 import pyarrow.parquet
 from python_calamine import CalamineError, CalamineWorkbook
 
-from services.profiles.errors import FileUnreadable
+from services.profiles.errors import FileUnreadable, HeaderInvalid
 from services.profiles.intake.rows import Row, check_header, read_cells, to_text
+from services.profiles.intake.sheets import survey
 
 BATCH_ROWS = 500
+Range: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"  # of cells: first and last, row and column, from 0
 ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"))
 
 
@@ -23,29 +27,71 @@ def open_xlsx(file: BinaryIO, sheet: str) -> tuple[tuple[str, ...], Iterator[Row
         FileUnreadable: the workbook is damaged, or has no such sheet.
         HeaderInvalid: the header row is missing or ambiguous.
     """
+    surveyed = survey(file, sheet)
+    file.seek(0)
     try:
         workbook = CalamineWorkbook.from_filelike(file)
         names = workbook.sheet_names
         if not names or (sheet and sheet not in names):
             raise FileUnreadable("the workbook has no such sheet", metadata={"cause": "sheet"})
-        cells = workbook.get_sheet_by_name(sheet or names[0]).iter_rows()
+        found = workbook.get_sheet_by_name(sheet or names[0])
+        lines = enumerate(found.iter_rows())
     except (CalamineError, OSError, ValueError) as error:
         raise FileUnreadable("the workbook cannot be read; save it again as .xlsx",
                              metadata={"cause": "workbook"}) from error  # fmt: skip
-    header = next(cells, [])
-    columns = check_header([to_text(cell) for cell in header])
-    return columns, _sheet_rows(iter(cells), columns)
+    faulty = _Faulty(surveyed.faults, found.merged_cell_ranges or (), (found.start or (0, 0))[1])
+    for at, header in lines:
+        texts = [to_text(cell) for cell in header]
+        if any(text and not text.isspace() for text in texts):
+            if faulty.of(at):
+                raise HeaderInvalid("the header row has merged cells or formulas; write each header into its own cell",
+                                    metadata={"cause": "merged"})  # fmt: skip
+            columns = check_header(texts)
+            return columns, _sheet_rows(lines, columns, faulty)
+    raise HeaderInvalid("the sheet has no header row", metadata={"cause": "missing"})
 
 
-def _sheet_rows(cells: Iterator[Sequence[object]], columns: tuple[str, ...]) -> Iterator[Row]:
+class _Faulty:
+    """Rows, from 0, whose cells cannot be taken as they are."""
+
+    def __init__(self, faults: Mapping[int, tuple[str, int]], merged: Sequence[Range], offset: int) -> None:
+        """`offset` is the first column that the reader gives."""
+        self._faults = faults
+        self._offset = offset
+        self._firsts = sorted(first for (first, _), _ in merged)
+        reaches = sorted((first, last, column) for (first, column), (last, _) in merged)
+        self._reaches = list(accumulate(((last, column) for _, last, column in reaches), max))
+
+    def of(self, at: int) -> tuple[str, int] | None:
+        """Return the fault of a row and the position of its column, or None."""
+        if at in self._faults:
+            fault, column = self._faults[at]
+            return fault, column - self._offset
+        before = bisect_right(self._firsts, at)
+        if before and self._reaches[before - 1][0] >= at:
+            return "CELLS_MERGED", self._reaches[before - 1][1] - self._offset
+        return None
+
+
+def _sheet_rows(
+    lines: Iterator[tuple[int, Sequence[object]]], columns: tuple[str, ...], faulty: _Faulty
+) -> Iterator[Row]:
     number = 0
-    for line in cells:
-        row = read_cells(number + 1, columns, line, is_exact=False)
+    for at, line in lines:
+        row, fault = read_cells(number + 1, columns, line, is_exact=False), faulty.of(at)
+        fault = fault if fault and fault[1] < len(columns) else None
+        if row is None and fault and fault[0] != "CELLS_MERGED":
+            row = Row(number + 1, dict.fromkeys(columns, ""))
         if row is None:
             continue
         number += 1
-        bad = next((column for column, text in row.values.items() if text in ERRORS), "")
-        yield Row(number, row.values, "CELL_ERROR", bad) if bad else row
+        yield Row(number, row.values, fault[0], columns[fault[1]]) if fault else _without_errors(row)
+
+
+def _without_errors(row: Row) -> Row:
+    """Set a row apart that holds an error as text, as other writers store it."""
+    bad = next((column for column, text in row.values.items() if text in ERRORS), "")
+    return Row(row.number, row.values, "CELL_ERROR", bad) if bad else row
 
 
 def open_parquet(file: BinaryIO) -> tuple[tuple[str, ...], Iterator[Row]]:

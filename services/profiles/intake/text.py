@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -13,13 +14,20 @@ import charset_normalizer
 import orjson
 
 from services.profiles.errors import FileUnreadable
-from services.profiles.intake.rows import CellNested, Row, check_header, read_cells, to_text
+from services.profiles.intake.rows import REPLACEMENT, WHOLE_ROW, CellNested, Row, check_header, read_cells, to_text
 
 SAMPLE_BYTES = 64 * 1024
+MAX_ROW_LINES = 100  # of one row with quoted line breaks; more is a quote that somebody left open
+MAX_KEPT = 4000  # characters of a row that cannot be read
 MAX_LINE = 1024 * 1024  # characters; a longer line is no table but something else
 DELIMITERS = (",", "\t", ";", "|")
 SNIFFED_ROWS = 20
 COMMON_SHARE = 0.5  # of the double-byte characters in GB 18030 text, far more than this are common ones
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
+COMMON_LEADS = frozenset((*range(0xA1, 0xA4), *range(0xB0, 0xD8)))
 GUESSED = ["big5", "gb18030", "cp932", "euc_kr", "cp1252"]
 
 
@@ -43,13 +51,12 @@ def open_csv(file: BinaryIO, encoding: str, delimiter: str) -> OpenCsv:
     chosen_delimiter = delimiter or _sniff(file, chosen)
     file.seek(0)
     stream = io.TextIOWrapper(file, encoding=chosen, errors="replace", newline="")
-    reader = csv.reader(_lines(stream), delimiter=chosen_delimiter)
-    try:
-        header = next(reader, [])
-    except csv.Error as error:
-        raise FileUnreadable("the header row cannot be read", metadata={"cause": "header"}) from error
+    records = _Records(stream, chosen_delimiter)
+    header = next(records, None) or []
+    if isinstance(header, str):
+        raise FileUnreadable("the header row cannot be read", metadata={"cause": "header"})
     columns = check_header(header)
-    return OpenCsv(chosen, columns, _csv_rows(reader, columns, stream))
+    return OpenCsv(chosen, columns, _csv_rows(records, columns, chosen))
 
 
 def _known(encoding: str) -> str:
@@ -60,28 +67,79 @@ def _known(encoding: str) -> str:
                              metadata={"cause": "encoding"}) from None  # fmt: skip
 
 
-def _lines(stream: io.TextIOWrapper) -> Iterator[str]:
-    while line := stream.readline(MAX_LINE):
-        if len(line) >= MAX_LINE and not line.endswith("\n"):
-            raise FileUnreadable("a line is longer than a million characters", metadata={"cause": "line"})
-        yield line.replace("\0", "\ufffd")
+class _Records:
+    """The rows of a CSV file as lists of cells; a fault code for one whose quote stays open.
 
+    What an open quote would swallow is read again as rows of its own.
+    """
 
-def _csv_rows(reader: Iterator[list[str]], columns: tuple[str, ...], keep: io.TextIOWrapper) -> Iterator[Row]:
-    number = 0
-    while True:
+    def __init__(self, stream: io.TextIOWrapper, delimiter: str) -> None:
+        self._stream = stream
+        self._delimiter = delimiter
+        self._again: deque[str] = deque()  # lines to read once more
+        self._held: list[str] = []  # lines of the row under way
+        self._first = ""
+        self._is_open = False  # the reader asked for more and there was none
+        self._reader = csv.reader(self._lines(), delimiter=delimiter)
+
+    def __iter__(self) -> _Records:
+        return self
+
+    @property
+    def line(self) -> str:
+        """Return the first line of the unreadable row, cut to a length that is kept."""
+        return self._first
+
+    def __next__(self) -> list[str] | str:
+        self._held.clear()
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = next(self._reader)
         except csv.Error:
+            return self._resume()
+        return self._resume() if self._is_open else cells
+
+    def _resume(self) -> str:
+        self._first = self._held[0].rstrip("\r\n")[:MAX_KEPT] if self._held else ""
+        self._again.extendleft(reversed(self._held[1:]))
+        self._is_open = False
+        self._reader = csv.reader(self._lines(), delimiter=self._delimiter)
+        return "ROW_UNREADABLE"
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._again.popleft() if self._again else self._stream.readline(MAX_LINE):
+            if len(line) >= MAX_LINE and not line.endswith("\n"):
+                raise FileUnreadable("a line is longer than a million characters", metadata={"cause": "line"})
+            self._held.append(line)
+            if len(self._held) > MAX_ROW_LINES:
+                break
+            yield line.replace("\0", REPLACEMENT).lstrip("\ufeff")
+        self._is_open = bool(self._held)
+
+
+def _csv_rows(records: _Records, columns: tuple[str, ...], encoding: str) -> Iterator[Row]:
+    number = 0
+    may_be_mixed = not encoding.startswith("utf")
+    for cells in records:
+        if isinstance(cells, str):
             number += 1
-            yield Row(number, {}, "ROW_UNREADABLE")
+            yield Row(number, {WHOLE_ROW: records.line}, cells)
             continue
         row = read_cells(number + 1, columns, cells, is_exact=True)
         if row is not None:
             number += 1
-            yield row
+            is_mixed = may_be_mixed and not row.fault and any(_is_utf8(cell, encoding) for cell in cells)
+            yield Row(number, row.values, "CHARACTERS_UNREADABLE") if is_mixed else row
+
+
+def _is_utf8(text: str, encoding: str) -> bool:
+    """Tell whether a text read in another encoding is Chinese in UTF-8, as in a file put together of two."""
+    if text.isascii():
+        return False
+    try:
+        found = text.encode(encoding).decode()
+    except UnicodeError:
+        return False
+    return any("\u4e00" <= char <= "\u9fff" for char in found)
 
 
 def detect_encoding(file: BinaryIO) -> str:
@@ -91,14 +149,12 @@ def detect_encoding(file: BinaryIO) -> str:
         FileUnreadable: the bytes are no text in any of them.
     """
     sample = _first_non_ascii(file)
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
+    for mark, encoding in MARKS:
         if sample.startswith(mark):
             return encoding
-    if _decodes(sample, "utf-8"):
+    if wide := _wide(sample):
+        return wide
+    if _decodes(sample, "utf-8") or _is_mostly_utf8(sample):
         return "utf-8"
     if _decodes(sample, "gb18030") and _common_share(sample) >= COMMON_SHARE:
         return "gb18030"
@@ -109,13 +165,38 @@ def detect_encoding(file: BinaryIO) -> str:
     return codecs.lookup(best.encoding).name
 
 
+def _wide(sample: bytes) -> str:
+    """Return the UTF-16 that lost its mark, told by where the zeros of delimiters and digits are; empty for none."""
+    zeros = sample.count(0)
+    even = sample[::2].count(0)
+    if not zeros or zeros < len(sample) / 10:
+        return ""
+    found = "utf-16-be" if even > zeros - even else "utf-16-le"
+    return found if _decodes(sample, found) else ""
+
+
+def _is_mostly_utf8(sample: bytes) -> bool:
+    """Tell whether most lines that are not ASCII are UTF-8; the others are set apart, not guessed at."""
+    lines = [line for line in sample.split(b"\n")[:-1] if not line.isascii()]
+    good = sum(1 for line in lines if _decodes_whole(line))
+    return good * 2 > len(lines) > 0
+
+
+def _decodes_whole(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _first_non_ascii(file: BinaryIO) -> bytes:
     """Return the first part of the file that tells its encoding, starting at a line; an ASCII file's end."""
     file.seek(0)
     carry = b""
     while chunk := file.read(SAMPLE_BYTES):
         sample = carry + chunk
-        if not sample.isascii():
+        if not sample.isascii() or b"\0" in sample:
             return sample
         carry = sample[sample.rfind(b"\n") + 1 :][-SAMPLE_BYTES:]
     return b""
@@ -133,7 +214,7 @@ def _common_share(sample: bytes) -> float:
     """Return which share of the non-ASCII characters are of GB 2312 level 1 or its punctuation."""
     text = codecs.getincrementaldecoder("gb18030")().decode(sample)
     codes = [char.encode("gb18030") for char in text if char > "\x7f"]
-    common = sum(1 for code in codes if len(code) == 2 and (0xA1 <= code[0] <= 0xA3 or 0xB0 <= code[0] <= 0xD7))
+    common = sum(1 for code in codes if len(code) == 2 and code[1] >= 0xA1 and code[0] in COMMON_LEADS)
     return common / len(codes) if codes else 0.0
 
 
@@ -176,16 +257,20 @@ def _json_row(number: int, line: bytes) -> Row:
     try:
         found = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return Row(number, {}, "ROW_UNREADABLE")
+        found = None
     if not isinstance(found, dict):
-        return Row(number, {}, "ROW_UNREADABLE")
+        return Row(number, _whole(line), "ROW_UNREADABLE")
     try:
         values = dict(_flat(found, "", 0))
     except CellNested:
-        return Row(number, {}, "ROW_NESTED")
+        return Row(number, _whole(line), "ROW_NESTED")
     except ValueError:
-        return Row(number, {}, "DIGITS_LOST")
+        return Row(number, _whole(line), "DIGITS_LOST")
     return Row(number, values)
+
+
+def _whole(line: bytes) -> dict[str, str]:
+    return {WHOLE_ROW: line.decode(errors="replace")[:MAX_KEPT]}
 
 
 def _flat(found: Mapping[str, object], prefix: str, depth: int) -> Iterator[tuple[str, str]]:
