@@ -20,7 +20,7 @@ PARTS = ("sent", "skipped", "failed", "unknown", "pending")
 
 @pytest.fixture(scope="module")
 def segment(stack, till) -> str:
-    """The id of a segment of people of whom every other one agreed."""
+    """The id of a segment of people of its own, of whom every other one agreed; all of them are in the lake."""
     people = upsert(till, customers(COUNT, 100_000))
     before = (datetime.now(UTC) - timedelta(days=30)).isoformat()
     version = {"effective_time": before, "texts": [{"language": "zh-CN", "body": "我同意接收优惠信息。"}]}
@@ -46,14 +46,16 @@ def segment(stack, till) -> str:
     }
     requests = [{"profile_id": profile_id, "consent": record} for profile_id in people[::2]]
     till.post("/v1/consents:batchRecord", {"requests": requests})
-    rule = {"trait": {"trait": "age", "operator": "OPERATOR_GE", "values": ["1"]}}
-    body = {"display_name": "everybody", "rule": {"all": {"rules": [rule]}}}
-    made = stack.marketer.post("/v1/segments", body)
+    asked = {"event_type": "asked", "event_time": datetime.now(UTC).isoformat()}
+    interactions = [{"profile": f"profiles/{one}", "message_id": one, **asked} for one in people]
+    stack.analyst.post("/v1/interactions:batchCreate", {"interactions": interactions})
+    event = {"event_type": "asked", "measure": "MEASURE_COUNT", "operator": "OPERATOR_GE", "value": 1}
+    made = stack.marketer.post("/v1/segments", {"display_name": "those asked", "rule": {"event": event}})
 
     def size() -> int:
         return whole(stack.marketer.post(f"/v1/{made['name']}:preview").get("total"))
 
-    assert wait_until(lambda: size() >= COUNT, 120, 1.0)
+    assert wait_until(lambda: size() == COUNT, 120, 1.0), size()
     return str(made["name"]).removeprefix("segments/")
 
 
@@ -87,7 +89,7 @@ def test_a_process_may_be_killed_while_a_campaign_runs(whole_stack, segment, vic
     report = whole_stack.marketer.get(f"/v1/{name}/report")
     figures = {part: whole(report.get(part)) for part in PARTS}
     received = mails(whole_stack, f"killed {victim}")
-    assert sum(figures.values()) == whole(report["audience"])
+    assert sum(figures.values()) == whole(report["audience"]) == COUNT
     assert figures["pending"] == 0
     assert set(received.values()) == {1}
     assert figures["sent"] <= len(received) <= figures["sent"] + figures["unknown"]
