@@ -17,20 +17,17 @@ import threading
 from collections.abc import Sequence
 
 from services.chassis.config import SERVICES, ProcessConfig, load_config
+from services.chassis.consuming.topology import known_subscriptions
 from services.chassis.consuming.worker import run_consumers
 from services.chassis.logs import configure_logs
 from services.chassis.server.process import HEARTBEAT_SECONDS, beat
 
 
 def consumers(services: Sequence[str], config: ProcessConfig) -> list[object]:
-    """Return the consumers of the services that have one."""
-    found = []
-    for service in services:
-        consuming = getattr(importlib.import_module(f"services.{service}.main"), "consuming", None)
-        consumer = consuming(config) if consuming is not None else None
-        if consumer is not None:
-            found.append(consumer)
-    return found
+    """Return the consumers of the services that have one; the others are not even imported."""
+    listening = {subscription.consumer for subscription in known_subscriptions()}
+    mains = [importlib.import_module(f"services.{service}.main") for service in services if service in listening]
+    return [main.consuming(config) for main in mains]
 
 
 def _beat(config: ProcessConfig) -> None:

@@ -1,4 +1,7 @@
-"""Become one of Kehu's own processes, configured by the environment."""
+"""Become one of Kehu's own processes, configured by the environment.
+
+`kehu serve`, `work` and `gateway` come here; so does `python -m infra.process`, without the command line's libraries.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from services.chassis.config import ConfigError, ProcessConfig, load_config
+from services.chassis.config import SERVICES, ConfigError, ProcessConfig, load_config
 from services.chassis.logs import configure_logs
 
 
@@ -55,3 +58,20 @@ def gateway() -> None:
     from gateway.main import run
 
     run(config, config.gateway_host, config.gateway_port)
+
+
+def main() -> None:
+    """Become what the arguments say: `serve SERVICE`, `work [SERVICE…]` or `gateway`."""
+    match sys.argv[1:]:
+        case ["serve", service] if service in SERVICES:
+            serve(service)
+        case ["work", *services] if set(services) <= set(SERVICES):
+            work(services or SERVICES)
+        case ["gateway"]:
+            gateway()
+        case _:
+            _end("arguments: serve SERVICE | work [SERVICE…] | gateway")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,15 @@ from pathlib import Path
 from typing import Protocol
 
 LOOPBACK = "127.0.0.1"
+# What a process frees goes back to the system soon. Allocators keep it otherwise, each in a way of its own:
+# glibc in an arena per thread and in blocks below a limit that grows, Arrow in a pool, Rust's jemalloc for 10 s.
+FRUGAL: Mapping[str, str] = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "_RJEM_MALLOC_CONF": "dirty_decay_ms:200,muzzy_decay_ms:0",
+}
 
 
 class StartError(Exception):

@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.processes import LOOPBACK, Command, Server, clean_environment
+from infra.processes import FRUGAL, LOOPBACK, Command, Server, clean_environment
 from infra.servers import _import_root
 from infra.stack import Stack
 from services.chassis.config import SERVICES
@@ -17,8 +17,7 @@ from services.chassis.config import SERVICES
 
 def _command(stack: Stack, *arguments: str, **extra: str) -> Command:
     python = {"PYTHONPATH": _import_root(), "PYTHONUNBUFFERED": "1"}
-    few_arenas = {"MALLOC_ARENA_MAX": "2"}  # glibc keeps an arena per thread otherwise: 40 MiB more a process
-    environment = {**stack.environment(), **extra, **python, **few_arenas}
+    environment = {**stack.environment(), **extra, **python, **FRUGAL}
     argv = (sys.executable, "-m", *arguments)
     return Command(argv, clean_environment(environment), stack.folder)
 
@@ -41,7 +40,7 @@ class ServiceProcess:
     def command(self) -> Command:
         """Return `kehu serve` with a health port of its own."""
         port = str(self.stack.ports[f"{self.service}-health"])
-        return _command(self.stack, "infra.cli", "serve", self.service, KEHU_HEALTH_PORT=port)
+        return _command(self.stack, "infra.process", "serve", self.service, KEHU_HEALTH_PORT=port)
 
     def is_ready(self) -> bool:
         """Ask gRPC health."""
@@ -83,7 +82,7 @@ class LoopProcess:
 
     def command(self) -> Command:
         """Return the role's command line."""
-        module = ("infra.consume",) if self.role == "consume" else ("infra.cli", "work")
+        module = ("infra.consume",) if self.role == "consume" else ("infra.process", "work")
         return _command(self.stack, *module)
 
     def is_ready(self) -> bool:
@@ -110,7 +109,7 @@ class GatewayProcess:
 
     def command(self) -> Command:
         """Return `kehu gateway`."""
-        return _command(self.stack, "infra.cli", "gateway")
+        return _command(self.stack, "infra.process", "gateway")
 
     def is_ready(self) -> bool:
         """Ask /readyz."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from infra.processes import LOOPBACK, Command, clean_environment, free_port, listens, running
+from infra.processes import FRUGAL, LOOPBACK, Command, clean_environment, free_port, listens, running
 
 USER = "kehu"
 RABBITMQ_SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's; /usr/sbin's would `su rabbitmq`
@@ -62,7 +62,7 @@ class Mongo:
         argv = [sys.executable, "-m", "secantus", "--host", LOOPBACK, "--port", str(self.port)]
         argv += ["--storage-path", str(self.folder / "wiredtiger"), "--cache-size", "256M"]
         argv += ["--log-level", "WARNING"] + (["--auth"] if self.authenticated else [])
-        return Command(tuple(argv), clean_environment({}), self.folder)
+        return Command(tuple(argv), clean_environment(FRUGAL), self.folder)
 
     def is_ready(self) -> bool:
         """Tell whether it answers a ping with our password."""

