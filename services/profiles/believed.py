@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import TypeAlias
 
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule
-from services.profiles.domain.golden import build_golden, chosen
-from services.profiles.domain.values import BeatenValue, GoldenField, GoldenRecord, StandardRecord
+from services.profiles.domain.golden import STANDARD_FIELDS, build_golden, chosen, extract_of, overridden
+from services.profiles.domain.values import BeatenValue, GoldenField, GoldenRecord, ManualOverride, StandardRecord
 
 Plain: TypeAlias = "list[object] | dict[str, object] | str"
 STANDARD_TEXTS = frozenset(
     ("name", "gender", "birth_date", "resident_id", "phone", "email", "address", "province", "city", "district")
 )
 TIER, TIER_LENGTH = "tier", 64
-_NO_MORE: Sequence[object] = ((), 0)  # what a stored field leaves out at its end
+_NO_MORE: Sequence[object] = ((), 0, "", "")  # what a stored field leaves out at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +43,35 @@ class Believed:
         """Return all known e-mail addresses, the believed one first."""
         return [item.value for item in self.golden.emails]
 
+    def lineage(self, name: str) -> GoldenField | None:
+        """Return the believed value of a field, standard or custom, with where it comes from."""
+        return self.golden.fields.get(name) or self.attributes.get(name)
+
     def values(self) -> dict[str, str]:
         """Return every believed value by field, lists joined: what a revision compares."""
         found = {name: item.value for name, item in {**self.golden.fields, **self.attributes}.items()}
         return {**found, "phones": "\n".join(self.phones()), "emails": "\n".join(self.emails())}
 
 
-def believe(records: Sequence[StandardRecord], rules: Mapping[str, Rule] = DEFAULT_RULES) -> Believed:
-    """Derive what is believed from all source records of a person; the same records and rules give the same result."""
-    golden = build_golden(records, (), rules)
-    family, given = _name_parts(golden, records)
+def believe(
+    records: Sequence[StandardRecord],
+    rules: Mapping[str, Rule] = DEFAULT_RULES,
+    overrides: Sequence[ManualOverride] = (),
+) -> Believed:
+    """Derive what is believed of a person; the same records, rules and overrides give the same result."""
+    golden = build_golden(records, overrides, rules)
+    family, given = _name_parts(golden, [*records, *(item.record for item in overrides)])
     names = dict.fromkeys(record.name.full for record in records if record.name)
-    return Believed(golden, family, given, _attributes(records, rules), tuple(names))
+    custom = [item for item in overrides if item.field not in STANDARD_FIELDS]
+    return Believed(golden, family, given, overridden(_attributes(records, rules), custom), tuple(names))
 
 
 def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tuple[str, str]:
-    chosen = golden.fields.get("name")
+    chosen_name = golden.fields.get("name")
     for record in records:
-        if chosen and record.name and record.key == (chosen.source_id, chosen.source_record_id):
+        if chosen_name is None or record.name is None or record.name.full != chosen_name.value:
+            continue
+        if record.key == (chosen_name.source_id, chosen_name.source_record_id):
             return record.name.surname, record.name.given
     return "", ""
 
@@ -69,14 +79,8 @@ def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tupl
 def _attributes(records: Sequence[StandardRecord], rules: Mapping[str, Rule]) -> dict[str, GoldenField]:
     """Return the custom fields, each chosen by its rule: the most trusted source's value where it has none."""
     names = sorted({name for record in records for name in record.originals} - STANDARD_TEXTS)
-    found = {name: chosen(records, partial(_original, name), rules.get(name, Rule())) for name in names}
+    found = {name: chosen(records, extract_of(name), rules.get(name, Rule())) for name in names}
     return {name: item for name, item in found.items() if item}
-
-
-def _original(name: str, record: StandardRecord) -> Iterable[tuple[str, int]]:
-    text = record.originals.get(name, "").strip()
-    if text:
-        yield text, 1
 
 
 def changed_fields(before: Believed | None, after: Believed) -> list[str]:
@@ -99,7 +103,8 @@ def to_plain(believed: Believed) -> dict[str, object]:
 
 def _field_plain(item: GoldenField) -> list[object]:
     lost = [[value.value, value.source_id, value.source_record_id, value.why] for value in item.beat]
-    more: list[object] = [lost, item.rule_version]
+    until = item.expire_time.isoformat() if item.expire_time else ""
+    more: list[object] = [lost, item.rule_version, item.reason, until]
     while more and not more[-1]:
         more.pop()
     return [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat(), *more]
@@ -121,7 +126,9 @@ def from_plain(plain: Mapping[str, object]) -> Believed:
 
 def _field_of(item: Sequence[object]) -> GoldenField:
     value, source_id, record_id, rule, time, *more = item
-    beat, version = [*more, *_NO_MORE[len(more) :]]
+    beat, version, reason, until = [*more, *_NO_MORE[len(more) :]]
     lost = tuple(BeatenValue(*entry) for entry in beat)  # type: ignore[attr-defined]
-    set_at = datetime.fromisoformat(str(time))
-    return GoldenField(str(value), str(source_id), str(record_id), str(rule), set_at, lost, int(str(version)))
+    return GoldenField(
+        str(value), str(source_id), str(record_id), str(rule), datetime.fromisoformat(str(time)), lost,
+        int(str(version)), str(reason), datetime.fromisoformat(str(until)) if until else None,
+    )  # fmt: skip

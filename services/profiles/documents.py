@@ -15,7 +15,7 @@ from pymongo.collection import Collection
 from pymongo.write_concern import WriteConcern
 
 from services.chassis.records import RECORD_INDEXES, Record
-from services.profiles.values import Profile, Revision, StoredRecord
+from services.profiles.values import Profile, Revision, StoredOverride, StoredRecord
 
 
 class ProfileDocument(Record):
@@ -36,6 +36,7 @@ class ProfileDocument(Record):
     is_handing_over = mongoengine.BooleanField()
     aliases = mongoengine.ListField(mongoengine.StringField())
     apart = mongoengine.ListField(mongoengine.StringField())
+    overrides = mongoengine.ListField(mongoengine.DictField())
     revisions = mongoengine.ListField(mongoengine.DictField())
 
     meta: ClassVar[dict[str, object]] = {
@@ -96,6 +97,7 @@ class ProfileWrite:
             is_handing_over=profile.is_handing_over,
             aliases=profile.aliases,
             apart=profile.apart,
+            overrides=[_override_document(item) for item in profile.overrides],
             revisions=[_revision_document(revision) for revision in profile.revisions],
             create_time=self.create_time,
             update_time=self.update_time,
@@ -140,7 +142,11 @@ def link_document(record: StoredRecord, profile_id: str, now: datetime) -> dict[
 
 def _revision_document(revision: Revision) -> list[object]:
     return [revision.version, revision.time, revision.kind, list(revision.changed_fields),
-            list(revision.source_records), revision.other_profile]  # fmt: skip
+            list(revision.source_records), revision.other_profile, revision.by]  # fmt: skip
+
+
+def _override_document(item: StoredOverride) -> list[object]:
+    return [item.id, item.name, item.anchor, item.key_id, item.set_time, item.expire_time, item.sealed]
 
 
 OWN_NAMES = frozenset((*ProfileDocument._db_field_map.values(), "write_id")) - {"outbox", "request_ids"}
@@ -164,6 +170,7 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         is_handing_over=get("is_handing_over", False),  # type: ignore[arg-type]
         aliases=get("aliases", []),  # type: ignore[arg-type]
         apart=get("apart", []),  # type: ignore[arg-type]
+        overrides=[StoredOverride(*item) for item in get("overrides", ())],  # type: ignore[attr-defined]
         revisions=[Revision(*item) for item in get("revisions", ())],  # type: ignore[attr-defined]
         carried={name: document[name] for name in document.keys() - OWN_NAMES},
     )

@@ -117,3 +117,15 @@ class IdentifierUnreadable(Invalid):
     """The identifier to look up cannot be read."""
 
     reason = "IDENTIFIER_UNREADABLE"
+
+
+class OverrideNotFound(NotFound):
+    """The profile has no override with this name."""
+
+    reason = "OVERRIDE_NOT_FOUND"
+
+
+class OverrideInvalid(Invalid):
+    """The field cannot be overridden, or the value is none of it."""
+
+    reason = "OVERRIDE_INVALID"

@@ -14,6 +14,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.overriding import Overrider
 from services.profiles.rederiving import Rederiver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
@@ -48,4 +49,6 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
     importer = Importer(store, vault, Taker(store, vault, default_model()))
-    return {**importer.handlers(), **Rederiver(store, vault, Dictionary(store)).handlers()}
+    dictionary = Dictionary(store)
+    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
+    return {**importer.handlers(), **keepers[0].handlers(), **keepers[1].handlers()}

@@ -17,7 +17,7 @@ from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpos
 from services.profiles.facts import profile_ended, profiles_merged
 from services.profiles.shaping import load, reshape
 from services.profiles.store import Store
-from services.profiles.values import Profile, Revision, StoredRecord
+from services.profiles.values import Profile, Revision
 from services.profiles.vault import Vault
 
 ATTEMPTS = 8
@@ -99,7 +99,7 @@ class Merger:
                 return
             survivor = resolve_one(self._store, gone_id)
             if self._take_over(survivor, gone):
-                emptied = replace(gone, is_handing_over=False, records=[], golden=b"")
+                emptied = replace(gone, is_handing_over=False, records=[], overrides=[], golden=b"")
                 if not self._store.write_profiles([(emptied, [])]):
                     return
         raise ProfilesBusy("the profiles keep changing; try again")
@@ -122,6 +122,7 @@ class Merger:
             relinked=[item.key for item in moved],
             aliases=list(dict.fromkeys([*survivor.aliases, gone.profile_id, *gone.aliases])),
             apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item != survivor.profile_id],
+            overrides=list({item.id: item for item in (*gone.overrides, *survivor.overrides)}.values()),
         )
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)
         merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
@@ -157,28 +158,35 @@ class Merger:
         now = datetime.now(UTC)
         born = Profile(
             new_id, now, now, key_id=new_id, records=leaving, merged_into=profile.profile_id, is_handing_over=True,
-            apart=[profile.profile_id],
+            apart=[profile.profile_id], overrides=[item for item in profile.overrides if item.anchor in set(keys)],
         )  # fmt: skip
         self._vault.new_ciphers(self._store, [new_id])
         if self._store.write_profiles([(born, [])]):
             raise ProfilesBusy("the new profile exists already; try again")
         self._release(profile.profile_id, {item.key for item in leaving}, new_id)
-        self._bring_to_life(new_id, leaving)
+        self._bring_to_life(new_id, born)
         return profile.profile_id, new_id
 
     def _release(self, profile_id: str, keys: set[str], new_id: str) -> None:
         for _ in range(ATTEMPTS):
             profile = self._store.profiles([profile_id])[profile_id]
-            kept = replace(profile, records=[item for item in profile.records if item.key not in keys])
+            kept = replace(
+                profile,
+                records=[item for item in profile.records if item.key not in keys],
+                overrides=[item for item in profile.overrides if item.anchor not in keys],
+            )
             if self._write_anew(replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
-    def _bring_to_life(self, new_id: str, leaving: Sequence[StoredRecord]) -> None:
+    def _bring_to_life(self, new_id: str, leaving: Profile) -> None:
         for _ in range(ATTEMPTS):
             born = self._store.profiles([new_id])[new_id]
-            keys = [item.key for item in leaving]
-            alive = replace(born, merged_into="", is_handing_over=False, records=list(leaving), relinked=keys)
+            keys = [item.key for item in leaving.records]
+            alive = replace(
+                born, merged_into="", is_handing_over=False, records=list(leaving.records),
+                overrides=list(leaving.overrides), relinked=keys,
+            )  # fmt: skip
             if self._write_anew(alive, keys, born.merged_into):
                 return
         raise ProfilesBusy("the new profile keeps changing; try again")

@@ -13,7 +13,8 @@ from services.chassis.obligations import HIDE, MASK, MASKS, Rights
 from services.chassis.records import etag_of
 from services.profiles.admission import Admitted, Summary, describe
 from services.profiles.believed import TIER, Believed
-from services.profiles.domain.values import GoldenField
+from services.profiles.domain.golden import MANUAL_RULE
+from services.profiles.domain.values import GoldenField, ManualOverride
 from services.profiles.folding import Outcome
 from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source
 
@@ -135,12 +136,15 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
     message = resources_pb2.FieldLineage(
         field=name,
         value=_classified(name, item.value),
-        source=f"sources/{item.source_id}",
-        source_record_id=item.source_record_id,
         rule=item.rule,
         rule_version=item.rule_version,
     )
-    message.time.FromDatetime(item.time)
+    if item.rule == MANUAL_RULE:
+        message.set_by = item.source_record_id
+    else:
+        message.source, message.source_record_id = f"sources/{item.source_id}", item.source_record_id
+    _stamp(message, time=item.time, expire_time=item.expire_time)
+        reason=item.reason,
     for lost in item.beat:
         message.beat.add(
             value=_classified(name, lost.value),
@@ -153,6 +157,19 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
 
 def _classified(name: str, value: str) -> resources_pb2.ClassifiedValue:
     slot = SLOTS.get(name)
+def override_message(profile_id: str, stored: StoredOverride, override: ManualOverride) -> resources_pb2.Override:
+    """Return the message of an override."""
+    message = resources_pb2.Override(
+        name=f"profiles/{profile_id}/overrides/{stored.id}",
+        field=stored.name,
+        value=_classified(stored.name, override.value),
+        reason=override.reason,
+        set_by=override.record.source_record_id,
+    )
+    _stamp(message, set_time=stored.set_time, expire_time=stored.expire_time)
+    return message
+
+
     return resources_pb2.ClassifiedValue(**{slot: value}) if slot else resources_pb2.ClassifiedValue()
 
 
@@ -166,6 +183,7 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
         other_profile=f"profiles/{revision.other_profile}" if revision.other_profile else "",
     )
     _stamp(message, time=revision.time)
+        changed_by=revision.by,
     return message
 
 

@@ -79,8 +79,12 @@ def reshape(
     revision: Revision,
     more_facts: Sequence[Fact] = (),
 ) -> Shaped:
-    """Return the profile with its golden record derived anew from `records`, a revision added, and its facts."""
-    believed = believe(list(records.values()), rules)
+    """Return the profile with its golden record derived anew from `records`, a revision added, and its facts.
+
+    Overrides that have expired are dropped.
+    """
+    profile = replace(profile, overrides=[item for item in profile.overrides if item.expire_time > now])
+    believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
     before = _believed_before(profile, ciphers, vault)
     version = profile.version + 1
     entry = replace(revision, version=version, changed_fields=changed_fields(before, believed))
@@ -104,7 +108,8 @@ def rederive(
     Others are told only of values that changed.
     """
     before = _believed_before(working.profile, ciphers, vault)
-    if before and to_plain(before) == to_plain(believe(list(working.records.values()), rules)):
+    overrides = list(vault.open_overrides(working.profile, ciphers).values())
+    if before and to_plain(before) == to_plain(believe(list(working.records.values()), rules, overrides)):
         return None
     revision = Revision(0, now, "rederived")
     shaped = reshape(working.profile, working.records, ciphers, vault, rules, now, revision)

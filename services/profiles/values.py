@@ -42,8 +42,24 @@ class StoredRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredOverride:
+    """A steward's value of the field `name`, sealed; `anchor` is the key of the record whose value it beat.
+
+    When a profile is split the override goes where its anchor goes, so a split undoes a merge for overrides too.
+    """
+
+    id: str
+    name: str
+    anchor: str
+    key_id: str
+    set_time: datetime
+    expire_time: datetime
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Revision:
-    """One change of a profile: created, updated, merged or unmerged; names of fields only, never values."""
+    """One change of a profile and who made it, if a person did; names of fields only, never values."""
 
     version: int
     time: datetime
@@ -51,6 +67,7 @@ class Revision:
     changed_fields: Sequence[str] = ()
     source_records: Sequence[str] = ()
     other_profile: str = ""
+    by: str = ""
 
 
 @dataclass(slots=True)
@@ -76,6 +93,7 @@ class Profile:
     is_handing_over: bool = False
     aliases: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
+    overrides: list[StoredOverride] = field(default_factory=list)
     revisions: list[Revision] = field(default_factory=list)
     relinked: list[str] = field(default_factory=list)
     carried: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)

@@ -13,11 +13,11 @@ from services.chassis.crypto import BlindIndex, DataKeys, FieldCipher, MasterKey
 from services.profiles.believed import Believed, from_plain, to_plain
 from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.plain import record_from_plain, record_to_plain
-from services.profiles.domain.values import RawRecord, StandardRecord
+from services.profiles.domain.values import ManualOverride, RawRecord, StandardRecord
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord, record_key
 
-RECORD, GOLDEN = "record", "golden"
+RECORD, GOLDEN, OVERRIDE = "record", "golden", "override"
 PROFILE_ID_CHARACTERS = 32
 
 
@@ -55,7 +55,7 @@ class Vault:
 
     def ciphers(self, store: Store, profiles: Iterable[Profile]) -> Ciphers:
         """Return the ciphers that open these profiles and their records."""
-        wanted = {key for item in profiles for key in (item.key_id, *(record.key_id for record in item.records)) if key}
+        wanted = {key for item in profiles for key in _key_ids(item) if key}
         wrapped = store.data_keys(sorted(wanted))
         return Ciphers({key_id: self._data_keys.cipher(key_id, value) for key_id, value in wrapped.items()})
 
@@ -85,6 +85,22 @@ class Vault:
         plain = ciphers.get(profile.key_id).open(GOLDEN, profile.golden, profile.profile_id)
         return from_plain(orjson.loads(plain))
 
+    def seal_override(self, override: ManualOverride, override_id: str, cipher: FieldCipher) -> bytes:
+        """Seal a steward's value with its reason."""
+        content = [override.value, record_to_plain(override.record), override.reason]
+        return cipher.seal(OVERRIDE, orjson.dumps(content), override_id)
+
+    def open_overrides(self, profile: Profile, ciphers: Ciphers) -> dict[str, ManualOverride]:
+        """Open a profile's overrides, by their ids; those of a destroyed key are gone."""
+        opened = {}
+        for item in profile.overrides:
+            if item.key_id in ciphers.by_id:
+                plain = ciphers.get(item.key_id).open(OVERRIDE, item.sealed, item.id)
+                value, record, reason = orjson.loads(plain)
+                standard = record_from_plain(record)
+                opened[item.id] = ManualOverride(item.name, value, standard, reason, item.expire_time)
+        return opened
+
     def tokens(self, record: StandardRecord) -> list[str]:
         """Return the blind tokens of a record's blocking keys, identifiers among them."""
         return [self.token(*key.split(":", 1)) for key in blocking_keys(record)]
@@ -106,6 +122,12 @@ class Vault:
     def forget(self, key_id: str) -> None:
         """Drop a destroyed key from memory."""
         self._data_keys.forget(key_id)
+
+
+def _key_ids(profile: Profile) -> Iterable[str]:
+    yield profile.key_id
+    yield from (item.key_id for item in profile.records)
+    yield from (item.key_id for item in profile.overrides)
 
 
 def _hex(token: str) -> str:

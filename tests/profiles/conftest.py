@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc, resources_pb2
 
 from services.chassis.jobs import Worker
+from services.profiles.overriding import Overrider
 from services.profiles.rederiving import Rederiver
 from tests.harness import Harness
 from tests.profiles.people import Service, batch, source_request
@@ -56,10 +57,10 @@ class Desk:
 
     def work(self) -> bool:
         """Run one due job of golden records; tell whether there was one."""
-        rederiver = Rederiver(
-            self.service.store, self.service.vault, self.service.tools.dictionary, 2, others_know_after=0
-        )
-        return Worker("profiles", rederiver.handlers(), self.service.operations).run_one()
+        store, vault, dictionary = self.service.store, self.service.vault, self.service.tools.dictionary
+        rederiver = Rederiver(store, vault, dictionary, 2, others_know_after=0)
+        handlers = {**rederiver.handlers(), **Overrider(store, vault, dictionary).handlers()}
+        return Worker("profiles", handlers, self.service.operations).run_one()
 
 
 def reason_of(action: Callable[[], object]) -> str:

@@ -19,7 +19,7 @@ from services.chassis.records import Fact
 from services.profiles.documents import ProfileDocument
 from services.profiles.store import MemoryStore, MongoStore, Store
 from services.profiles.store.protocol import MAX_PER_TOKEN
-from services.profiles.values import Pair, Profile, Revision, Source, StoredRecord
+from services.profiles.values import Pair, Profile, Revision, Source, StoredOverride, StoredRecord
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -72,6 +72,7 @@ def test_a_profile_is_read_back_as_it_was_written(store: Store) -> None:
     written = profile("a", record(1), tokens=("t1",))
     written.revisions = [Revision(1, NOW, "created", ["name"], ["till/1"])]
     written.aliases, written.apart, written.tier = ["old"], ["far"], "gold"
+    written.overrides = [StoredOverride("o1", "phone", "till/1", "k1", NOW, NOW, b"sealed")]
 
     assert write(store, written) == []
     found = store.profiles([written.profile_id])[written.profile_id]

@@ -8,6 +8,7 @@ from services.profiles.api.candidates import CandidatesPart
 from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
+from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.sources import SourcesPart
@@ -19,6 +20,7 @@ class ProfilesServicer(
     ProfilesPart,
     CandidatesPart,
     FieldsPart,
+    OverridesPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule, Survivorship
 from services.profiles.domain.documents import birth_date_of, gender_of
@@ -50,10 +51,36 @@ def build_golden(
     phones = _all_values(records, _phones, rules["phone"])
     emails = _all_values(records, _emails, rules["email"])
     fields |= {name: found[0] for name, found in (("phone", phones), ("email", emails)) if found}
-    fields |= _address_codes(records, fields.get("address"))
-    for override in sorted(overrides, key=lambda item: item.time):
-        fields[override.field] = _overridden(override, fields.get(override.field))
-    return GoldenRecord(fields, phones, emails)
+    standard = [item for item in overrides if item.field in STANDARD_FIELDS]
+    fields = overridden(fields, standard)
+    fields |= _address_codes([*records, *(item.record for item in standard)], fields.get("address"))
+    return GoldenRecord(fields, _first(fields.get("phone"), phones), _first(fields.get("email"), emails))
+
+
+def overridden(fields: Mapping[str, GoldenField], overrides: Iterable[ManualOverride]) -> dict[str, GoldenField]:
+    """Return the fields with a steward's values over those of the sources; of two on one field the later counts."""
+    found = dict(fields)
+    for item in sorted(overrides, key=lambda item: item.record.updated_time):
+        found[item.field] = _overriding(item, found.get(item.field))
+    return found
+
+
+def extract_of(name: str) -> Extract:
+    """Return how records tell a field: standard fields by their standard form, custom ones as the source wrote them."""
+    return STANDARD_FIELDS.get(name) or partial(_original, name)
+
+
+def _original(name: str, record: StandardRecord) -> Iterable[tuple[str, int]]:
+    text = record.originals.get(name, "").strip()
+    if text:
+        yield text, 1
+
+
+def _first(believed: GoldenField | None, values: tuple[GoldenField, ...]) -> tuple[GoldenField, ...]:
+    """Return all values of a field, the believed one first."""
+    if believed is None or believed in values[:1]:
+        return values
+    return (believed, *(item for item in values if item.value != believed.value))
 
 
 def chosen(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> GoldenField | None:
@@ -123,6 +150,7 @@ _EXTRACTS: Mapping[str, Extract] = {
     "address": _address,
     "owner_department": _owner_department,
 }
+STANDARD_FIELDS: Mapping[str, Extract] = {**_EXTRACTS, "phone": _phones, "email": _emails}
 
 
 def _claims(records: Sequence[StandardRecord], extract: Extract) -> list[_Claim]:
@@ -209,9 +237,13 @@ def _address_codes(records: Sequence[StandardRecord], chosen: GoldenField | None
     }
 
 
-def _overridden(override: ManualOverride, beaten: GoldenField | None) -> GoldenField:
+def _overriding(override: ManualOverride, beaten: GoldenField | None) -> GoldenField:
     lost: tuple[BeatenValue, ...] = ()
-    if beaten is not None:
-        before = BeatenValue(beaten.value, beaten.source_id, beaten.source_record_id, "overridden")
-        lost = (before, *beaten.beat)[:BEATEN_LIMIT]
-    return GoldenField(override.value, MANUAL_SOURCE, override.set_by, MANUAL_RULE, override.time, lost)
+    if beaten is not None and beaten.value != override.value:
+        lost = (BeatenValue(beaten.value, beaten.source_id, beaten.source_record_id, "overridden"),)
+    lost = (*lost, *(beaten.beat if beaten else ()))
+    record = override.record
+    return GoldenField(
+        override.value, *record.key, MANUAL_RULE, record.updated_time, lost[:BEATEN_LIMIT],
+        reason=override.reason, expire_time=override.expire_time,
+    )  # fmt: skip

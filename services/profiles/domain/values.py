@@ -224,7 +224,10 @@ class BeatenValue:
 
 @dataclass(frozen=True, slots=True)
 class GoldenField:
-    """A believed value with its lineage: the record it came from, the rule and version that chose it, what it beat."""
+    """A believed value with its lineage: the record it came from, the rule and version that chose it, what it beat.
+
+    `reason` and `expire_time` are of a steward's override.
+    """
 
     value: str
     source_id: str
@@ -237,12 +240,16 @@ class GoldenField:
 
 @dataclass(frozen=True, slots=True)
 class ManualOverride:
-    """A value set by a steward; it beats every source until it is withdrawn."""
+    """A value set by a steward; it beats every source until it expires or is withdrawn.
+
+    `record` holds it in standard form as if the steward were a source: its id is who set it, its time when.
+    """
 
     field: str
     value: str
-    set_by: str
-    time: datetime
+    record: StandardRecord
+    reason: str = ""
+    expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +259,8 @@ class GoldenRecord:
     `fields` has the keys name, title, gender, birth_date, resident_id, phone, email, address, province_code,
     city_code, district_code, owner_department as far as known; `phones` and `emails` hold all known values,
     the believed one first.
+    reason: str = ""
+    expire_time: datetime | None = None
     """
 
     fields: Mapping[str, GoldenField]

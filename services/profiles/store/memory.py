@@ -20,6 +20,7 @@ def _copy(profile: Profile) -> Profile:
         records=list(profile.records),
         aliases=list(profile.aliases),
         apart=list(profile.apart),
+        overrides=list(profile.overrides),
         revisions=list(profile.revisions),
         relinked=[],
     )

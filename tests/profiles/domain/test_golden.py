@@ -88,14 +88,16 @@ def test_all_phones_and_emails_are_kept_the_believed_one_first():
 
 
 def test_a_stewards_override_beats_every_source_and_the_last_one_counts():
-    first = ManualOverride("phone", "+8613712345671", "user:1", OLD)
-    last = ManualOverride("phone", "+8613612345671", "user:2", NOW)
-    phone = build_golden((TILL, SHOP), (last, first)).fields["phone"]
+    first = ManualOverride("phone", "+8613712345671", record("user:1", source_id="steward", at=OLD))
+    last = ManualOverride("phone", "+8613612345671", record("user:2", source_id="steward"))
+    golden = build_golden((TILL, SHOP), (last, first))
+    phone = golden.fields["phone"]
 
     assert (
         phone.value, phone.source_id, phone.source_record_id, phone.rule
     ) == ("+8613612345671", "steward", "user:2", "manual_override")  # fmt: skip
     assert [lost.value for lost in phone.beat] == ["+8613712345671", "+8618698765432", "+8613912345671"]
+    assert [item.value for item in golden.phones] == ["+8613612345671", "+8618698765432", "+8613912345671"]
 
 
 def test_a_profile_of_nothing_has_no_fields():
