@@ -1,19 +1,39 @@
-"""Addresses to province, city and county with GB/T 2260 codes; 北京 and 北京市 are one."""
+"""Addresses to province, city and county with GB/T 2260 codes, and below; 北京 and 北京市 are one."""
 
 import re
+from functools import lru_cache
 
 from services.profiles.domain.blocked import is_empty_word
 from services.profiles.domain.divisions import DivisionTable, city_code_of, division_table, level_of
+from services.profiles.domain.places import read_place
 from services.profiles.domain.text import clean, simplify
 from services.profiles.domain.values import Address
 
 _LABEL = re.compile(
-    "^(?:(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)[:是]?|中国|中华人民共和国|P\\.?R\\.?China)+"
+    r"^(?:(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)[:是]?|中国(?!\()|中华人民共和国|P\.?R\.?China|"
+    r"(?:邮编|邮政编码)?:?\d{6}(?=[\u4e00-\u9fff]{2}))+"
 )
 _BLANKS = re.compile(r"[\s,;、|]+")
-_DIRECT = re.compile("^(?:市辖区|省直辖县级行政单位|省直辖县级行政区划|自治区直辖县级行政单位)")
-_STREET_AFTER = frozenset("路街道巷弄里村镇乡湖山江河桥大公新花小")
+_DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单位|区划)|县(?=[\u4e00-\u9fff]{1,6}县))")
+_SUFFIXES = frozenset("市县区旗州盟省")
 _LONGEST_NAME = 15
+_JUMP = 30  # characters within which a full name may follow other words
+# Words that make the short name before them the name of a road, a village or a house, not of a division.
+_ROAD = re.compile(
+    "[东南西北中]?[一二三四五六七八九十]?(?:路|街|大[道街路]|道|巷|弄|胡同|公路)|"
+    "[里村镇乡湖山江河桥门塔港湾岛]|大[桥学厦厂酒]|公[园寓司馆]|小[区学]|新村|花园|中学|学[校院]|医院|[饭酒宾]"
+)
+_ZONES = (  # province or city, development zone, county that holds it
+    ("11", "经济技术开发区", "110115"), ("11", "亦庄", "110115"), ("12", "经济技术开发区", "120116"),
+    ("12", "开发区", "120116"), ("12", "滨海高新", "120116"), ("31", "张江", "310115"), ("31", "外高桥", "310115"),
+    ("31", "陆家嘴", "310115"), ("31", "金桥", "310115"), ("31", "临港新", "310115"), ("13", "雄安新区", "130600"),
+    ("3205", "高新区", "320505"), ("3205", "苏州新区", "320505"), ("3202", "新区", "320214"),
+    ("2102", "开发区", "210213"), ("3702", "西海岸新区", "370211"), ("3702", "经济技术开发区", "370211"),
+    ("4403", "大鹏新区", "440307"),
+)  # fmt: skip
+_PLACE = re.compile(
+    "广场|国际|中[心央环]|商|科技|工业|产业|软件|创|城(?!区)|楼|苑|园|家|名|时代|国|世纪|站|[东西南北]区|集团"
+)
 
 
 def parse_address(text: str) -> tuple[Address | None, str]:
@@ -28,16 +48,12 @@ def parse_address(text: str) -> tuple[Address | None, str]:
     if not rest:
         return None, "ADDRESS_UNKNOWN"
     table = division_table()
-    code, reason = "", ""
-    while True:
-        found, after, problem = _walk(rest.lstrip("-/"), code, table)
-        reason = reason or problem
-        if len(after) == len(rest):
-            break
-        code, rest = found, after
+    code, after, reason = _locate(rest, table)
+    if not code and not reason and (found := _full_names().search(rest, 1, _JUMP)):
+        code, after, reason = _locate(rest[found.start() :], table)
     if not code:
-        return Address(detail=rest), reason or "ADDRESS_UNKNOWN"
-    return address_of(code, rest, table), reason
+        return Address(detail=rest, place=read_place(rest)), reason or "ADDRESS_UNKNOWN"
+    return address_of(_with_zone(code, after), after, table), reason
 
 
 def address_of(code: str, detail: str, table: DivisionTable | None = None) -> Address:
@@ -55,22 +71,40 @@ def address_of(code: str, detail: str, table: DivisionTable | None = None) -> Ad
         city.name if city else "",
         table.by_code[code].name if level == 6 else "",
         detail,
+        read_place(detail),
     )
 
 
+@lru_cache(maxsize=1)
+def _full_names() -> re.Pattern[str]:
+    """Return a pattern of the full names of all provinces and cities."""
+    table = division_table()
+    names = {division.name for code, division in table.by_code.items() if level_of(code) < 6}
+    return re.compile("|".join(sorted((name for name in names if name[-1] in "省市区州盟"), key=len, reverse=True)))
+
+
+def _locate(rest: str, table: DivisionTable) -> tuple[str, str, str]:
+    """Return the deepest division named at the start of the text, repeated or not, the text after it, a reason."""
+    code, reason = "", ""
+    while True:
+        found, after, problem = _walk(rest.lstrip("-/"), code, table)
+        reason = reason or problem
+        if len(after) == len(rest) or not found:
+            return found, after, reason
+        code, rest = found, after
+
+
 def _walk(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
-    """Return the deepest division named at the start of the text, the text after it, and a reason."""
     reason = ""
     for step in (_take_province, _take_city, _take_county):
-        code, text, problem = step(text, code, table)
+        code, text, problem = step(text.lstrip("-/"), code, table)
         reason = reason or problem
     return code, text, reason
 
 
 def _take_province(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
     name = _longest(text, table.provinces)
-    city = _longest(text, table.cities)
-    if not name or len(city) > len(name):
+    if not name or len(_longest(text, table.cities)) > len(name) or not _is_whole(name, text, bool(code)):
         return code, text, ""
     found = table.provinces[name]
     if code and code[:2] != found[:2]:
@@ -91,35 +125,73 @@ def _take_city(text: str, code: str, table: DivisionTable) -> tuple[str, str, st
             return code, text, ""
     elif len(codes) > 1:
         return code, text, "ADDRESS_AMBIGUOUS"
-    if not _is_whole(name, text, bool(code)):
+    if not _is_whole(name, text, bool(code)) or len(_county_at(text, code[:2], table)[0]) > len(name):
         return code, text, ""
     rest = text[len(name) :]
     return (code if code and level_of(code) == 6 else codes[0]), _DIRECT.sub("", rest), ""
 
 
 def _take_county(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
-    name = _longest(text, table.counties)
-    if not name or not _is_whole(name, text, bool(code)):
-        return code, text, ""
-    codes = table.counties[name]
     if code:
-        prefix = code[:2] if level_of(code) == 2 or code[:2] in _ALL_ONE_CITY else code[:4]
-        codes = tuple(item for item in codes if item.startswith(prefix))
-        if level_of(code) == 6:
-            codes = tuple(item for item in codes if item == code)
-    if len(codes) == 1:
-        return codes[0], text[len(name) :], ""
-    return code, text, "ADDRESS_AMBIGUOUS" if codes and name[-1] in "区县市旗" else ""
+        prefix = code if level_of(code) == 6 else code[:2] if _is_wide(code) else code[:4]
+        name, found = _county_at(text, prefix, table)
+        if not found and level_of(code) == 4 and (moved := _moved_at(text, code, table)):
+            name, found = moved
+    else:
+        name, found = _county_at(text, "", table)
+    if not name or not _is_whole(name, text, bool(code), is_county=True):
+        return code, text, ""
+    if len(found) > 1:
+        return code, text, "ADDRESS_AMBIGUOUS" if name[-1] in "区县市旗" else ""
+    if not code and name[-1] not in _SUFFIXES and len(text) > len(name) and _is_district(found[0], table):
+        return code, text, ""
+    return found[0], text[len(name) :], ""
 
 
-_ALL_ONE_CITY = ("11", "12", "31", "50")  # a municipality's counties lie under 01 and 02
+def _is_wide(code: str) -> bool:
+    """Say whether counties are sought in the whole province: no city is known, or there is one only."""
+    return level_of(code) == 2 or code[:2] in ("11", "12", "31", "50")  # counties there lie under 01 and 02
 
 
-def _is_whole(name: str, text: str, has_parent: bool) -> bool:
-    """Say whether a name is meant as a division: a short form is not when a street's word follows it."""
-    if name[-1] in "市县区旗州盟省":
+def _is_district(code: str, table: DivisionTable) -> bool:
+    """Say whether a county is a district of a city; their short names are common words."""
+    return table.by_code[code].name.endswith("区")
+
+
+def _county_at(text: str, prefix: str, table: DivisionTable) -> tuple[str, tuple[str, ...]]:
+    """Return the longest name of a county at the start of the text with its codes under a prefix; former ones last."""
+    for length in range(min(_LONGEST_NAME, len(text)), 1, -1):
+        name = text[:length]
+        for names in (table.counties, table.former):
+            if found := tuple(code for code in names.get(name, ()) if code.startswith(prefix)):
+                return name, found
+    return "", ()
+
+
+def _moved_at(text: str, code: str, table: DivisionTable) -> tuple[str, tuple[str, ...]] | None:
+    """Return the name of a county that the city has given to another one."""
+    for length in range(min(_LONGEST_NAME, len(text)), 1, -1):
+        if new := table.moved.get((code[:4], text[:length])):
+            return text[:length], (new,)
+    return None
+
+
+def _with_zone(code: str, rest: str) -> str:
+    """Return the county that a development zone at the start of the rest belongs to; most belong to several."""
+    if level_of(code) == 6:
+        return code
+    inside = (county for prefix, name, county in _ZONES if code.startswith(prefix) and rest.startswith(name))
+    return next(inside, code)
+
+
+def _is_whole(name: str, text: str, has_parent: bool, is_county: bool = False) -> bool:
+    """Say whether a name is meant as a division: a short form is not when a road's or house's word follows it."""
+    is_full = name[-1] in _SUFFIXES and (name[-1] != "州" or len(name) > 2)  # 恩施州, but not 广州
+    if is_full or len(text) == len(name):
         return True
-    return text[len(name) : len(name) + 1] not in _STREET_AFTER if has_parent else len(text) == len(name)
+    if _ROAD.match(text, len(name)):
+        return False
+    return has_parent or not is_county or not _PLACE.match(text, len(name))
 
 
 def _longest(text: str, names: dict[str, str] | dict[str, tuple[str, ...]]) -> str:

@@ -130,7 +130,7 @@ def _surname_start(words: list[str], behind_comma: int) -> int:
     """Return the position of the surname among the words of a Latin name."""
     if behind_comma:
         return len(words) - 1
-    loud = [at for at, word in enumerate(words) if len(word) > 1 and word.isupper()]
+    loud = [at for at, word in enumerate(words) if _LOUD.search(word) and word.isupper()]
     if len(loud) == 1 and loud[0] in (0, len(words) - 1):
         return loud[0]
     if is_pinyin_surname(words[0]) and all(map(is_pinyin, words[1:])):
@@ -147,6 +147,7 @@ def _capitalized(text: str) -> str:
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _PART = re.compile(r"[^\W\d_]+")
+_LOUD = re.compile(r"[^\W\d_]{2}")
 _PARTICLES = frozenset(("van", "von", "der", "den", "de", "del", "della", "di", "da", "dos", "du", "la", "le", "bin",
                         "ibn", "ten", "ter", "zu"))  # fmt: skip
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
-from services.profiles.domain.values import Address, PersonName, Phone, Problem, Severity, StandardRecord
+from services.profiles.domain.values import Address, PersonName, Phone, Place, Problem, Severity, StandardRecord
 
 JsonValue: TypeAlias = "str | int | bool | None | list[JsonValue] | dict[str, JsonValue]"
 _ADDRESS = ("province_code", "city_code", "district_code", "province", "city", "district", "detail")
+_PLACE = ("town", "street", "number", "building", "unit", "room")
 
 
 def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
@@ -26,7 +27,7 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
         "gender": record.gender,
         "birth_date": record.birth_date,
         "resident_id": record.resident_id,
-        "address": [getattr(address, part) for part in _ADDRESS] if address else None,
+        "address": _address_to_plain(address) if address else None,
         "originals": dict(record.originals),
         "birth_years": list(record.birth_years) if record.birth_years else None,
         "problems": [[item.field, item.reason, str(item.severity)] for item in record.problems],
@@ -39,12 +40,23 @@ def _name_to_plain(name: PersonName) -> list[JsonValue]:
     return [*plain, True] if name.is_surname_first else plain
 
 
+def _address_to_plain(address: Address) -> list[JsonValue]:
+    plain: list[JsonValue] = [getattr(address, part) for part in _ADDRESS]
+    place: list[JsonValue] = [getattr(address.place, part) for part in _PLACE]
+    return [*plain, place] if any(place) else plain
+
+
+def _address_from_plain(plain: list[Any]) -> Address:
+    named = dict(zip((*_ADDRESS, "place"), plain, strict=False))
+    return Address(**{**named, "place": Place(*named.get("place", ()))})
+
+
 def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
     """Return the record that record_to_plain made the dict from."""
     lists = {key: cast("list[list[str]]", plain.get(key) or []) for key in ("phones", "problems")}
     name, address = (
         cast("list[Any] | None", plain.get("name")),
-        cast("list[str] | None", plain.get("address")),
+        cast("list[Any] | None", plain.get("address")),
     )
 
     def text(key: str) -> str:
@@ -63,7 +75,7 @@ def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
         text("gender"),
         text("birth_date"),
         text("resident_id"),
-        Address(*address) if address else None,
+        _address_from_plain(address) if address else None,
         cast("dict[str, str]", plain.get("originals") or {}),
         tuple(Problem(item[0], item[1], Severity(item[2])) for item in lists["problems"]),
         cast("tuple[int, int]", tuple(cast("list[int]", plain["birth_years"]))) if "birth_years" in plain else None,

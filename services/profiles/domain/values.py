@@ -76,8 +76,26 @@ class Phone:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The parts of an address below the county as they are written; empty where the text does not tell.
+
+    `town` is a town, a street office or a development zone; `street` also a village.
+    """
+
+    town: str = ""
+    street: str = ""
+    number: str = ""
+    building: str = ""
+    unit: str = ""
+    room: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
-    """A postal address; codes are GB/T 2260 with six digits, empty where the level is unknown."""
+    """A postal address; codes are GB/T 2260 with six digits, empty where the level is unknown.
+
+    `detail` is all that follows the county as it is written, `place` what was read from it.
+    """
 
     province_code: str = ""
     city_code: str = ""
@@ -86,6 +104,7 @@ class Address:
     city: str = ""
     district: str = ""
     detail: str = ""
+    place: Place = Place()
 
     @property
     def text(self) -> str:

@@ -21,7 +21,7 @@ from services.profiles.domain.phones import parse_phones
 from services.profiles.domain.plain import record_from_plain, record_to_plain
 from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
 from services.profiles.domain.standardize import standardize
-from services.profiles.domain.values import RawRecord
+from services.profiles.domain.values import Place, RawRecord
 from tests.profiles.domain.builders import FIELDS, NOW, OTHER_RESIDENT_ID, RESIDENT_ID, record, source
 
 _WORDS = (
@@ -124,14 +124,15 @@ def test_an_age_is_kept_as_birth_years_of_the_records_own_time_and_said_to_be_no
     assert record(name="王伟", resident_id=RESIDENT_ID, birth_date="35岁").birth_years is None
 
 
-def test_a_record_stored_before_there_were_birth_years_is_still_read():
-    made = record(name="Wang Wei", phone="13912345671", birth_date="35岁")
+def test_a_record_stored_in_the_form_of_before_is_still_read():
+    made = record(name="Wang Wei", phone="13912345671", birth_date="35岁", address="杭州市西湖区文三路1号")
     plain = record_to_plain(made)
-    older = {**plain, "name": plain["name"][:4]}
+    older = {**plain, "name": plain["name"][:4], "address": plain["address"][:7]}
     del older["birth_years"]
 
-    assert record_from_plain(older).birth_years is None
-    assert record_from_plain(older).name.surname == "Wang"
+    read = record_from_plain(older)
+    assert (read.birth_years, read.address.place, read.name.surname) == (None, Place(), "Wang")
+    assert (read.phones, read.address.text) == (made.phones, made.address.text)
 
 
 def test_a_title_tells_the_gender_where_nothing_else_does():
