@@ -112,7 +112,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         size = page_size_of(request.page_size)
         pinned = self._parts.warehouse.pin([])
         profile_id = self._reader.survivor(request.parent.removeprefix("profiles/"), pinned)
-        response = pb.ListInteractionsResponse(data_cutoff=wire.stamp(pinned.cutoff))
+        response = pb.ListInteractionsResponse(data_cutoff=pinned.cutoff)
         if not self._reader.reaches(profile_id, pinned, _reach()):
             return response
         rows = self._reader.interactions(profile_id, pinned, after, size + 1)
@@ -166,7 +166,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         of_filter = filter_hash("audience", rule_digest(rule))
         token = decode_token(request.page_token, of_filter)
         pinned = self._audiences.pin(_versions(token) if token else None)
-        cutoff = wire.stamp(pinned.cutoff)
+        cutoff = pinned.cutoff
         if request.count_only:
             return pb.EvaluateAudienceResponse(total=self._audiences.count(rule, pinned), data_cutoff=cutoff)
         size = min(request.page_size or PAGE_LIMIT, PAGE_LIMIT)

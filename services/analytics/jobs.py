@@ -8,7 +8,6 @@ from pathlib import Path
 
 import grpc
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.analytics.v1 import analytics_pb2 as pb
 from kehu.analytics.v1.events_pb2 import ScoresComputed
 from kehu.profiles.v1 import profiles_pb2
@@ -100,20 +99,14 @@ class AnalyticsJobs:
             return ScoresComputed(
                 name=SCORES_NAME,
                 version=version,
-                event_time=_stamp(datetime.now(UTC)),
+                event_time=datetime.now(UTC),
                 definition_version=rfm.DEFINITION_VERSION,
-                data_cutoff=_stamp(found.cutoff),
+                data_cutoff=found.cutoff,
                 profile_count=found.profile_count,
             )
 
         self._computations.record(job.name, fact)
         return _scores_response(found)
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def _metadata(progress: Progress, total: int) -> pb.ImportInteractionsMetadata:
@@ -141,7 +134,7 @@ def _scores_response(found: Computation) -> pb.ComputeScoresResponse:
     response = pb.ComputeScoresResponse(
         profile_count=found.profile_count,
         definition_version=rfm.DEFINITION_VERSION,
-        data_cutoff=_stamp(found.cutoff),
+        data_cutoff=found.cutoff,
         cut_points=[pb.CutPoints(measure=name, values=values) for name, values in found.cut_points],
     )
     for segment, title in rfm.SEGMENTS.items():

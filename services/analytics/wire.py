@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.analytics.v1 import analytics_pb2 as pb
 
 from services.analytics.domain.metrics import MetricDefinition
@@ -17,13 +15,6 @@ from services.analytics.reading import Figures, Position, moment_of
 CURRENCY = "CNY"
 
 
-def stamp(moment: datetime) -> Timestamp:
-    """Return a proto timestamp."""
-    found = Timestamp()
-    found.FromDatetime(moment)
-    return found
-
-
 def interaction(row: Row, profile_id: str) -> pb.Interaction:
     """Return an interaction of Reader.interactions under the surviving profile's name."""
     message, micros, event_type, cents, channel, category, basket, product, quantity = row
@@ -31,7 +22,7 @@ def interaction(row: Row, profile_id: str) -> pb.Interaction:
         profile=f"profiles/{profile_id}",
         message_id=str(message),
         event_type=str(event_type),
-        event_time=stamp(moment_of(micros)),
+        event_time=moment_of(micros),
         amount_cents=int(str(cents or 0)),
         currency=CURRENCY,
         channel=str(channel or ""),
@@ -68,7 +59,7 @@ def scores(row: Row, name: str) -> pb.Scores:
         rfm_segment_title=SEGMENTS.get(segment, ""),
         currency=CURRENCY,
         definition_version=str(found["definition_version"]),
-        data_cutoff=stamp(moment_of(found["data_cutoff"])),
+        data_cutoff=moment_of(found["data_cutoff"]),
         **numbers,
     )
 
@@ -91,7 +82,7 @@ def figures(definition: MetricDefinition, found: Figures) -> pb.QueryMetricRespo
     """Return the figures of a metric."""
     return pb.QueryMetricResponse(
         metric=metric(definition),
-        data_cutoff=stamp(found.cutoff),
+        data_cutoff=found.cutoff,
         rows=[_row(cell, value, customers) for cell, value, customers in found.cells],
         suppressed_cell_count=found.suppressed,
         source_row_count=found.source_rows,

@@ -31,14 +31,6 @@ def time_of(stamp: Timestamp) -> datetime:
     return milliseconds(stamp.ToDatetime(tzinfo=UTC))
 
 
-def _stamp(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
-
-
 def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
     names = (pb.SeparateConsent.Name(value).removeprefix("SEPARATE_CONSENT_") for value in values)
     return frozenset(SeparateConsent(name) for name in names)
@@ -81,8 +73,8 @@ def purpose_to_proto(purpose: Purpose) -> pb.Purpose:
         notice_id=purpose.notice_id,
         consent_valid_days=purpose.consent_valid_days,
         state=pb.PurposeState.Value(f"PURPOSE_STATE_{purpose.state}"),
-        create_time=_stamp(purpose.create_time),
-        update_time=_stamp(purpose.update_time),
+        create_time=purpose.create_time,
+        update_time=purpose.update_time,
         etag=etag_of(purpose.version),
     )
 
@@ -93,8 +85,8 @@ def notice_to_proto(notice: Notice) -> pb.Notice:
         name=f"notices/{notice.notice_id}",
         display_name=notice.display_name,
         versions=[_version_to_proto(version) for version in notice.versions],
-        create_time=_stamp(notice.create_time),
-        update_time=_stamp(notice.update_time),
+        create_time=notice.create_time,
+        update_time=notice.update_time,
         etag=etag_of(notice.version),
     )
 
@@ -103,10 +95,10 @@ def _version_to_proto(version: NoticeVersion) -> pb.NoticeVersion:
     texts = [pb.NoticeText(language=t.language, body=t.body, wording_hash=t.wording_hash) for t in version.texts]
     return pb.NoticeVersion(
         version=version.number,
-        effective_time=_stamp(version.effective_time),
+        effective_time=version.effective_time,
         material=version.material,
         texts=texts,
-        create_time=_stamp(version.create_time),
+        create_time=version.create_time,
     )
 
 
@@ -148,9 +140,9 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         notice_version=evidence.notice_version,
         language=evidence.language,
         wording_hash=evidence.wording_hash,
-        shown_time=_stamp(evidence.shown_time),
-        answer_time=_stamp(record.answer_time),
-        expire_time=_stamp(record.expire_time),
+        shown_time=evidence.shown_time,
+        answer_time=record.answer_time,
+        expire_time=record.expire_time,
         collected_via=pb.CollectedVia.Value(f"COLLECTED_VIA_{evidence.collected_via}"),
         masked_address=evidence.masked_address,
         agent=evidence.agent,
@@ -159,7 +151,7 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         separate_consents=_separate_to_proto(evidence.separate_consents),  # type: ignore[arg-type]
         origin_profile_id=record.origin_profile_id,
         derived_from=record.derived_from,
-        create_time=_stamp(record.create_time),
+        create_time=record.create_time,
     )
 
 

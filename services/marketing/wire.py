@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time
+from datetime import UTC, time
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.analytics.v1 import audience_pb2
 from kehu.marketing.v1 import resources_pb2 as pb
 
@@ -14,14 +13,6 @@ from services.marketing.domain.deliveries import Delivery, Run, Tally, add
 from services.marketing.domain.segments import Segment
 from services.marketing.domain.suppressions import Suppression
 from services.marketing.domain.templates import Template
-
-
-def _stamp(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value)
-    return stamp
 
 
 def segment_from(segment_id: str, message: pb.Segment) -> Segment:
@@ -39,8 +30,8 @@ def segment_to_proto(segment: Segment) -> pb.Segment:
         description=segment.description,
         rule=segment.rule,
         owner_department=segment.owner_department,
-        create_time=_stamp(segment.create_time),
-        update_time=_stamp(segment.update_time),
+        create_time=segment.create_time,
+        update_time=segment.update_time,
         etag=etag_of(segment.version),
     )
 
@@ -93,12 +84,12 @@ def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
         budget_cents=campaign.budget_cents,
         message_cost_cents=campaign.message_cost_cents,
         currency=campaign.currency,
-        schedule_time=_stamp(campaign.schedule_time),
+        schedule_time=campaign.schedule_time,
         state=pb.CampaignState.Value(f"CAMPAIGN_STATE_{campaign.state}"),
         run_id=campaign.run_id,
         owner_department=campaign.owner_department,
-        create_time=_stamp(campaign.create_time),
-        update_time=_stamp(campaign.update_time),
+        create_time=campaign.create_time,
+        update_time=campaign.update_time,
         etag=etag_of(campaign.version),
     )
 
@@ -124,9 +115,9 @@ def report_to_proto(run: Run, in_hand: Tally, campaign: Campaign) -> pb.Campaign
         skips=skips,
         cost_cents=charged * campaign.message_cost_cents,
         currency=campaign.currency,
-        data_cutoff=_stamp(run.data_cutoff),
-        start_time=_stamp(run.start_time),
-        end_time=_stamp(run.end_time),
+        data_cutoff=run.data_cutoff,
+        start_time=run.start_time,
+        end_time=run.end_time,
         failure_reason=run.failure_reason,
     )
 
@@ -148,8 +139,8 @@ def delivery_to_proto(delivery: Delivery) -> pb.Delivery:
         skip_reason=pb.SkipReason.Value(f"SKIP_REASON_{reason}") if reason else None,
         detail=delivery.detail,
         consent_record_ids=delivery.record_ids,
-        plan_time=_stamp(delivery.plan_time),
-        outcome_time=_stamp(delivery.outcome_time),
+        plan_time=delivery.plan_time,
+        outcome_time=delivery.outcome_time,
     )
 
 
@@ -161,5 +152,5 @@ def suppression_to_proto(suppression: Suppression) -> pb.Suppression:
         channel=suppression.channel,
         purpose_id=suppression.purpose_id,
         reason=suppression.reason,
-        create_time=_stamp(suppression.create_time),
+        create_time=suppression.create_time,
     )

@@ -22,7 +22,7 @@ from services.tickets.domain.sla import (
     target_stand,
 )
 from services.tickets.domain.ticket import Category, Status, Ticket
-from services.tickets.store import Comment, timestamp
+from services.tickets.store import Comment
 
 CHANNELS = ("", "phone", "email", "web", "wechat", "store", "api")
 KINDS = {pb.TICKET_KIND_REQUEST: Kind.REQUEST, pb.TICKET_KIND_WORK_ORDER: Kind.WORK_ORDER,
@@ -66,12 +66,12 @@ def ticket_message(ticket: Ticket, now: datetime) -> pb.Ticket:
         department=ticket.department,
         assignee=ticket.assignee,
         parent=_name("tickets", ticket.parent_id),
-        create_time=timestamp(ticket.create_time),
-        update_time=timestamp(ticket.update_time),
+        create_time=ticket.create_time,
+        update_time=ticket.update_time,
         etag=etag_of(ticket.version),
     )
     if ticket.resolve_time is not None:
-        message.resolve_time.CopyFrom(timestamp(ticket.resolve_time))
+        message.resolve_time.FromDatetime(ticket.resolve_time)
     if ticket.sla is not None:
         _fill_sla(message.sla, ticket, now)
     return message
@@ -98,18 +98,18 @@ def _fill_sla(message: pb.AppliedSla, ticket: Ticket, now: datetime) -> None:
 def _target(stand: TargetStand) -> pb.SlaTarget:
     message = pb.SlaTarget(
         minutes=stand.minutes,
-        due_time=timestamp(stand.due_time),
+        due_time=stand.due_time,
         state=STATES[stand.state],
         holidays_unknown=stand.holidays_unknown,
     )
     if stand.met_time is not None:
-        message.met_time.CopyFrom(timestamp(stand.met_time))
+        message.met_time.FromDatetime(stand.met_time)
     return message
 
 
 def _change(change: SlaChange) -> pb.SlaChange:
     return pb.SlaChange(
-        change_time=timestamp(change.change_time),
+        change_time=change.change_time,
         cause=change.cause,
         previous_sla_policy=_name("slaPolicies", change.previous_policy_id),
         previous_priority=PRIORITY_VALUES[change.previous_priority],
@@ -124,7 +124,7 @@ def comment_message(comment: Comment) -> pb.Comment:
         name=f"tickets/{comment.ticket_id}/comments/{comment.id}",
         text=comment.text,
         author=comment.author,
-        create_time=timestamp(comment.create_time),
+        create_time=comment.create_time,
     )
 
 
@@ -139,8 +139,8 @@ def policy_message(policy: SlaPolicy) -> pb.SlaPolicy:
         departments=sorted(policy.departments),
         targets=[_targets_message(priority, policy.targets[priority]) for priority in sorted(policy.targets)],
         calendar=_calendar_message(policy.calendar),
-        create_time=timestamp(policy.create_time),
-        update_time=timestamp(policy.update_time),
+        create_time=policy.create_time,
+        update_time=policy.update_time,
         etag=etag_of(policy.version),
     )
 

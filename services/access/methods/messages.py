@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.policies import Content, Policy, Row
@@ -21,15 +18,6 @@ STATES = {
 }
 
 
-def timestamp(when: datetime | None) -> Timestamp | None:
-    """Return the message of a time."""
-    if when is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(when)
-    return message
-
-
 def principal_message(principal: Principal, secret: pb.PrincipalSecret | None = None) -> pb.Principal:
     """Return a principal, with its secret only where it is shown once."""
     return pb.Principal(
@@ -40,8 +28,8 @@ def principal_message(principal: Principal, secret: pb.PrincipalSecret | None = 
         department=principal.department,
         roles=principal.roles,
         state=pb.PRINCIPAL_STATE_ACTIVE if principal.enabled else pb.PRINCIPAL_STATE_DISABLED,
-        create_time=timestamp(principal.create_time),
-        update_time=timestamp(principal.update_time),
+        create_time=principal.create_time,
+        update_time=principal.update_time,
         etag=etag_of(principal.version),
         secret=secret,
     )
@@ -87,8 +75,8 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
         author=policy.author,
         submitter=policy.submitter,
         approver=policy.approver,
-        create_time=timestamp(policy.create_time),
-        update_time=timestamp(policy.update_time),
+        create_time=policy.create_time,
+        update_time=policy.update_time,
         etag=etag_of(policy.version),
     )
     if whole:

@@ -3,7 +3,7 @@
 port: the Protocol · facts: what a write publishes · documents, mongo: MongoDB · memory: for tests.
 """
 
-from services.tickets.store.facts import Facts, timestamp
+from services.tickets.store.facts import Facts
 from services.tickets.store.port import Comment, TicketFilter, TicketsStore
 
-__all__ = ["Comment", "Facts", "TicketFilter", "TicketsStore", "timestamp"]
+__all__ = ["Comment", "Facts", "TicketFilter", "TicketsStore"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.tickets.v1 import events_pb2
 
 from services.chassis.crypto import Sealer
@@ -25,7 +23,7 @@ class Facts:
         message = events_pb2.TicketChanged(
             ticket_id=ticket.id,
             version=ticket.version,
-            event_time=timestamp(ticket.update_time),
+            event_time=ticket.update_time,
             deleted=ticket.deleted,
             profile_id=ticket.profile_id,
             kind=ticket.kind.value,
@@ -43,10 +41,3 @@ class Facts:
     def of(self, ticket: Ticket) -> Sequence[Fact]:
         """Return what a write of the ticket publishes."""
         return [Fact(self.message(ticket), f"tickets/{ticket.id}", ticket.version)]
-
-
-def timestamp(moment: datetime) -> Timestamp:
-    """Return a moment as the proto's timestamp."""
-    made = Timestamp()
-    made.FromDatetime(moment)
-    return made
