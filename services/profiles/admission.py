@@ -13,11 +13,12 @@ import orjson
 from services.chassis.records import new_id
 from services.profiles.domain import problems
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
-from services.profiles.domain.sources import SOURCE_RECORD_ID, UPDATED_TIME, ColumnMapping, SourceSettings, read_row
+from services.profiles.domain.sources import SOURCE_RECORD_ID, UPDATED_TIME, SourceSettings, read_row
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord, Severity
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, Row, describe_fault
+from services.profiles.mapping import domain_mapping
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
@@ -35,7 +36,7 @@ MAPPABLE = BUILT_IN | {SOURCE_RECORD_ID, UPDATED_TIME}
 def settings_of(source: Source) -> SourceSettings:
     """Return the source as the domain knows it."""
     return SourceSettings(
-        source.id, tuple(ColumnMapping(*item) for item in source.mapping), source.date_order, source.trust_rank,
+        source.id, domain_mapping(source.mapping), source.date_order, source.trust_rank,
         source.owner_department, source.utc_offset_minutes, source.default_region, source.is_unique,
     )  # fmt: skip
 

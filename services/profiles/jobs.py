@@ -79,7 +79,7 @@ class Importer:
         return resources_pb2.ImportRecordsResponse(source=f"sources/{source.id}", summary=summary_message(summary))
 
     def _metadata(self, job: Job, settings: SourceSettings, opened: RowSource) -> resources_pb2.ImportMetadata:
-        mapped = {item.column for item in settings.mapping}
+        mapped = settings.columns
         if opened.columns and not mapped.intersection(opened.columns):
             raise HeaderInvalid("no column of the file is in the source's mapping", metadata={"cause": "unmapped"})
         metadata = resources_pb2.ImportMetadata()

@@ -16,7 +16,8 @@ from services.profiles.believed import TIER, Believed
 from services.profiles.domain.golden import MANUAL_RULE
 from services.profiles.domain.values import GoldenField, ManualOverride
 from services.profiles.folding import Outcome
-from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source
+from services.profiles.mapping import mapping_messages
+from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source, StoredOverride
 
 SLOTS = {
     "name": "name", "title": "name", "phone": "phone", "email": "email", "birth_date": "birth_date",
@@ -58,7 +59,8 @@ def source_message(source: Source) -> resources_pb2.Source:
         display_name=source.display_name,
         owner_department=source.owner_department,
         trust_rank=source.trust_rank,
-        mapping=[resources_pb2.ColumnMapping(column=column, field=name) for column, name in source.mapping],
+        mapping=mapping_messages(source.mapping),
+        draft_mapping=mapping_messages(source.draft_mapping),
         date_order=source.date_order,
         utc_offset_minutes=source.utc_offset_minutes,
         default_region=source.default_region,

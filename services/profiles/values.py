@@ -136,6 +136,7 @@ class Field:
 
     id: str
     display_name: str = ""
+    draft_mapping: Sequence[Sequence[str]] = ()
     description: str = ""
     format: int = 0
     classification: int = 0

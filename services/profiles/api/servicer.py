@@ -9,6 +9,7 @@ from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
 from services.profiles.api.overrides import OverridesPart
+from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.sources import SourcesPart
@@ -16,6 +17,7 @@ from services.profiles.api.sources import SourcesPart
 
 class ProfilesServicer(
     SourcesPart,
+    PreviewsPart,
     RejectsPart,
     ProfilesPart,
     CandidatesPart,

@@ -16,9 +16,9 @@ from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import DERIVED, MAPPABLE, Admitted, Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, id_of, page_of
-from services.profiles.domain.sources import SOURCE_RECORD_ID
 from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
 from services.profiles.jobs import IMPORT
+from services.profiles.mapping import check_mapping, stored_mapping
 from services.profiles.messages import result_message, source_message, summary_message
 from services.profiles.taking import Tally
 from services.profiles.uploads import store_upload
@@ -26,7 +26,7 @@ from services.profiles.values import Source
 
 CHANGEABLE = (
     "display_name", "owner_department", "trust_rank", "mapping", "date_order", "utc_offset_minutes", "default_region",
-    "is_unique",
+    "is_unique", "draft_mapping",
 )  # fmt: skip
 
 
@@ -125,18 +125,11 @@ class SourcesPart:
         return found
 
     def _check_mapping(self, source: Source) -> None:
-        """Refuse a mapping that names a column twice, an unknown field, or no record id."""
-        columns = [column for column, _ in source.mapping]
-        for position, (column, name) in enumerate(source.mapping):
-            if columns.index(column) != position:
-                raise _bad_mapping(position, "column", column, name, "the column is mapped already")
-            if name not in MAPPABLE and not self._is_custom(name):
-                raise _bad_mapping(position, "field", column, name, "the dictionary has no such field to fill")
-        if source.mapping and SOURCE_RECORD_ID not in {name for _, name in source.mapping}:
-            raise MappingInvalid("map a column to source_record_id", metadata={"column": "", "field": SOURCE_RECORD_ID})
+        check_mapping(source.mapping, self._may_feed)
+        check_mapping(source.draft_mapping, self._may_feed, "draft_mapping")
 
     def _check_fields(self, names: set[str]) -> None:
-        unknown = sorted(name for name in names if name not in MAPPABLE and not self._is_custom(name))
+        unknown = sorted(name for name in names if not self._may_feed(name))
         if unknown:
             violations = [
                 FieldViolation(f"records.fields.{name}", "the dictionary has no such field") for name in unknown
@@ -147,21 +140,14 @@ class SourcesPart:
                 violations=violations[:50],
             )
 
-    def _is_custom(self, name: str) -> bool:
-        return name not in DERIVED and self.tools.dictionary.get(name) is not None
-
-
-def _bad_mapping(position: int, part: str, column: str, name: str, description: str) -> MappingInvalid:
-    violation = FieldViolation(f"source.mapping[{position}].{part}", description)
-    return MappingInvalid(
-        "the mapping cannot be used", metadata={"column": column, "field": name}, violations=[violation]
-    )
+    def _may_feed(self, name: str) -> bool:
+        return name in MAPPABLE or (name not in DERIVED and self.tools.dictionary.get(name) is not None)
 
 
 def _read(message: resources_pb2.Source, name: str) -> object:
     """Return a field of the message as the store keeps it, defaults filled in."""
-    if name == "mapping":
-        return [[item.column, item.field] for item in message.mapping]
+    if name in ("mapping", "draft_mapping"):
+        return stored_mapping(getattr(message, name))
     if name == "utc_offset_minutes":
         return message.utc_offset_minutes if message.HasField("utc_offset_minutes") else 480
     defaults: dict[str, object] = {"trust_rank": 100, "date_order": "ymd", "default_region": "CN"}

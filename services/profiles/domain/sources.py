@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from services.profiles.domain.dates import parse_timestamp
+from services.profiles.domain.mapping import Transform, ValueNotListed, columns_of
 from services.profiles.domain.values import Problem, RawRecord, Severity
 
 SOURCE_RECORD_ID = "source_record_id"
@@ -20,6 +21,18 @@ class ColumnMapping:
 
     column: str
     field: str
+    transforms: tuple[Transform, ...] = ()
+
+    def read(self, row: Mapping[str, str]) -> str:
+        """Return the field's text.
+
+        Raises:
+            ValueNotListed: a value map refuses it.
+        """
+        text = row.get(self.column, "")
+        for step in self.transforms:
+            text = step.apply(text, row)
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +53,11 @@ class SourceSettings:
     default_region: str = "CN"
     is_unique: bool = False
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """Return the columns that the mapping reads."""
+        return frozenset(name for item in self.mapping for name in columns_of(item.column, item.transforms))
+
 
 def read_row(source: SourceSettings, row: Mapping[str, str], received_time: datetime) -> RawRecord:
     """Map a row's columns to standard fields; columns that feed one field are joined by a space.
@@ -47,13 +65,18 @@ def read_row(source: SourceSettings, row: Mapping[str, str], received_time: date
     A missing record id or an unreadable time of change is a problem of the record, not an exception.
     """
     fields: dict[str, str] = {}
+    unlisted: list[Problem] = []
     for item in source.mapping:
-        text = row.get(item.column, "")
+        try:
+            text = item.read(row) if item.transforms else row.get(item.column, "")
+        except ValueNotListed:
+            unlisted.append(Problem(item.field, "VALUE_NOT_LISTED", Severity.REJECT))
+            continue
         if text and text.strip():
             fields[item.field] = f"{fields[item.field]} {text}" if item.field in fields else text
     record_id = fields.pop(SOURCE_RECORD_ID, "").strip()
     stamp = fields.pop(UPDATED_TIME, "")
-    problems = [] if record_id else [Problem(SOURCE_RECORD_ID, "RECORD_ID_MISSING", Severity.REJECT)]
+    problems = unlisted if record_id else [*unlisted, Problem(SOURCE_RECORD_ID, "RECORD_ID_MISSING", Severity.REJECT)]
     exact = {SOURCE_RECORD_ID: record_id, RESIDENT_ID: fields.get(RESIDENT_ID, "").strip()}
     problems += [Problem(name, "DIGITS_LOST", Severity.REJECT) for name, text in exact.items() if _ROUNDED(text)]
     updated_time = parse_timestamp(stamp, source.date_order, source.utc_offset_minutes) if stamp else received_time
