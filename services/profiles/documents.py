@@ -7,6 +7,7 @@ everything else that is done with a record.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -16,6 +17,8 @@ from pymongo.write_concern import WriteConcern
 
 from services.chassis.records import RECORD_INDEXES, Record
 from services.profiles.values import Profile, Revision, StoredOverride, StoredRecord
+
+VERSION_DIGITS = 10
 
 
 class ProfileDocument(Record):
@@ -174,3 +177,20 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         revisions=[Revision(*item) for item in get("revisions", ())],  # type: ignore[attr-defined]
         carried={name: document[name] for name in document.keys() - OWN_NAMES},
     )
+
+
+def past_id(profile_id: str, version: int) -> str:
+    """Return the id of a past version: those of one profile sort by version."""
+    return f"{profile_id}/{version:0{VERSION_DIGITS}d}"
+
+
+def past_document(past: Profile) -> dict[str, object]:
+    """Return the stored form of what a profile was, in the collection of its own."""
+    state = ProfileWrite(past).to_mongo()
+    state.pop("outbox", None)
+    return {**state, "_id": past_id(past.profile_id, past.version), "p": past.profile_id, "since": past.since}
+
+
+def past_profile(document: Mapping[str, object]) -> Profile:
+    """Return what a profile was of its stored form."""
+    return replace(profile_of({**document, "_id": document["p"]}), carried={})

@@ -129,3 +129,9 @@ class OverrideInvalid(Invalid):
     """The field cannot be overridden, or the value is none of it."""
 
     reason = "OVERRIDE_INVALID"
+
+
+class HistoryNotKept(NotFound):
+    """The profile was there, but what it was at that time is not kept."""
+
+    reason = "HISTORY_NOT_KEPT"

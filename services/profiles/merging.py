@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpossible
-from services.profiles.facts import profile_ended, profiles_merged
-from services.profiles.shaping import load, reshape
+from services.profiles.facts import profiles_merged
+from services.profiles.shaping import ended, load, reshape, write
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision
 from services.profiles.vault import Vault
@@ -85,9 +85,7 @@ class Merger:
             if gone.merged_into:
                 return
             now = datetime.now(UTC)
-            fact = profile_ended(gone_id, survivor_id, gone.version + 1, now)
-            alias = replace(gone, merged_into=survivor_id, is_handing_over=True)
-            if not self._store.write_profiles([(alias, [fact])]):
+            if not write(self._store, [ended(gone, survivor_id, now)]):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
@@ -126,8 +124,9 @@ class Merger:
         )
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)
         merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
-        shaped = reshape(grown, standard, ciphers, self._vault, self._dictionary.rules(), now, revision, [merged])
-        return not self._store.write_profiles([(shaped.profile, shaped.facts)])
+        rules = self._dictionary.rules()
+        shaped = reshape(survivor, grown, standard, ciphers, self._vault, rules, now, revision, [merged])
+        return not write(self._store, [shaped])
 
     def keep_apart(self, one_id: str, other_id: str) -> None:
         """Remember on both profiles that they are two persons."""
@@ -175,7 +174,7 @@ class Merger:
                 records=[item for item in profile.records if item.key not in keys],
                 overrides=[item for item in profile.overrides if item.anchor not in keys],
             )
-            if self._write_anew(replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id):
+            if self._write_anew(profile, replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
@@ -187,13 +186,14 @@ class Merger:
                 born, merged_into="", is_handing_over=False, records=list(leaving.records),
                 overrides=list(leaving.overrides), relinked=keys,
             )  # fmt: skip
-            if self._write_anew(alive, keys, born.merged_into):
+            if self._write_anew(born, alive, keys, born.merged_into):
                 return
         raise ProfilesBusy("the new profile keeps changing; try again")
 
-    def _write_anew(self, profile: Profile, keys: Sequence[str], other_id: str) -> bool:
+    def _write_anew(self, was: Profile, profile: Profile, keys: Sequence[str], other_id: str) -> bool:
         now = datetime.now(UTC)
         opened, ciphers = load(self._store, self._vault, [profile])
         revision = Revision(0, now, "unmerged", (), keys, other_id)
-        shaped = reshape(profile, opened[0].records, ciphers, self._vault, self._dictionary.rules(), now, revision)
-        return not self._store.write_profiles([(shaped.profile, shaped.facts)])
+        rules = self._dictionary.rules()
+        shaped = reshape(was, profile, opened[0].records, ciphers, self._vault, rules, now, revision)
+        return not write(self._store, [shaped])

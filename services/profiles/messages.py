@@ -140,13 +140,13 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
         value=_classified(name, item.value),
         rule=item.rule,
         rule_version=item.rule_version,
+        reason=item.reason,
     )
     if item.rule == MANUAL_RULE:
         message.set_by = item.source_record_id
     else:
         message.source, message.source_record_id = f"sources/{item.source_id}", item.source_record_id
     _stamp(message, time=item.time, expire_time=item.expire_time)
-        reason=item.reason,
     for lost in item.beat:
         message.beat.add(
             value=_classified(name, lost.value),
@@ -157,8 +157,6 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
     return message
 
 
-def _classified(name: str, value: str) -> resources_pb2.ClassifiedValue:
-    slot = SLOTS.get(name)
 def override_message(profile_id: str, stored: StoredOverride, override: ManualOverride) -> resources_pb2.Override:
     """Return the message of an override."""
     message = resources_pb2.Override(
@@ -172,6 +170,8 @@ def override_message(profile_id: str, stored: StoredOverride, override: ManualOv
     return message
 
 
+def _classified(name: str, value: str) -> resources_pb2.ClassifiedValue:
+    slot = SLOTS.get(name)
     return resources_pb2.ClassifiedValue(**{slot: value}) if slot else resources_pb2.ClassifiedValue()
 
 
@@ -183,9 +183,9 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
         changed_fields=revision.changed_fields,
         source_records=[_record_name(key) for key in revision.source_records],
         other_profile=f"profiles/{revision.other_profile}" if revision.other_profile else "",
+        changed_by=revision.by,
     )
     _stamp(message, time=revision.time)
-        changed_by=revision.by,
     return message
 
 

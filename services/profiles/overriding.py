@@ -14,7 +14,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.values import ManualOverride
 from services.profiles.errors import OverrideNotFound, ProfileNotFound, ProfilesBusy
 from services.profiles.merging import ATTEMPTS, resolve_one
-from services.profiles.shaping import load, reshape
+from services.profiles.shaping import load, reshape, write
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision, StoredOverride
 from services.profiles.vault import Ciphers, Vault
@@ -115,10 +115,10 @@ class Overrider:
                 return profile
             now = datetime.now(UTC)
             shaped = reshape(
-                replace(profile, overrides=overrides), opened[0].records, ciphers, self._vault,
+                profile, replace(profile, overrides=overrides), opened[0].records, ciphers, self._vault,
                 self._dictionary.rules(), now, Revision(0, now, kind, by=by),
             )  # fmt: skip
-            if not self._store.write_profiles([(shaped.profile, shaped.facts)]):
+            if not write(self._store, [shaped]):
                 return shaped.profile
         else:
             raise ProfilesBusy("the profile keeps changing; try again")

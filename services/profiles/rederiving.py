@@ -10,7 +10,7 @@ from kehu.profiles.v1 import resources_pb2
 
 from services.chassis.jobs import Handler, Job, Paused
 from services.profiles.dictionary import FRESH_SECONDS, Dictionary
-from services.profiles.shaping import load, rederive
+from services.profiles.shaping import load, rederive, write
 from services.profiles.store import Store
 from services.profiles.values import Profile
 from services.profiles.vault import Vault
@@ -62,6 +62,5 @@ class Rederiver:
         opened, ciphers = load(self._store, self._vault, batch)
         now, rules = datetime.now(UTC), self._dictionary.rules()
         found = [rederive(item, ciphers, self._vault, rules, now) for item in opened]
-        changes = [(item.profile, item.facts) for item in found if item]
-        lost = self._store.write_profiles(changes) if changes else []
-        return len(changes) - len(lost)
+        shaped = [item for item in found if item]
+        return len(shaped) - len(write(self._store, shaped))

@@ -10,20 +10,42 @@ from services.chassis.records import Fact
 from services.profiles.believed import Believed, believe, changed_fields, to_plain
 from services.profiles.domain.dictionary import Rule
 from services.profiles.domain.values import StandardRecord
-from services.profiles.facts import profile_changed
+from services.profiles.facts import profile_changed, profile_ended
 from services.profiles.folding import Working
 from services.profiles.store import Store
-from services.profiles.values import HISTORY_KEPT, Profile, Revision, StoredRecord
+from services.profiles.values import HISTORY_AT_HAND, Profile, Revision, StoredRecord
 from services.profiles.vault import Ciphers, ErasedError, Vault
 
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A profile's next stored form with its facts, and the record versions it supersedes."""
+    """A profile's next stored form with its facts, and what it supersedes: record versions, and what it was."""
 
     profile: Profile
     facts: tuple[Fact, ...]
     superseded: tuple[StoredRecord, ...] = ()
+    was: Profile | None = None
+
+
+def keep_superseded(store: Store, shaped: Sequence[Shaped]) -> None:
+    """Keep what is about to be superseded, so that no writer's crash leaves a hole in history."""
+    store.archive([(old, item.profile.profile_id) for item in shaped for old in item.superseded])
+    store.keep_past([item.was for item in shaped if item.was])
+
+
+def write(store: Store, shaped: Sequence[Shaped]) -> list[str]:
+    """Write shaped profiles with their facts, history first; return the ids that lost a race."""
+    keep_superseded(store, shaped)
+    return store.write_profiles([(item.profile, item.facts) for item in shaped]) if shaped else []
+
+
+def ended(profile: Profile, survivor_id: str, now: datetime) -> Shaped:
+    """Return the profile as an alias of the one that takes it over, its records still with it."""
+    version = profile.version + 1
+    revision = Revision(version, now, "ended", other_profile=survivor_id)
+    revisions = [*profile.revisions, revision][-HISTORY_AT_HAND:]
+    alias = replace(profile, merged_into=survivor_id, is_handing_over=True, revisions=revisions)
+    return Shaped(alias, (profile_ended(profile.profile_id, survivor_id, version, now),), was=profile.past())
 
 
 def open_profiles(profiles: Iterable[Profile], ciphers: Ciphers, vault: Vault) -> list[Working]:
@@ -63,13 +85,14 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
             superseded.append(old)
     kind = "created" if working.is_new else "updated"
     shaped = reshape(
-        replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
+        working.profile, replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
         working.records, ciphers, vault, rules, now, Revision(0, now, kind, (), list(working.incoming)),
     )  # fmt: skip
     return replace(shaped, superseded=tuple(superseded))
 
 
 def reshape(
+    was: Profile,
     profile: Profile,
     records: Mapping[str, StandardRecord],
     ciphers: Ciphers,
@@ -81,23 +104,25 @@ def reshape(
 ) -> Shaped:
     """Return the profile with its golden record derived anew from `records`, a revision added, and its facts.
 
-    Overrides that have expired are dropped.
+    `was` is the profile as it is stored, `profile` what changes of it beside the golden record. Overrides that have
+    expired are dropped.
     """
     profile = replace(profile, overrides=[item for item in profile.overrides if item.expire_time > now])
     believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
-    before = _believed_before(profile, ciphers, vault)
+    before = _believed_before(was, ciphers, vault)
     version = profile.version + 1
-    entry = replace(revision, version=version, changed_fields=changed_fields(before, believed))
+    time = max(now, was.since) if was.revisions else now  # clocks of machines differ, history goes forward
+    entry = replace(revision, version=version, time=time, changed_fields=changed_fields(before, believed))
     shaped = replace(
         profile,
         golden=vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id)),
         owner_department=believed.golden.value("owner_department"),
         tier=believed.tier,
         update_time=now,
-        revisions=[*profile.revisions, entry][-HISTORY_KEPT:],
+        revisions=[*profile.revisions, entry][-HISTORY_AT_HAND:],
     )
     fact = profile_changed(shaped, believed, version, now, vault.events)
-    return Shaped(shaped, (fact, *more_facts))
+    return Shaped(shaped, (fact, *more_facts), was=was.past() if was.golden else None)
 
 
 def rederive(
@@ -112,7 +137,7 @@ def rederive(
     if before and to_plain(before) == to_plain(believe(list(working.records.values()), rules, overrides)):
         return None
     revision = Revision(0, now, "rederived")
-    shaped = reshape(working.profile, working.records, ciphers, vault, rules, now, revision)
+    shaped = reshape(working.profile, working.profile, working.records, ciphers, vault, rules, now, revision)
     return shaped if shaped.profile.revisions[-1].changed_fields else replace(shaped, facts=())
 
 

@@ -20,7 +20,7 @@ from services.profiles.domain.values import AssignmentKind, MatchScore
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
-from services.profiles.shaping import Shaped, load, shape_changed
+from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Store
 from services.profiles.values import Pair
 from services.profiles.vault import Ciphers, Vault
@@ -179,7 +179,7 @@ class Taker:
         return lost
 
     def _write_part(self, shaped: Sequence[Shaped]) -> list[str]:
-        self._store.archive([(old, item.profile.profile_id) for item in shaped for old in item.superseded])
+        keep_superseded(self._store, shaped)
         return self._store.write_part([(item.profile, item.facts) for item in shaped])
 
     def _sort_out(self, fold: Fold, outcomes: Mapping[str, Outcome], lost: set[str]) -> Round:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-HISTORY_KEPT = 200  # GetProfileHistory documents this maximum
+HISTORY_AT_HAND = 200  # revisions kept in the profile itself; older ones are found with the past versions
 
 
 def record_key(source_id: str, source_record_id: str) -> str:
@@ -104,6 +104,20 @@ class Profile:
         return [] if self.merged_into else list(dict.fromkeys(t for record in self.records for t in record.tokens))
 
     @property
+    def since(self) -> datetime:
+        """Return when it became what it is."""
+        return self.revisions[-1].time if self.revisions else self.create_time
+
+    def past(self) -> Profile:
+        """Return it as history keeps it: what was believed, sealed, of which record versions, since which change."""
+        named = [replace(r, content_hash="", key_id="", sealed=b"", origin="", tokens=()) for r in self.records]
+        last = self.revisions[-1:]
+        return replace(
+            self, version=last[0].version if last else self.version, records=named, apart=[], overrides=[],
+            revisions=last, relinked=[], carried={},
+        )  # fmt: skip
+
+    @property
     def record_keys(self) -> list[str]:
         """Return the keys of its source records; none for an alias, even while it hands over."""
         return [] if self.merged_into else [record.key for record in self.records]
@@ -122,6 +136,7 @@ class Source:
     utc_offset_minutes: int = 480
     default_region: str = "CN"
     is_unique: bool = False
+    draft_mapping: Sequence[Sequence[str]] = ()
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
@@ -136,7 +151,6 @@ class Field:
 
     id: str
     display_name: str = ""
-    draft_mapping: Sequence[Sequence[str]] = ()
     description: str = ""
     format: int = 0
     classification: int = 0

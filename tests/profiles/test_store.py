@@ -272,3 +272,25 @@ def test_what_a_newer_release_keeps_in_a_profile_survives_a_write_of_this_one(mo
     document = ProfileDocument._get_collection().find_one({"_id": written.profile_id})
     assert document["mood"] == "sunny"
     assert "owner_department" not in document
+
+
+def test_what_a_profile_was_is_kept_by_version_and_found_by_time(store: Store) -> None:
+    kept = []
+    for number in (1, 2, 10):
+        item = profile("a", record(1))
+        item.version, item.golden = number, b"golden %d" % number
+        item.revisions = [Revision(number, NOW + timedelta(hours=number), "updated", ["name"])]
+        kept.append(item.past())
+    store.keep_past(kept)
+    store.keep_past([replace(kept[0], golden=b"again"), profile("b", record(2))])
+    profile_id = kept[0].profile_id
+
+    assert [item.version for item in store.past_versions(profile_id, 11, 9)] == [10, 2, 1]
+    assert [item.version for item in store.past_versions(profile_id, 10, 1)] == [2]
+    found = store.past_at(profile_id, NOW + timedelta(hours=9))
+    assert found
+    assert (found.profile_id, found.golden, found.since) == (profile_id, b"golden 2", NOW + timedelta(hours=2))
+    assert (found.key_id, [(r.key, r.number) for r in found.records]) == ("k1", [("till/1", 1)])
+    assert store.past_at(profile_id, NOW + timedelta(hours=1)).golden == b"golden 1"
+    assert store.past_at(profile_id, NOW) is None
+    assert store.past_versions("0" * 32, 11, 9) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 import grpc
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
@@ -23,7 +25,8 @@ from services.profiles.domain.documents import parse_resident_id
 from services.profiles.domain.phones import parse_phones
 from services.profiles.errors import IdentifierUnreadable, ProfileNotFound
 from services.profiles.messages import lineage_message, revision_message
-from services.profiles.values import Profile, record_key
+from services.profiles.past import profile_at
+from services.profiles.values import HISTORY_AT_HAND, Profile, record_key
 from services.profiles.vault import ErasedError
 
 LOOKUP_LIMIT = 50
@@ -38,8 +41,18 @@ class ProfilesPart:
     def GetProfile(
         self, request: profiles_pb2.GetProfileRequest, context: grpc.ServicerContext
     ) -> resources_pb2.Profile:
-        """Return a profile by its current or a former name."""
-        return self._shown(profile_in_reach(self.tools.store, request.name))
+        """Return a profile by its current or a former name, as it is or was."""
+        return self._shown(self._at(request))
+
+    def _at(self, request: profiles_pb2.GetProfileRequest | profiles_pb2.GetProfileLineageRequest) -> Profile:
+        """Return the profile now, or what it was; both must be in the caller's reach."""
+        profile = profile_in_reach(self.tools.store, request.name)
+        if not request.HasField("as_of"):
+            return profile
+        found = profile_at(self.tools.store, id_of(request.name), request.as_of.ToDatetime(tzinfo=UTC))
+        if not is_in_reach(found):
+            raise _erased(found)
+        return found
 
     def ListProfiles(
         self, request: profiles_pb2.ListProfilesRequest, context: grpc.ServicerContext
@@ -85,7 +98,7 @@ class ProfilesPart:
         self, request: profiles_pb2.GetProfileLineageRequest, context: grpc.ServicerContext
     ) -> resources_pb2.ProfileLineage:
         """Return where each believed value comes from."""
-        profile = profile_in_reach(self.tools.store, request.name)
+        profile = self._at(request)
         try:
             believed = self.tools.vault.open_golden(profile, self.tools.vault.ciphers(self.tools.store, [profile]))
         except ErasedError:
@@ -97,8 +110,18 @@ class ProfilesPart:
     ) -> profiles_pb2.GetProfileHistoryResponse:
         """Return the changes of a profile, newest first."""
         profile = profile_in_reach(self.tools.store, request.name)
-        revisions = [revision_message(item) for item in reversed(profile.revisions)]
-        return profiles_pb2.GetProfileHistoryResponse(revisions=revisions)
+        size = paging.page_size_of(request.page_size or HISTORY_AT_HAND)
+        of_filter = paging.filter_hash("history", profile.profile_id)
+        token = paging.decode_token(request.page_token, of_filter)
+        before = int(str(token.get("before", 0)))
+        found = [item for item in reversed(profile.revisions) if not before or item.version < before]
+        if len(found) <= size:
+            oldest = found[-1].version if found else before
+            older = self.tools.store.past_versions(profile.profile_id, oldest, size + 1 - len(found))
+            found += [revision for past in older for revision in past.revisions]
+        page = map(revision_message, found[:size])
+        more = paging.encode_token({"before": found[size - 1].version}, of_filter) if len(found) > size else ""
+        return profiles_pb2.GetProfileHistoryResponse(revisions=page, next_page_token=more)
 
     def UnmergeProfile(
         self, request: profiles_pb2.UnmergeProfileRequest, context: grpc.ServicerContext

@@ -255,6 +255,8 @@ class GoldenField:
     time: datetime
     beat: tuple[BeatenValue, ...] = ()
     rule_version: int = 0
+    reason: str = ""
+    expire_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +280,6 @@ class GoldenRecord:
     `fields` has the keys name, title, gender, birth_date, resident_id, phone, email, address, province_code,
     city_code, district_code, owner_department as far as known; `phones` and `emails` hold all known values,
     the believed one first.
-    reason: str = ""
-    expire_time: datetime | None = None
     """
 
     fields: Mapping[str, GoldenField]

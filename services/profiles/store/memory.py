@@ -40,6 +40,7 @@ class MemoryStore:
         self._tokens: defaultdict[str, set[str]] = defaultdict(set)
         self._keys: dict[str, bytes] = {}
         self._archive: dict[tuple[str, int], StoredRecord] = {}
+        self._past: defaultdict[str, dict[int, Profile]] = defaultdict(dict)
         self._chunks: dict[tuple[str, int], bytes] = {}
         self._round = 0
         self._lock = threading.RLock()
@@ -146,6 +147,22 @@ class MemoryStore:
         """Return superseded versions."""
         key = f"{source_id}/{source_record_id}"
         return [record for (found, _), record in sorted(self._archive.items()) if found == key]
+
+    def keep_past(self, profiles: Sequence[Profile]) -> None:
+        """Keep what profiles were."""
+        with self._lock:
+            for profile in profiles:
+                self._past[profile.profile_id].setdefault(profile.version, _copy(profile))
+
+    def past_versions(self, profile_id: str, before: int, limit: int) -> list[Profile]:
+        """Return what a profile was, newest first."""
+        kept = sorted(self._past[profile_id].items(), reverse=True)
+        return [_copy(profile) for version, profile in kept if version < before][:limit]
+
+    def past_at(self, profile_id: str, time: datetime) -> Profile | None:
+        """Return the last past version by a time."""
+        kept = sorted(self._past[profile_id].items(), reverse=True)
+        return next((_copy(profile) for _, profile in kept if profile.since <= time), None)
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""

@@ -15,9 +15,13 @@ from pymongo.write_concern import WriteConcern
 from services.chassis import records
 from services.chassis.records import Fact, Record
 from services.profiles.documents import (
+    VERSION_DIGITS,
     ProfileDocument,
     ProfileWrite,
     link_document,
+    past_document,
+    past_id,
+    past_profile,
     profile_of,
     record_document,
     record_of,
@@ -30,6 +34,7 @@ CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile wit
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ROUND = "intake"
 ID_SPACE = 16**8
+LAST_VERSION = 10**VERSION_DIGITS - 1
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
@@ -230,6 +235,24 @@ class MongoStore:
         with records.driver_errors():
             found = list(self._collection("source_records").find({"s": source_id, "i": source_record_id}))
         return sorted((record_of(item) for item in found), key=lambda record: record.number)
+
+    def keep_past(self, profiles: Sequence[Profile]) -> None:
+        """Keep what profiles were."""
+        self._add("profile_versions", [past_document(item) for item in profiles])
+
+    def past_versions(self, profile_id: str, before: int, limit: int) -> list[Profile]:
+        """Return what a profile was, newest first."""
+        return self._past({"_id": {"$gt": past_id(profile_id, 0), "$lt": past_id(profile_id, before)}}, limit)
+
+    def past_at(self, profile_id: str, time: datetime) -> Profile | None:
+        """Return the last past version by a time."""
+        of_profile = {"$gt": past_id(profile_id, 0), "$lt": past_id(profile_id, LAST_VERSION)}
+        return next(iter(self._past({"_id": of_profile, "since": {"$lte": time}}, 1)), None)
+
+    def _past(self, query: Mapping[str, object], limit: int) -> list[Profile]:
+        with records.driver_errors():
+            found = list(self._collection("profile_versions").find(query).sort("_id", -1).limit(limit))
+        return [past_profile(item) for item in found]
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
@@ -71,6 +72,15 @@ class Store(Protocol):
 
     def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:
         """Return the superseded versions of a record, oldest first."""
+
+    def keep_past(self, profiles: Sequence[Profile]) -> None:
+        """Keep what profiles were (see Profile.past), by id and version; a repeat changes nothing."""
+
+    def past_versions(self, profile_id: str, before: int, limit: int) -> list[Profile]:
+        """Return what a profile was in versions below `before`, newest first."""
+
+    def past_at(self, profile_id: str, time: datetime) -> Profile | None:
+        """Return the last past version that had come to be by a time."""
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a sealed part of an upload."""
