@@ -16,7 +16,6 @@ _LABEL = re.compile(
 _BLANKS = re.compile(r"[\s,;、|]+")
 _DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单位|区划)|县(?=[\u4e00-\u9fff]{1,6}县))")
 _SUFFIXES = frozenset("市县区旗州盟省")
-_LONGEST_NAME = 15
 _JUMP = 30  # characters within which a full name may follow other words
 # Words that make the short name before them the name of a road, a village or a house, not of a division.
 _ROAD = re.compile(
@@ -41,6 +40,8 @@ def parse_address(text: str) -> tuple[Address | None, str]:
 
     A bare county name that several cities use is not guessed (ADDRESS_AMBIGUOUS).
     """
+    if not text:
+        return None, ""
     text = simplify(clean(text))
     if is_empty_word(text):
         return None, "ADDRESS_UNKNOWN" if text else ""
@@ -89,8 +90,9 @@ def _locate(rest: str, table: DivisionTable) -> tuple[str, str, str]:
     while True:
         found, after, problem = _walk(rest.lstrip("-/"), code, table)
         reason = reason or problem
-        if len(after) == len(rest) or not found:
-            return found, after, reason
+        after = after.lstrip("-/")
+        if len(after) == len(rest) or not found or after[:2] not in table.starts:
+            return found, _DIRECT.sub("", after) if found else after, reason
         code, rest = found, after
 
 
@@ -103,8 +105,8 @@ def _walk(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
 
 
 def _take_province(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
-    name = _longest(text, table.provinces)
-    if not name or len(_longest(text, table.cities)) > len(name) or not _is_whole(name, text, bool(code)):
+    name = _longest(text, table.provinces, table)
+    if not name or len(_longest(text, table.cities, table)) > len(name) or not _is_whole(name, text, bool(code)):
         return code, text, ""
     found = table.provinces[name]
     if code and code[:2] != found[:2]:
@@ -113,7 +115,7 @@ def _take_province(text: str, code: str, table: DivisionTable) -> tuple[str, str
 
 
 def _take_city(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
-    name = _longest(text, table.cities)
+    name = _longest(text, table.cities, table)
     if not name:
         return code, _DIRECT.sub("", text) if code else text, ""
     codes = table.cities[name]
@@ -160,19 +162,19 @@ def _is_district(code: str, table: DivisionTable) -> bool:
 
 def _county_at(text: str, prefix: str, table: DivisionTable) -> tuple[str, tuple[str, ...]]:
     """Return the longest name of a county at the start of the text with its codes under a prefix; former ones last."""
-    for length in range(min(_LONGEST_NAME, len(text)), 1, -1):
-        name = text[:length]
-        for names in (table.counties, table.former):
-            if found := tuple(code for code in names.get(name, ()) if code.startswith(prefix)):
-                return name, found
+    for name in table.starts.get(text[:2], ()):
+        if text.startswith(name):
+            for names in (table.counties, table.former):
+                if found := tuple(code for code in names.get(name, ()) if code.startswith(prefix)):
+                    return name, found
     return "", ()
 
 
 def _moved_at(text: str, code: str, table: DivisionTable) -> tuple[str, tuple[str, ...]] | None:
     """Return the name of a county that the city has given to another one."""
-    for length in range(min(_LONGEST_NAME, len(text)), 1, -1):
-        if new := table.moved.get((code[:4], text[:length])):
-            return text[:length], (new,)
+    for name in table.starts.get(text[:2], ()):
+        if text.startswith(name) and (new := table.moved.get((code[:4], name))):
+            return name, (new,)
     return None
 
 
@@ -194,8 +196,8 @@ def _is_whole(name: str, text: str, has_parent: bool, is_county: bool = False) -
     return has_parent or not is_county or not _PLACE.match(text, len(name))
 
 
-def _longest(text: str, names: dict[str, str] | dict[str, tuple[str, ...]]) -> str:
-    for length in range(min(_LONGEST_NAME, len(text)), 1, -1):
-        if text[:length] in names:
-            return text[:length]
+def _longest(text: str, names: dict[str, str] | dict[str, tuple[str, ...]], table: DivisionTable) -> str:
+    for name in table.starts.get(text[:2], ()):
+        if name in names and text.startswith(name):
+            return name
     return ""

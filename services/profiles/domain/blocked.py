@@ -41,7 +41,10 @@ def is_blocked_phone(digits: str) -> bool:
     """Say whether national digits are a placeholder such as 13800138000 or 11111111111."""
     if digits in _PHONES or _RUN_UP.fullmatch(digits):
         return True
-    return len(digits) >= 7 and max(digits.count(digit) for digit in set(digits)) >= min(_SAME_DIGIT_SHARE, len(digits))
+    distinct, same = set(digits), min(_SAME_DIGIT_SHARE, len(digits))
+    if len(digits) < 7 or len(distinct) > len(digits) - same + 1:  # one digit so often leaves no room for the others
+        return False
+    return max(map(digits.count, distinct)) >= same
 
 
 def is_blocked_email(address: str) -> bool:

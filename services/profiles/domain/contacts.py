@@ -6,6 +6,7 @@ from services.profiles.domain.blocked import is_blocked_email, is_empty_word
 from services.profiles.domain.text import clean
 
 EMAILS_LIMIT = 10  # in one cell
+_LOCAL_LIMIT = 64  # octets before the @
 _SEPARATORS = re.compile(r"[\s,;、|<>()\[\]\"']+")
 _EMAIL = re.compile(  # RFC 5321 dot-string, 64 octets before the @ and 253 after it
     r"(?=.{3,254}$)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
@@ -30,7 +31,11 @@ def parse_emails(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     The part before the @ is lowered too: no provider in use tells its cases apart (RFC 5321, 2.4 allows it).
     """
+    if not text:
+        return (), ()
     text = clean(text).lower()
+    if _EMAIL.fullmatch(text) and text.find("@") <= _LOCAL_LIMIT and not is_blocked_email(text):
+        return (text,), ()
     if is_empty_word(text):
         return (), ("EMAIL_BLOCKED",) if text else ()
     found: dict[str, None] = {}
@@ -39,7 +44,7 @@ def parse_emails(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         address = word.removeprefix("mailto:").strip(".:")
         if "@" not in address:
             continue
-        if not _EMAIL.fullmatch(address) or len(address.partition("@")[0]) > 64:
+        if not _EMAIL.fullmatch(address) or address.find("@") > _LOCAL_LIMIT:
             reasons["EMAIL_UNREADABLE"] = None
         elif is_blocked_email(address):
             reasons["EMAIL_BLOCKED"] = None
@@ -52,6 +57,8 @@ def parse_emails(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def parse_gender(text: str) -> tuple[str, str]:
     """Return ("male" | "female" | "", reason); "unknown" in any form is no gender and no problem."""
+    if not text:
+        return "", ""
     text = clean(text).casefold().rstrip(".")
     if text in _MALE:
         return "male", ""

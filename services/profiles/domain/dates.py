@@ -2,11 +2,13 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import lru_cache
 
 from services.profiles.domain.blocked import is_empty_word
 from services.profiles.domain.text import clean
 
 EARLIEST_BIRTH_YEAR = 1900
+_REMEMBERED = 32_768  # texts of dates; there are fewer days than people
 _DAYS = 31  # of the longest month
 _LUNAR = re.compile(
     "[农阴旧]历|闰|正月|腊月|冬月|月初[一二三四五六七八九十]|月?廿|大?年初[一二三四五六七]|除夕|"
@@ -57,6 +59,7 @@ def parse_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
     return ("", "DATE_PLACEHOLDER") if found in _PLACEHOLDERS else (found, "")
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_birth_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
     """Return parse_date's answer, refusing years before 1900 and after `this_year`."""
     found, reason = parse_date(text, date_order, this_year)
@@ -143,9 +146,9 @@ def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int) -> date
     text = clean(text)
     if text.isascii() and text.isdigit() and len(text) in (10, 13):
         return datetime.fromtimestamp(int(text[:10]), UTC)
-    zone = timezone(timedelta(minutes=utc_offset_minutes))
+    zone = _zone(utc_offset_minutes)
     try:
-        found = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.replace("/", "-"))
     except ValueError:
         day, clock = parse_date(text, date_order, 9999)[0], _CLOCK.search(text)
         if not day:
@@ -158,6 +161,11 @@ def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int) -> date
         return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
     except OverflowError:
         return None
+
+
+@lru_cache(maxsize=64)
+def _zone(utc_offset_minutes: int) -> timezone:
+    return timezone(timedelta(minutes=utc_offset_minutes))
 
 
 _CLOCK = re.compile(r"(\d{1,2})[:时](\d{1,2})(?:[:分](\d{1,2}))?")

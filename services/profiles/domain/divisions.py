@@ -53,7 +53,8 @@ class DivisionTable:
 
     `provinces` by name; `cities` by name to codes; `counties` by name to codes; `former` names of counties to codes of
     today; `moved` by (first four digits of the former city, name) to the code of today; `known` holds the codes of
-    all counties there ever were, for old resident IDs.
+    all counties there ever were, for old resident IDs. `starts` holds for two characters all names that begin with
+    them, the longest first.
     """
 
     by_code: dict[str, Division]
@@ -63,6 +64,7 @@ class DivisionTable:
     former: dict[str, tuple[str, ...]]
     moved: dict[tuple[str, str], str]
     known: frozenset[str]
+    starts: dict[str, tuple[str, ...]]
 
 
 def city_code_of(county_code: str) -> str:
@@ -88,7 +90,11 @@ def division_table() -> DivisionTable:
     former, moved = _former(entries, by_code, successors, cities)
     known = frozenset(code for code, _ in entries)
     one_each = {name: codes[0] for name, codes in provinces.items()}
-    return DivisionTable(by_code, one_each, cities, counties, former, moved, known)
+    starts: dict[str, list[str]] = {}
+    for name in sorted({*one_each, *cities, *counties, *former}, key=len, reverse=True):
+        starts.setdefault(name[:2], []).append(name)
+    by_start = {start: tuple(names) for start, names in starts.items()}
+    return DivisionTable(by_code, one_each, cities, counties, former, moved, known, by_start)
 
 
 def _own_lines() -> tuple[dict[str, _Period], dict[tuple[str, str], str]]:

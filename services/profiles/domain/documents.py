@@ -2,6 +2,7 @@
 
 import re
 from datetime import date
+from operator import mul
 
 from services.profiles.domain.blocked import is_blocked_resident_id, is_empty_word
 from services.profiles.domain.divisions import is_known_code
@@ -15,11 +16,13 @@ _NOISE = re.compile(r"[\s\-.'\"]+")
 
 def check_digit(first_seventeen: str) -> str:
     """Return the 18th character for 17 digits (ISO 7064 MOD 11-2)."""
-    return _CHECK[sum(weight * int(digit) for weight, digit in zip(_WEIGHTS, first_seventeen, strict=True)) % 11]
+    return _CHECK[sum(map(mul, _WEIGHTS, map(int, first_seventeen))) % 11]
 
 
 def parse_resident_id(text: str) -> tuple[str, str]:
     """Return (18 characters, "") or ("", reason); both empty for empty text. 15 digits get 19 and a check digit."""
+    if not text:
+        return "", ""
     text = _NOISE.sub("", clean(text)).upper()
     if is_empty_word(text):
         return "", "RESIDENT_ID_BLOCKED" if text else ""

@@ -20,6 +20,10 @@ _TITLE = re.compile(
     "(先生|女士|小姐|太太|夫人|老师|同志|同学|总?经理|董事长?|主任|医生|大夫|护士|教授|律师|师傅|阿姨|叔叔|老板|老板娘|"
     "总监|总裁|副总|主管|店长|队长|书记|院长|[处局科部行厂所站]长|工程师|会计|秘书|博士|校长|[总工董局处哥姐嫂叔姨])$"
 )
+_PLAIN = re.compile(  # two or three characters that neither begin as a nickname nor may end in a title
+    "(?![老小阿].$)[\u4e00-\u9fff]{1,2}(?![先生女士小姐太人老师同志学经理董事长主任医大夫护教授律傅阿姨叔板娘总监裁副管店队书记"
+    "院处局科部行厂所站工程会计秘博校哥嫂某])[\u4e00-\u9fff]"
+)
 _SEVERAL = re.compile(r"\s*[、/&;,|+]\s*")
 _NICKNAME = re.compile(r"^([老小阿])(\S)$")
 _PARENTHESES = re.compile(r"[(\[【<「].*?[)\]】>」]|[(\[【<「].*$")
@@ -27,12 +31,17 @@ _LATIN_TITLE = re.compile(r"^(mr|mrs|ms|miss|dr|prof|sir|madam)\b\.?\s*", re.IGN
 _LATIN_TITLE_AFTER = re.compile(r"[\s,]+(mr|mrs|ms|miss|dr|prof|jr|sr|phd)\.?$", re.IGNORECASE)
 _DOTS = re.compile(r"\s*[·•・‧∙⋅．.]\s*")
 _MASK = re.compile(r"[*?xX某]+$")
+_PLAIN_LIMIT = 4
 _NAME_LENGTH_LIMIT = 60
 
 
 def parse_name(text: str) -> tuple[PersonName | None, str]:
     """Return (name, "") or (None, reason); both empty for empty text."""
     text = clean(text)
+    if len(text) < _PLAIN_LIMIT:
+        text = simplify(text)
+        if _PLAIN.fullmatch(text) and not is_empty_word(text) and not is_blocked_name(text):
+            return split_han_name(text), ""
     if is_empty_word(text):
         return None, "NAME_BLOCKED" if text else ""
     if is_blocked_name(text):

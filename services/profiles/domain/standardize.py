@@ -36,12 +36,14 @@ class _Findings:
 
     def one(self, name: str, parsed: tuple[_Value, str]) -> _Value:
         """Note the reason of a parsed value and return the value."""
-        self.add(name, parsed[1])
+        if parsed[1]:
+            self.add(name, parsed[1])
         return parsed[0]
 
     def many(self, name: str, parsed: tuple[_Value, tuple[str, ...]]) -> _Value:
         """Note the reasons of parsed values and return the values."""
-        self.add(name, *parsed[1])
+        if parsed[1]:
+            self.add(name, *parsed[1])
         return parsed[0]
 
     def add(self, name: str, *reasons: str) -> None:

@@ -21,7 +21,10 @@ def clean(text: str) -> str:
         if not text.isprintable():
             text = "".join(char if char.isprintable() else " " for char in text)
         return " ".join(text.split())
-    visible = "".join(_visible(char) for char in unicodedata.normalize("NFKC", text))
+    text = unicodedata.normalize("NFKC", text)
+    if text.isprintable() and len(text) <= TEXT_LIMIT:
+        return " ".join(text.split())
+    visible = "".join(map(_visible, text))
     joined = unicodedata.normalize("NFKC", " ".join(visible.split()))
     return joined if len(joined) <= TEXT_LIMIT else clean(joined[:TEXT_LIMIT])
 
@@ -37,7 +40,7 @@ def simplify(text: str) -> str:
 
     乾 stays where nothing else is traditional: it is a simplified character too (乾安县).
     """
-    if text.isascii():
+    if text.isascii() or _changing().isdisjoint(text):
         return text
     for _ in range(3):
         changed = _opencc().convert(text)
@@ -48,12 +51,23 @@ def simplify(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
+def _changing() -> frozenset[str]:
+    """Return the characters that have a simplified form; a text without them is asked for at no cost."""
+    every = [chr(code) for first, last in _HAN_RANGES for code in range(first, last + 1)]
+    return frozenset(char for char, changed in zip(every, _opencc().convert("\n".join(every)).split("\n"), strict=True)
+                     if char != changed)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
 def _opencc() -> _Converter:
     """Load OpenCC's tables at first use; processes that never see Chinese text do not pay for them."""
     import opencc
 
     converter: _Converter = opencc.OpenCC("t2s")
     return converter
+
+
+_HAN_RANGES = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x323AF))
 
 
 def is_han(char: str) -> bool:
