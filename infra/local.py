@@ -11,10 +11,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from rich.console import Console
 
-from infra.processes import clean_environment, listens
+from infra.processes import clean_environment, listens, memory_of
 from infra.roles import processes_of
 from infra.servers import MISSING_RABBITMQ, RABBITMQ_SCRIPT, _import_root
 from infra.stack import Stack, StackError, locked, prepare_stack, read_private, save_running
@@ -85,7 +84,8 @@ def _run(stack: Stack, supervisor: Supervisor, sample: bool, console: Console) -
     if late:
         console.print(f"[red]not ready after {READY_SECONDS:.0f} s: {', '.join(late)}; see {stack.folder / 'logs'}")
         return 1
-    console.print(f"all processes are ready after {time.monotonic() - began:.1f} s, {_megabytes(supervisor)} MiB")
+    megabytes = memory_of(os.getpid()).proportional >> 20
+    console.print(f"all processes are ready after {time.monotonic() - began:.1f} s, {megabytes} MiB")
     if sample and read_private(stack.folder / "sample-state.json").get("finished"):
         console.print(f"the sample is loaded already; `kehu load --data {stack.folder}` tells what it found")
     elif sample and not _load(stack, supervisor):
@@ -107,15 +107,6 @@ def _load(stack: Stack, supervisor: Supervisor) -> bool:
     if loader.poll() is None:
         loader.terminate()
     return loader.wait() == 0
-
-
-def _megabytes(supervisor: Supervisor) -> int:
-    """Return the proportional memory of all processes, shared pages counted once."""
-    total = 0
-    for pid in supervisor.pids().values():
-        root = psutil.Process(pid)
-        total += sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))
-    return total >> 20
 
 
 def _greet(stack: Stack, console: Console) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 LOOPBACK = "127.0.0.1"
 # What a process frees goes back to the system soon. Allocators keep it otherwise, each in a way of its own:
 # glibc in an arena per thread and in blocks below a limit that grows, Arrow in a pool, Rust's jemalloc for 10 s.
@@ -119,6 +121,26 @@ def stop(process: subprocess.Popen[bytes], grace_seconds: float = 15.0) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes held by processes: pages that they share counted in each (RSS), or split among them (PSS)."""
+
+    resident: int
+    proportional: int
+
+
+def memory_of(pid: int, *, with_children: bool = True) -> Memory:
+    """Return what a process and those below it hold now; nothing for what is gone or another user's."""
+    resident = proportional = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *(process.children(recursive=True) if with_children else ())):
+            with contextlib.suppress(psutil.Error):
+                held = each.memory_full_info()
+                resident, proportional = resident + held.rss, proportional + held.pss
+    return Memory(resident, proportional)
 
 
 def wait_until(claim: Callable[[], bool], seconds: float, every: float = 0.05) -> bool:

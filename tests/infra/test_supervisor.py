@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from infra import supervisor as module
-from infra.processes import Command, wait_until
+from infra.processes import Command, Memory, memory_of, wait_until
 from infra.supervisor import Supervisor, rotate
 
 ROOT = Path(__file__).parents[2]
@@ -166,3 +166,47 @@ def test_an_incomplete_environment_is_told_at_once():
 
     assert done.returncode == 2
     assert b"KEHU_MONGO_URI is not set" in done.stderr
+
+
+def test_a_process_of_the_stack_loads_no_command_line():
+    timed = [sys.executable, "-X", "importtime", "-m", "infra.process", "serve", "consent"]
+    done = subprocess.run(timed, capture_output=True, cwd=ROOT, env={"PATH": os.environ["PATH"]}, text=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+
+    assert done.returncode == 2
+    assert "KEHU_MONGO_URI is not set" in done.stderr
+    assert loaded & {"typer", "click", "rich"} == set()
+
+
+@pytest.mark.parametrize("arguments", [[], ["serve"], ["serve", "nothing"], ["work", "nothing"], ["serve", "a", "b"]])
+def test_a_process_with_wrong_arguments_says_which_there_are(arguments):
+    done = subprocess.run([sys.executable, "-m", "infra.process", *arguments], capture_output=True, cwd=ROOT)
+
+    assert done.returncode == 2
+    assert b"serve SERVICE" in done.stderr
+
+
+def test_the_consumer_imports_no_service_that_listens_to_nothing():
+    program = (
+        "import sys, infra.consume as c; assert c.consumers(['access', 'profiles'], None) == [];"
+        "print([name for name in sys.modules if name in ('services.access.main', 'services.profiles.main')])"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, cwd=ROOT, text=True)
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_memory_of_a_process_takes_in_those_below_it_and_is_nothing_when_it_is_gone():
+    holder = "import sys; held = b'x' * (64 << 20); print('held', flush=True); sys.stdin.read()"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holder!r}])"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"held\n"
+        alone, both = memory_of(parent.pid, with_children=False), memory_of(parent.pid)
+        assert parent.stdin is not None
+        parent.stdin.close()
+
+    assert both.proportional - alone.proportional > 64 << 20
+    assert both.resident >= both.proportional > 0
+    assert memory_of(parent.pid) == Memory(0, 0)
