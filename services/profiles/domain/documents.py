@@ -11,6 +11,7 @@ from services.profiles.domain.text import clean
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)  # GB 11643-1999, 2^(18-i) mod 11
 _CHECK = "10X98765432"
 _NUMBER = re.compile(r"\d{17}[\dX]|\d{15}")
+_PERMIT_REGIONS = ("810000", "820000", "830000")  # residence permits for people of Hong Kong, Macao and Taiwan
 _NOISE = re.compile(r"[\s\-.'\"]+")
 
 
@@ -37,7 +38,7 @@ def parse_resident_id(text: str) -> tuple[str, str]:
         return "", "RESIDENT_ID_CHECK_DIGIT"
     if not birth_date_of(text):
         return "", "RESIDENT_ID_BIRTH"
-    return (text, "") if is_known_code(text[:6]) else ("", "RESIDENT_ID_REGION")
+    return (text, "") if is_known_code(text[:6]) or text[:6] in _PERMIT_REGIONS else ("", "RESIDENT_ID_REGION")
 
 
 def birth_date_of(resident_id: str) -> str:

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeAlias, cast
 
-from services.profiles.domain.values import Address, PersonName, Phone, Place, Problem, Severity, StandardRecord
+from services.profiles.domain.values import (
+    Address,
+    Document,
+    PersonName,
+    Phone,
+    Place,
+    Problem,
+    Severity,
+    StandardRecord,
+)
 
 JsonValue: TypeAlias = "str | int | bool | None | list[JsonValue] | dict[str, JsonValue]"
 _ADDRESS = ("province_code", "city_code", "district_code", "province", "city", "district", "detail")
@@ -30,6 +39,7 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
         "address": _address_to_plain(address) if address else None,
         "originals": dict(record.originals),
         "birth_years": list(record.birth_years) if record.birth_years else None,
+        "documents": [[item.kind, item.number] for item in record.documents],
         "problems": [[item.field, item.reason, str(item.severity)] for item in record.problems],
     }
     return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
@@ -53,7 +63,7 @@ def _address_from_plain(plain: list[Any]) -> Address:
 
 def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
     """Return the record that record_to_plain made the dict from."""
-    lists = {key: cast("list[list[str]]", plain.get(key) or []) for key in ("phones", "problems")}
+    lists = {key: cast("list[list[str]]", plain.get(key) or []) for key in ("phones", "problems", "documents")}
     name, address = (
         cast("list[Any] | None", plain.get("name")),
         cast("list[Any] | None", plain.get("address")),
@@ -79,4 +89,5 @@ def record_from_plain(plain: Mapping[str, JsonValue]) -> StandardRecord:
         cast("dict[str, str]", plain.get("originals") or {}),
         tuple(Problem(item[0], item[1], Severity(item[2])) for item in lists["problems"]),
         cast("tuple[int, int]", tuple(cast("list[int]", plain["birth_years"]))) if "birth_years" in plain else None,
+        tuple(Document(*item) for item in lists["documents"]),
     )

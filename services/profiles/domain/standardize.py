@@ -11,10 +11,12 @@ from services.profiles.domain.dates import parse_birth_date
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, severity_of
 from services.profiles.domain.documents import birth_date_of, gender_of, parse_resident_id
 from services.profiles.domain.names import parse_name
+from services.profiles.domain.papers import parse_document
 from services.profiles.domain.phones import parse_phones
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.values import (
     Address,
+    Document,
     PersonName,
     Phone,
     Problem,
@@ -67,7 +69,7 @@ def standardize(
     name = found.one("name", parse_name(text.get("name", "")))
     phones = found.many("phone", parse_phones(text.get("phone", ""), source.default_region))
     emails = found.many("email", parse_emails(text.get("email", "")))
-    resident_id = found.one("resident_id", parse_resident_id(text.get("resident_id", "")))
+    resident_id, documents = _papers(text.get("resident_id", ""), found)
     birth_date, birth_years = _born(text.get("birth_date", ""), source.date_order, raw.updated_time.year, found)
     gender = found.one("gender", parse_gender(text.get("gender", "")))
     address = found.one("address", parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text)))
@@ -75,13 +77,23 @@ def standardize(
         _cross_check(resident_id, birth_date, gender, found)
         birth_date, gender = birth_date or birth_date_of(resident_id), gender or gender_of(resident_id)
     gender = gender or (gender_of_title(name.title) if name else "")
-    if not _is_identifiable(name, phones, emails, resident_id, birth_date, address):
+    if not documents and not _is_identifiable(name, phones, emails, resident_id, birth_date, address):
         found.problems.append(Problem("", "IDENTIFIER_MISSING", Severity.REJECT))
     return StandardRecord(
         raw.source_id, raw.source_record_id, raw.updated_time, source.trust_rank, source.owner_department,
         source.is_unique, name, phones, emails, gender, birth_date, resident_id, address, dict(text),
-        tuple(found.problems), None if birth_date else birth_years,
+        tuple(found.problems), None if birth_date else birth_years, documents,
     )  # fmt: skip
+
+
+def _papers(text: str, found: _Findings) -> tuple[str, tuple[Document, ...]]:
+    """Return the resident ID, or the other document that the column holds instead of one."""
+    resident_id, reason = parse_resident_id(text)
+    document = None
+    if reason == "RESIDENT_ID_UNREADABLE":
+        document, reason = parse_document(text)
+    found.add("resident_id", reason)
+    return resident_id, (document,) if document else ()
 
 
 def _born(text: str, date_order: str, year: int, found: _Findings) -> tuple[str, tuple[int, int] | None]:

@@ -76,6 +76,14 @@ class Phone:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """An identity document that is no resident ID; `kind` is one of papers.parse_document's forms."""
+
+    kind: str
+    number: str
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The parts of an address below the county as they are written; empty where the text does not tell.
 
@@ -143,6 +151,7 @@ class StandardRecord:
     originals: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     birth_years: tuple[int, int] | None = None
+    documents: tuple[Document, ...] = ()
 
     @property
     def is_rejected(self) -> bool:

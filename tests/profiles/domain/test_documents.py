@@ -5,7 +5,10 @@ from stdnum.cn import ric
 
 from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
 from services.profiles.domain.documents import birth_date_of, check_digit, gender_of, parse_resident_id
-from tests.profiles.domain.builders import OTHER_RESIDENT_ID, RESIDENT_ID
+from services.profiles.domain.papers import parse_document
+from services.profiles.domain.plain import record_from_plain, record_to_plain
+from services.profiles.domain.values import Document
+from tests.profiles.domain.builders import OTHER_RESIDENT_ID, RESIDENT_ID, record
 
 
 @pytest.mark.parametrize("first", ["11010519491231002", "36042619910101007", "44030519800606123"])
@@ -36,6 +39,61 @@ def test_a_wrong_number_is_refused_with_its_reason(text, reason):
         text = text[:17] + check_digit(text[:17])
 
     assert ("", reason) == parse_resident_id(text)
+
+
+@pytest.mark.parametrize("region", ["810000", "820000", "830000"])
+def test_a_residence_permit_of_hong_kong_macao_or_taiwan_is_a_number_like_any_other(region):
+    body = f"{region}19900102301"
+
+    assert parse_resident_id(body + check_digit(body)) == (body + check_digit(body), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "number"),
+    [
+        ("E12345678", "passport", "E12345678"),
+        ("ea1234567", "passport", "EA1234567"),
+        ("G 1234-5678", "passport", "G12345678"),
+        ("护照：K1234567A", "passport", "K1234567A"),
+        ("Passport No. 533380006", "passport", "533380006"),
+        ("H0123456789", "hk_macao_permit", "H0123456789"),
+        ("回乡证号码 M01234567", "hk_macao_permit", "M01234567"),
+        ("台胞证 01234567", "taiwan_permit", "01234567"),
+        ("C12345678", "exit_permit", "C12345678"),
+        ("CA1234567", "exit_permit", "CA1234567"),
+        ("T12345678", "exit_permit", "T12345678"),
+        ("USA110090010101", "foreigner_card", "USA110090010101"),
+        ("91110000600037341L", "credit_code", "91110000600037341L"),
+        ("统一社会信用代码:91110000600037341l", "credit_code", "91110000600037341L"),
+    ],
+)
+def test_every_other_document_is_told_by_its_form(text, kind, number):
+    assert parse_document(text) == (Document(kind, number), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("6222 0212 3456 7890 128", "DOCUMENT_BANK_CARD"),
+        ("4111111111111111", "DOCUMENT_BANK_CARD"),
+        ("6222021234567890123", "RESIDENT_ID_UNREADABLE"),
+        ("统一社会信用代码91110000600037342L", "DOCUMENT_CHECK_DIGIT"),
+        ("91110000600037342L", "RESIDENT_ID_UNREADABLE"),
+        ("01234567", "RESIDENT_ID_UNREADABLE"),
+        ("护照", "RESIDENT_ID_UNREADABLE"),
+        ("ABC", "RESIDENT_ID_UNREADABLE"),
+    ],
+)
+def test_what_is_no_document_is_refused_with_its_reason(text, reason):
+    assert parse_document(text) == (None, reason)
+
+
+def test_a_passport_in_the_column_of_resident_ids_is_kept_as_what_it_is():
+    made = record(name="John Smith", resident_id="E12345678")
+
+    assert (made.resident_id, made.documents, made.problems) == ("", (Document("passport", "E12345678"),), ())
+    assert made == record_from_plain(record_to_plain(made))
+    assert not made.is_rejected
 
 
 def test_the_number_tells_birth_date_and_gender():

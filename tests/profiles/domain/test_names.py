@@ -38,6 +38,7 @@ from services.profiles.domain.similarity import sound_key
         ("尊敬的司马光老师", "司马", "光", "老师"),
         ("姓名：王\u200b伟", "王", "伟", ""),
         ("蕭薔", "萧", "蔷", ""),
+        ("沈默", "沈", "默", ""),
     ],
 )
 def test_surname_given_name_and_title_are_told_apart(text, surname, given, title):

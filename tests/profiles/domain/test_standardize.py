@@ -17,6 +17,7 @@ from services.profiles.domain.golden import build_golden
 from services.profiles.domain.match import compare
 from services.profiles.domain.model import default_model
 from services.profiles.domain.names import parse_name
+from services.profiles.domain.papers import parse_document
 from services.profiles.domain.phones import parse_phones
 from services.profiles.domain.plain import record_from_plain, record_to_plain
 from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
@@ -62,6 +63,8 @@ def test_no_text_makes_a_parser_raise_and_parsing_twice_changes_nothing(raw):
         assert ((email,), ()) == parse_emails(email)
     number, _ = parse_resident_id(raw)
     assert not number or (number, "") == parse_resident_id(number)
+    paper, reason = parse_document(raw)
+    assert (paper is None) == (reason in problems.REASONS)
     for order in ("ymd", "dmy", "mdy"):
         day, _ = parse_birth_date(raw, order, 2026)
         assert not day or (day, "") == parse_birth_date(day, order, 2026)
