@@ -135,3 +135,27 @@ class HistoryNotKept(NotFound):
     """The profile was there, but what it was at that time is not kept."""
 
     reason = "HISTORY_NOT_KEPT"
+
+
+class SnapshotIncomplete(Invalid):
+    """A row of a snapshot has no readable record id."""
+
+    reason = "SNAPSHOT_INCOMPLETE"
+
+
+class SnapshotOverLimit(NotAllowed):
+    """More records are missing from a snapshot than may be deleted."""
+
+    reason = "SNAPSHOT_OVER_LIMIT"
+
+
+class CandidateClaimed(NotAllowed):
+    """Another steward works on the match candidate."""
+
+    reason = "CANDIDATE_CLAIMED"
+
+
+class SecondPersonNeeded(NotAllowed):
+    """Who gave the first verdict cannot give the second."""
+
+    reason = "SECOND_PERSON_NEEDED"

@@ -43,6 +43,7 @@ PAIR_STATES = {
     "confirmed": resources_pb2.MatchCandidate.STATE_CONFIRMED,
     "rejected": resources_pb2.MatchCandidate.STATE_REJECTED,
     "obsolete": resources_pb2.MatchCandidate.STATE_OBSOLETE,
+    "awaiting_second": resources_pb2.MatchCandidate.STATE_AWAITING_SECOND,
 }
 
 
@@ -237,11 +238,18 @@ def pair_message(pair: Pair) -> resources_pb2.MatchCandidate:
         probability=pair.probability,
         vetoes=pair.vetoes,
         decided_by=pair.decided_by,
+        priority=pair.priority,
+        claimed_by=pair.claimed_by,
+        claim_expire_time=pair.claim_until,
+        needs_second_person=pair.needs_second,
+        first_verdict=PAIR_STATES.get(pair.first_state),
+        first_decided_by=pair.first_by,
+        reason=pair.reason,
     )
     for comparison, level, weight in pair.steps:
         message.steps.add(comparison=str(comparison), level=str(level), weight=float(str(weight)))
     _stamp(message, create_time=pair.create_time)
-    if pair.state != "open":
+    if pair.state not in ("open", "awaiting_second"):
         _stamp(message, decide_time=pair.update_time)
     return message
 
@@ -282,4 +290,7 @@ def summary_message(summary: Summary) -> resources_pb2.IntakeSummary:
         profiles_updated=summary.profiles_updated,
         profiles_merged=summary.profiles_merged,
         review_pairs=summary.review_pairs,
+        rows_deleted=summary.rows_deleted,
+        records_missing=summary.records_missing,
+        records_deleted=summary.records_deleted,
     )

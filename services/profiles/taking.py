@@ -16,13 +16,14 @@ from services.chassis.records import new_id
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
+from services.profiles.domain.review import needs_second_person, priority_of
 from services.profiles.domain.values import AssignmentKind, MatchScore
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Store
-from services.profiles.values import Pair
+from services.profiles.values import Pair, place_of
 from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
@@ -153,7 +154,7 @@ class Taker:
         """Write data keys and questions, then the profiles; return who lost."""
         changed = fold.changed()
         made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
-        asked = self._store.pairs.add_missing(_pairs(fold.pairs))
+        asked = self._store.pairs.add_missing(_pairs(fold))
         tally.pairs += [(one, other) for one, other, _ in fold.pairs.values()][:asked]
         lost = self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
         written = [(item.profile_id, item.profile.version) for item in changed if item.profile_id not in lost]
@@ -232,11 +233,16 @@ def _without_repeats(batch: Sequence[Incoming]) -> Iterator[list[Incoming]]:
         yield list(part.values())
 
 
-def _pairs(found: Mapping[str, tuple[str, str, MatchScore]]) -> list[Pair]:
-    return [
-        Pair(
-            key, one, other, score.weight, score.probability,
-            [[step.comparison, step.level, step.weight] for step in score.steps], list(score.vetoes),
-        )
-        for key, (one, other, score) in found.items()
-    ]  # fmt: skip
+def _pairs(fold: Fold) -> list[Pair]:
+    return [_pair(fold, key, one, other, score) for key, (one, other, score) in fold.pairs.items()]
+
+
+def _pair(fold: Fold, key: str, one: str, other: str, score: MatchScore) -> Pair:
+    both = fold.working[one], fold.working[other]
+    records, has_tier = sum(len(item.records) for item in both), any(item.profile.tier for item in both)
+    priority = priority_of(records, has_tier, score.probability)
+    return Pair(
+        key, one, other, score.weight, score.probability,
+        [[step.comparison, step.level, step.weight] for step in score.steps], list(score.vetoes), priority=priority,
+        place=place_of(priority, key), needs_second=needs_second_person(records, has_tier, score.vetoes),
+    )  # fmt: skip

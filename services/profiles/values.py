@@ -186,7 +186,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two profiles that may be one person; `state` open, confirmed, rejected or obsolete."""
+    """Two profiles that may be one person; `state` open, awaiting_second, confirmed, rejected or obsolete.
+
+    `place` sorts those of one state by priority. `first_state`, `first_by`: the verdict that awaits another person.
+    """
 
     id: str
     one: str
@@ -197,9 +200,22 @@ class Pair:
     vetoes: Sequence[str] = ()
     state: str = "open"
     decided_by: str = ""
+    priority: int = 0
+    place: str = ""
+    needs_second: bool = False
+    claimed_by: str = ""
+    claim_until: datetime | None = None
+    first_state: str = ""
+    first_by: str = ""
+    reason: str = ""
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
+
+
+def place_of(priority: int, item_id: str) -> str:
+    """Return what sorts by priority, the highest first, then by id."""
+    return f"{999 - priority:03d}/{item_id}"
 
 
 def pair_id(one: str, other: str) -> str:

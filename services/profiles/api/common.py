@@ -49,12 +49,14 @@ def id_of(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def page_of(shelf: Shelf[T], equal: dict[str, str], page_size: int, page_token: str, kind: str) -> tuple[list[T], str]:
-    """Return a page of a shelf and the token of the next."""
+def page_of(
+    shelf: Shelf[T], equal: dict[str, str], page_size: int, page_token: str, kind: str, by: str = "id"
+) -> tuple[list[T], str]:
+    """Return a page of a shelf, by id or another unique field, and the token of the next."""
     size, of_filter = paging.page_size_of(page_size), paging.filter_hash(kind, sorted(equal.items()))
     after = str(paging.decode_token(page_token, of_filter).get("after", "") or "")
-    found = shelf.page(equal, after, size + 1)
-    token = paging.encode_token({"after": found[size - 1].id}, of_filter) if len(found) > size else ""
+    found = shelf.page(equal, after, size + 1, by)
+    token = paging.encode_token({"after": getattr(found[size - 1], by)}, of_filter) if len(found) > size else ""
     return found[:size], token
 
 

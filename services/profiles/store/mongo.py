@@ -28,7 +28,7 @@ from services.profiles.documents import (
 )
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MongoShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, record_key
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
@@ -61,7 +61,7 @@ class MongoStore:
             self._collection("links").create_index([("t", 1)])
             self._collection("links").create_index([("p", 1)])
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
-            self._collection("match_candidates").create_index([("state", 1)])
+            self._collection("match_candidates").create_index([("state", 1), ("place", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
             self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
@@ -253,6 +253,15 @@ class MongoStore:
         with records.driver_errors():
             found = list(self._collection("profile_versions").find(query).sort("_id", -1).limit(limit))
         return [past_profile(item) for item in found]
+
+    def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
+        """Return a page of a source's record keys; "0" is the character after the "/" of a key."""
+        query = {"_id": {"$gt": after or record_key(source_id, ""), "$lt": f"{source_id}0"}}
+        with records.driver_errors():
+            return [
+                str(found["_id"])
+                for found in self._collection("links").find(query, {"_id": 1}).sort("_id", 1).limit(limit)
+            ]
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""

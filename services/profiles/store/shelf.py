@@ -48,8 +48,8 @@ class Shelf(Protocol[T]):
     def delete(self, item: T) -> None:
         """Remove it if nobody changed it since; Conflict otherwise."""
 
-    def page(self, equal: Mapping[str, str], after: str, limit: int) -> list[T]:
-        """Return those with these field values and a greater id than `after`, by id."""
+    def page(self, equal: Mapping[str, str], after: str, limit: int, by: str = "id") -> list[T]:
+        """Return those with these field values and a greater id than `after`, by id; or by another unique field."""
 
 
 def _stamped(item: T, version: int, now: datetime) -> T:
@@ -109,11 +109,12 @@ class MongoShelf(Generic[T]):
         if result.deleted_count == 0:
             raise Conflict("it was changed meanwhile; read it again and repeat")
 
-    def page(self, equal: Mapping[str, str], after: str, limit: int) -> list[T]:
-        """Return a page by id."""
-        query = {**equal, "_id": {"$gt": after}}
+    def page(self, equal: Mapping[str, str], after: str, limit: int, by: str = "id") -> list[T]:
+        """Return a page by id or another unique field."""
+        name = "_id" if by == "id" else by
+        query = {**equal, name: {"$gt": after}}
         with records.driver_errors():
-            return [self._read(found) for found in self._collection().find(query).sort("_id", 1).limit(limit)]
+            return [self._read(found) for found in self._collection().find(query).sort(name, 1).limit(limit)]
 
     def _document(self, item: T) -> dict[str, object]:
         document = {name: getattr(item, name) for name in self._names}
@@ -168,10 +169,11 @@ class MemoryShelf(Generic[T]):
             self._check(item)
             del self._items[item.id]
 
-    def page(self, equal: Mapping[str, str], after: str, limit: int) -> list[T]:
-        """Return a page by id."""
+    def page(self, equal: Mapping[str, str], after: str, limit: int, by: str = "id") -> list[T]:
+        """Return a page by id or another unique field."""
         with self._lock:
-            found = sorted((item for item in self._items.values() if item.id > after), key=lambda item: item.id)
+            items = [item for item in self._items.values() if getattr(item, by) > after]
+        found = sorted(items, key=lambda item: getattr(item, by))
         return [item for item in found if all(getattr(item, k) == v for k, v in equal.items())][:limit]
 
     def _check(self, item: T) -> None:
