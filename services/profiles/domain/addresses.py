@@ -10,25 +10,27 @@ from services.profiles.domain.text import clean, simplify
 from services.profiles.domain.values import Address
 
 _LABEL = re.compile(
-    r"^(?:(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)[:是]?|中国(?!\()|中华人民共和国|P\.?R\.?China|"
+    r"^(?:[^:\d]{1,10}:|(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)是?|市辖区|中国(?!\()|中华人民共和国|P\.?R\.?China|"
     r"(?:邮编|邮政编码)?:?\d{6}(?=[\u4e00-\u9fff]{2}))+"
 )
 _BLANKS = re.compile(r"[\s,;、|]+")
 _DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单位|区划)|县(?=[\u4e00-\u9fff]{1,6}县))")
+_CITY_DISTRICT = re.compile("[南北中]区")
 _SUFFIXES = frozenset("市县区旗州盟省")
 _JUMP = 30  # characters within which a full name may follow other words
 # Words that make the short name before them the name of a road, a village or a house, not of a division.
 _ROAD = re.compile(
-    "[东南西北中]?[一二三四五六七八九十]?(?:路|街|大[道街路]|道|巷|弄|胡同|公路)|"
-    "[里村镇乡湖山江河桥门塔港湾岛]|大[桥学厦厂酒]|公[园寓司馆]|小[区学]|新村|花园|中学|学[校院]|医院|[饭酒宾]"
+    "[东南西北中]?[一二三四五六七八九十]?(?:路|街|大[道街路]|道|巷|弄|胡同|公路)|[里村镇乡]|门[内外口]|"
+    "[山湖江河塔港湾岛桥](?:$|[路街大公边畔景风庄])|大[桥学厦厂酒]|公[园寓司馆]|小[区学]|新村|花园|中学|学[校院]|医院|[饭酒]店|宾馆"
 )
+_ZONE = re.compile("[东南西北]?(?:经济|高新|工业|技术|产业)+(?:技术)?(?:开发区|园?区|园)|开发区|经开区")
 _ZONES = (  # province or city, development zone, county that holds it
     ("11", "经济技术开发区", "110115"), ("11", "亦庄", "110115"), ("12", "经济技术开发区", "120116"),
     ("12", "开发区", "120116"), ("12", "滨海高新", "120116"), ("31", "张江", "310115"), ("31", "外高桥", "310115"),
     ("31", "陆家嘴", "310115"), ("31", "金桥", "310115"), ("31", "临港新", "310115"), ("13", "雄安新区", "130600"),
     ("3205", "高新区", "320505"), ("3205", "苏州新区", "320505"), ("3202", "新区", "320214"),
     ("2102", "开发区", "210213"), ("3702", "西海岸新区", "370211"), ("3702", "经济技术开发区", "370211"),
-    ("4403", "大鹏新区", "440307"),
+    ("4403", "大鹏新区", "440307"), ("4401", "开发区", "440112"), ("4401", "科学城", "440112"),
 )  # fmt: skip
 _PLACE = re.compile(
     "广场|国际|中[心央环]|商|科技|工业|产业|软件|创|城(?!区)|楼|苑|园|家|名|时代|国|世纪|站|[东西南北]区|集团"
@@ -106,9 +108,11 @@ def _walk(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
 
 def _take_province(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
     name = _longest(text, table.provinces, table)
-    if not name or len(_longest(text, table.cities, table)) > len(name) or not _is_whole(name, text, bool(code)):
+    if not name or len(_longest(text, table.cities, table)) > len(name):
         return code, text, ""
     found = table.provinces[name]
+    if not _is_whole(name, text, bool(code)) and not _has_child(text[len(name) :], found[:2], table):
+        return code, text, ""
     if code and code[:2] != found[:2]:
         return code, text, ""
     return code or found, text[len(name) :], ""
@@ -127,9 +131,12 @@ def _take_city(text: str, code: str, table: DivisionTable) -> tuple[str, str, st
             return code, text, ""
     elif len(codes) > 1:
         return code, text, "ADDRESS_AMBIGUOUS"
-    if not _is_whole(name, text, bool(code)) or len(_county_at(text, code[:2], table)[0]) > len(name):
-        return code, text, ""
     rest = text[len(name) :]
+    is_city = _is_whole(name, text, bool(code)) or _has_child(rest, codes[0][:4], table)
+    if not is_city or len(_county_at(text, code[:2], table)[0]) > len(name):
+        return code, text, ""
+    if name[-1] == "市" and _CITY_DISTRICT.match(rest) and _has_child(f"市{rest}", codes[0][:4], table):
+        rest = f"市{rest}"  # 青岛市北区 is 青岛's 市北区
     return (code if code and level_of(code) == 6 else codes[0]), _DIRECT.sub("", rest), ""
 
 
@@ -143,21 +150,27 @@ def _take_county(text: str, code: str, table: DivisionTable) -> tuple[str, str, 
         name, found = _county_at(text, "", table)
     if not name or not _is_whole(name, text, bool(code), is_county=True):
         return code, text, ""
+    is_bare = not code and name[-1] not in _SUFFIXES and len(text) > len(name)
+    if is_bare and not _ZONE.match(text, len(name)):  # a district's short name is a common word
+        found = tuple(item for item in found if not table.by_code[item].name.endswith("区"))
+        if not found:
+            return code, text, ""
     if len(found) > 1:
         return code, text, "ADDRESS_AMBIGUOUS" if name[-1] in "区县市旗" else ""
-    if not code and name[-1] not in _SUFFIXES and len(text) > len(name) and _is_district(found[0], table):
-        return code, text, ""
     return found[0], text[len(name) :], ""
+
+
+def _has_child(text: str, prefix: str, table: DivisionTable) -> bool:
+    """Say whether the text begins with a division under a province or city."""
+    if _county_at(text, prefix, table)[0]:
+        return True
+    name = _longest(text, table.cities, table) if len(prefix) == 2 else ""
+    return bool(name) and any(code.startswith(prefix) for code in table.cities[name])
 
 
 def _is_wide(code: str) -> bool:
     """Say whether counties are sought in the whole province: no city is known, or there is one only."""
     return level_of(code) == 2 or code[:2] in ("11", "12", "31", "50")  # counties there lie under 01 and 02
-
-
-def _is_district(code: str, table: DivisionTable) -> bool:
-    """Say whether a county is a district of a city; their short names are common words."""
-    return table.by_code[code].name.endswith("区")
 
 
 def _county_at(text: str, prefix: str, table: DivisionTable) -> tuple[str, tuple[str, ...]]:
@@ -193,7 +206,7 @@ def _is_whole(name: str, text: str, has_parent: bool, is_county: bool = False) -
         return True
     if _ROAD.match(text, len(name)):
         return False
-    return has_parent or not is_county or not _PLACE.match(text, len(name))
+    return has_parent or not is_county or not _PLACE.match(text, len(name)) or bool(_ZONE.match(text, len(name)))
 
 
 def _longest(text: str, names: dict[str, str] | dict[str, tuple[str, ...]], table: DivisionTable) -> str:

@@ -87,7 +87,8 @@ def division_table() -> DivisionTable:
         whole = by_code[f"{prefix}0000"]
         by_code[f"{prefix}0100"] = Division(f"{prefix}0100", whole.name, whole.names)
     provinces, cities, counties = (_index(by_code, level) for level in (2, 4, 6))
-    former, moved = _former(entries, by_code, successors, cities)
+    former, moved, former_cities = _former(entries, by_code, successors)
+    cities = {**{name: codes for name, codes in former_cities.items() if name not in counties}, **cities}
     known = frozenset(code for code, _ in entries)
     one_each = {name: codes[0] for name, codes in provinces.items()}
     starts: dict[str, list[str]] = {}
@@ -114,9 +115,9 @@ def _former(
     entries: list[tuple[str, list[_Period]]],
     by_code: dict[str, Division],
     successors: dict[tuple[str, str], str],
-    cities: dict[str, tuple[str, ...]],
-) -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, str], str]]:
-    """Return the former names of counties to codes of today, and what moved; former cities are added to `cities`."""
+) -> tuple[dict[str, tuple[str, ...]], dict[tuple[str, str], str], dict[str, tuple[str, ...]]]:
+    """Return the former names of counties to codes of today, what moved, and the former names of cities."""
+    cities: dict[str, tuple[str, ...]] = {}
     former: dict[str, dict[str, None]] = {}
     moved: dict[tuple[str, str], str] = {}
     today = _Today(entries, by_code)
@@ -132,7 +133,7 @@ def _former(
             else:
                 former.setdefault(name, {})[new] = None
                 moved.setdefault((code[:4], name), new)
-    return {name: tuple(codes) for name, codes in former.items()}, moved
+    return {name: tuple(codes) for name, codes in former.items()}, moved, cities
 
 
 class _Today:

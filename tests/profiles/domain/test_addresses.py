@@ -3,7 +3,7 @@
 import pytest
 
 from services.profiles.domain.addresses import parse_address
-from services.profiles.domain.divisions import division_table
+from services.profiles.domain.divisions import city_code_of, division_table, level_of
 from services.profiles.domain.values import Place
 
 
@@ -44,6 +44,11 @@ from services.profiles.domain.values import Place
         ("义乌小商品城", "330782", "小商品城"),
         ("昆山前进东路208号", "320583", "前进东路208号"),
         ("合肥巢湖经开区", "340181", "经开区"),
+        ("山东青岛市北区延安路3号", "370203", "延安路3号"),
+        ("湖北武汉江夏区纸坊街道", "420115", "纸坊街道"),
+        ("安徽省巢湖市天河街道", "340181", "天河街道"),
+        ("总部:清远市清城区银盏", "441802", "银盏"),
+        ("嘉定工业区兴荣路1515号", "310114", "工业区兴荣路1515号"),
         ("(总部)北京市朝阳区建国路1号", "110105", "建国路1号"),
         ("邮编310000浙江省杭州市西湖区", "330106", ""),
         ("浙江省/杭州市/西湖区/文三路90号", "330106", "文三路90号"),
@@ -96,6 +101,45 @@ def test_a_former_name_is_the_division_of_today_unless_it_was_divided(text, code
 )
 def test_a_development_zone_is_placed_in_its_county_where_it_lies_in_one(text, code):
     assert parse_address(text)[0].deepest_code == code
+
+
+_FORMS = {  # how addresses are written, with the share of counties to be found in each
+    "all in full": (lambda chain: "".join(part.name for part in chain), 1.0),
+    "province missing": (lambda chain: "".join(part.name for part in chain[-2:]), 0.99),
+    "city missing": (lambda chain: chain[0].name + chain[-1].name, 0.98),
+    "province and city short": (lambda chain: "".join(part.names[-1] for part in chain[:-1]) + chain[-1].name, 0.99),
+    "all short": (lambda chain: "".join(part.names[-1] for part in chain), 0.97),
+    "county alone": (lambda chain: chain[-1].name, 0.94),
+}
+_DETAILS = (
+    "人民路15号3栋2单元502室",
+    "城关镇解放街8号",
+    "中山东路甲6号",
+    "江滨花园12幢",
+    "开发区科技大道1号",
+    "东风村3组",
+)
+
+
+def _chains():
+    table = division_table()
+    for code in sorted(table.by_code):
+        if level_of(code) == 6:
+            city = table.by_code.get(city_code_of(code))
+            province = table.by_code[f"{code[:2]}0000"]
+            yield list(dict.fromkeys(part for part in (province, city, table.by_code[code]) if part))
+
+
+@pytest.mark.parametrize("form", _FORMS)
+def test_counties_are_found_in_every_form_that_addresses_are_written_in(form):
+    write, share = _FORMS[form]
+    chains = list(_chains())
+    texts = [write(chain) + _DETAILS[at % len(_DETAILS)] for at, chain in enumerate(chains)]
+    found = [(chain[-1].code, parse_address(text)[0]) for chain, text in zip(chains, texts, strict=True)]
+
+    assert sum(address.district_code == code for code, address in found) >= share * len(chains)
+    wrong = [address.text for code, address in found if address.province_code not in (f"{code[:2]}0000", "")]
+    assert len(wrong) <= 0.002 * len(chains), wrong
 
 
 @pytest.mark.parametrize(
