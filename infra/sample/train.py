@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 
 from infra.sample.generate import generate
 from infra.sample.reading import read_records
-from services.profiles.domain import model, resolve, training
+from services.profiles.domain import model
+from services.profiles.resolution.people import newest_versions, train_people
 
 TRAINING_SEED = 19491001
 BANDS = (7.0, 1.0)  # bits: a merge is wrong less than once in 128; below 2:1 on nobody is asked
@@ -21,8 +22,8 @@ def main() -> None:
     with TemporaryDirectory() as directory:
         generate(Path(directory), TRAINING_SEED)
         records = read_records(Path(directory), datetime(2026, 11, 1, tzinfo=UTC))
-    chosen = resolve.newest_versions(record for record in records if not record.is_rejected)
-    trained = training.train(chosen, VERSION, BANDS, TRAINING_SEED)
+    chosen = newest_versions(record for record in records if not record.is_rejected)
+    trained = train_people(chosen, VERSION, BANDS, TRAINING_SEED)
     Path(model.__file__).with_name("match_model.json").write_text(model.model_to_json(trained), "utf-8")
 
 

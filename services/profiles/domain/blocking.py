@@ -26,4 +26,6 @@ def blocking_keys(record: StandardRecord) -> tuple[str, ...]:
             keys.append(f"name_birth:{sound}|{record.birth_date}")
         if address and address.detail and address.province_code:
             keys.append(f"name_address:{sound}|{address.detail}")
+        for phone in phones:
+            keys += [f"name_phone:{sound}|{phone[:-4]}", f"name_phone:{sound}|{phone[-4:]}"]
     return tuple(keys)

@@ -1,7 +1,7 @@
 """Decide who a record belongs to: scored comparison, rules that always hold, three bands."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from services.profiles.domain.comparison import (
     EXACT,
@@ -34,6 +34,7 @@ NO_ANCHOR = "NO_ANCHOR"
 ONE_PER_SOURCE = "ONE_PER_SOURCE"
 CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
 _BORN_THE_SAME_DAY = (SAME, "swapped")
+_SAID_THE_SAME = (EXACT, "swapped", "sound")
 
 
 def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
@@ -52,8 +53,7 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore
     if found["name"] == EXACT and left.name:
         steps.append(ScoreStep("name", "frequency", model.name_adjustment(left.name)))
     weight = sum(step.weight for step in steps)
-    vetoes = _vetoes(found)
-    rule = "" if vetoes else _rule(found)
+    rule, vetoes = ruling(found)
     if DIFFERENT_RESIDENT_ID in vetoes:
         band = Band.APART
     elif rule or (weight >= model.merge_weight and not vetoes):
@@ -65,7 +65,13 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore
     return MatchScore(band, weight, probability, tuple(steps), rule, vetoes, model.version)
 
 
-def _rule(levels: dict[str, str]) -> str:
+def ruling(levels: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+    """Return the rule that decides for a merge, if any, and what forbids an automatic one; levels alone say it."""
+    vetoes = _vetoes(levels)
+    return "" if vetoes else _rule(levels), vetoes
+
+
+def _rule(levels: Mapping[str, str]) -> str:
     """Return the deterministic rule that holds: an identifier and the full name agree."""
     if levels["name"] != EXACT:
         return ""
@@ -75,7 +81,7 @@ def _rule(levels: dict[str, str]) -> str:
     return ""
 
 
-def _vetoes(levels: dict[str, str]) -> tuple[str, ...]:
+def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
     """Return what forbids an automatic merge.
 
     A shared phone, e-mail or address is no proof: families share them, so a name that agrees only in part
@@ -87,29 +93,32 @@ def _vetoes(levels: dict[str, str]) -> tuple[str, ...]:
         vetoes.append(DIFFERENT_RESIDENT_ID)
     if name == OTHER or (name == "surname" and not _is_mistyped(levels)):
         vetoes.append(DIFFERENT_NAME)
-    if birth == OTHER and (gender == OTHER or name not in (EXACT, "swapped")) and levels["resident_id"] != SAME:
+    if birth == OTHER and (gender == OTHER or name not in _SAID_THE_SAME) and levels["resident_id"] != SAME:
         vetoes.append(DIFFERENT_BIRTH_AND_GENDER)
     if name in ("edit", "initial", MISSING) and not _is_supported(levels):
         vetoes.append(LOOSE_NAME)
     anchors = (levels["phone"], levels["email"], levels["resident_id"], birth)
-    if SAME not in anchors and levels["address"] != "detail":
+    is_slip = name in _SAID_THE_SAME and levels["phone"] == "near"
+    if SAME not in anchors and levels["address"] != "detail" and not is_slip:
         vetoes.append(NO_ANCHOR)
     return tuple(vetoes)
 
 
-def _is_mistyped(levels: dict[str, str]) -> bool:
+def _is_mistyped(levels: Mapping[str, str]) -> bool:
     """Say whether a wrong given name must be a slip: the resident ID and a contact agree (twins share no ID)."""
-    return levels["resident_id"] == SAME and SAME in (levels["phone"], levels["email"])
+    is_reached = SAME in (levels["phone"], levels["email"]) or levels["address"] == "detail"
+    return levels["resident_id"] == SAME and is_reached
 
 
-def _is_supported(levels: dict[str, str]) -> bool:
+def _is_supported(levels: Mapping[str, str]) -> bool:
     """Say whether something of the person, not of the family, agrees besides a loose name."""
     if levels["resident_id"] == SAME:
         return True
     contacts = (levels["phone"], levels["email"]).count(SAME)
     if levels["birth_date"] in _BORN_THE_SAME_DAY:
         return contacts > 0 or levels["address"] == "detail"
-    return levels["name"] == "initial" and contacts == 2 and levels["birth_date"] == MISSING
+    contacts += levels["address"] == "detail" and levels["gender"] == SAME
+    return levels["name"] == "initial" and contacts > 1 and levels["birth_date"] == MISSING
 
 
 def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:
@@ -162,7 +171,7 @@ def decide(
         best[profile_id] = top
         if may_join(scores) and not _breaks_one_per_source(own, group):
             strong.append(profile_id)
-    return _assign(best, strong, groups, candidates, model)
+    return _assign(own, best, strong, groups, candidates, model)
 
 
 def _breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
@@ -170,6 +179,7 @@ def _breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
 
 
 def _assign(
+    own: Traits,
     best: dict[str, MatchScore],
     strong: list[str],
     groups: dict[str, list[Traits]],
@@ -183,7 +193,7 @@ def _assign(
     strong.sort(key=lambda profile_id: -best[profile_id].weight)
     joined = [strong[0]]
     for profile_id in strong[1:]:
-        members = [item for other in joined for item in groups[other]]
+        members = [own, *(item for other in joined for item in groups[other])]
         if _may_merge(members, groups[profile_id], model):
             joined.append(profile_id)
     ages = {candidate.profile_id: (candidate.created_time, candidate.profile_id) for candidate in candidates}
@@ -193,11 +203,8 @@ def _assign(
 
 
 def _may_merge(left: Sequence[Traits], right: Sequence[Traits], model: MatchModel) -> bool:
-    """Say whether two profiles that one record links strongly hold nothing against each other."""
-    for a in left:
-        for b in right:
-            if not CONFLICTS.isdisjoint(compare_traits(a, b, model).vetoes) or (
-                a.is_unique_in_source and a.key[0] == b.key[0]
-            ):
-                return False
-    return True
+    """Say whether two profiles that one record links strongly become one, as two groups of a batch would."""
+    pairs = [(a, b) for a in left for b in right]
+    if any(a.is_unique_in_source and a.key[0] == b.key[0] for a, b in pairs):
+        return False
+    return may_join([compare_traits(a, b, model) for a, b in pairs])

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from math import log2
+from typing import Any
 
-from services.profiles.domain.comparison import EXACT, LEVELS
+from services.profiles.domain.comparison import EXACT
 from services.profiles.domain.values import PersonName
 
 LevelOdds = Mapping[str, tuple[float, float]]
@@ -19,7 +20,8 @@ class MatchModel:
 
     `prior_weight` is log2 of the odds that two records taken at random are of one person. A weight of at
     least `merge_weight` bits merges, of at least `review_weight` asks a steward. `surnames` and `given_names`
-    are shares of the population; names not listed have the share of the rarest listed one.
+    are shares of the population; names not listed have the share of the rarest listed one. `report` says what it
+    was learnt from.
     """
 
     version: str
@@ -30,6 +32,7 @@ class MatchModel:
     weights: Mapping[str, Mapping[str, float]]
     surnames: Mapping[str, float]
     given_names: Mapping[str, float]
+    report: Mapping[str, Any] = field(default_factory=dict)
 
     def name_adjustment(self, name: PersonName) -> float:
         """Return the bits a shared rare name adds, or a shared frequent one takes away (term frequency)."""
@@ -53,13 +56,13 @@ def make_model(
     odds: Mapping[str, LevelOdds],
     surnames: Mapping[str, float],
     given_names: Mapping[str, float],
+    report: Mapping[str, Any],
 ) -> MatchModel:
     """Return a model with its weights computed; `bands` are the merge and the review weight."""
     weights = {
-        comparison: {level: log2(odds[comparison][level][0] / odds[comparison][level][1]) for level in levels}
-        for comparison, levels in LEVELS.items()
+        comparison: {level: log2(m / u) for level, (m, u) in levels.items()} for comparison, levels in odds.items()
     }
-    return MatchModel(version, prior_weight, bands[0], bands[1], odds, weights, surnames, given_names)
+    return MatchModel(version, prior_weight, *bands, odds, weights, surnames, given_names, report)
 
 
 def model_from_json(text: str) -> MatchModel:
@@ -70,7 +73,8 @@ def model_from_json(text: str) -> MatchModel:
         for name, levels in read["odds"].items()
     }
     bands = (float(read["merge_weight"]), float(read["review_weight"]))
-    return make_model(read["version"], float(read["prior_weight"]), bands, odds, read["surnames"], read["given_names"])
+    names = (read["surnames"], read["given_names"])
+    return make_model(read["version"], float(read["prior_weight"]), bands, odds, *names, read["report"])
 
 
 def model_to_json(model: MatchModel) -> str:
@@ -80,6 +84,7 @@ def model_to_json(model: MatchModel) -> str:
         "prior_weight": round(model.prior_weight, 4),
         "merge_weight": model.merge_weight,
         "review_weight": model.review_weight,
+        "report": model.report,
         "odds": {
             name: {level: [float(f"{value:.6g}") for value in pair] for level, pair in levels.items()}
             for name, levels in model.odds.items()

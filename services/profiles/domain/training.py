@@ -1,127 +1,160 @@
-"""Learn a model's probabilities from records alone: u from random pairs, m by expectation maximization.
+"""Learn a model's probabilities from compared pairs alone: u from random pairs, m by expectation maximization.
 
 The method is Fellegi and Sunter's with the EM of Winkler (1988), run for each kind of blocking key apart and
-without the comparisons that the key itself decides, as Linacre et al. describe for splink (IJPDS 2022).
+without the comparisons that the key itself decides, as Linacre et al. describe for splink (IJPDS 2022). Pairs come
+as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does not grow with their number.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import dataclass, field
 from math import log2
-from random import Random
 
-from services.profiles.domain.blocking import blocking_keys
-from services.profiles.domain.comparison import LEVELS, MISSING, Traits, levels_of, traits_of
+import numpy as np
+
 from services.profiles.domain.model import MatchModel, make_model
-from services.profiles.domain.values import StandardRecord
 
-RANDOM_PAIRS = 300_000
-EM_ROUNDS = 40
+EM_ROUNDS = 60
 FLOOR = 1e-5  # no level is impossible
+_SETTLED = 1e-5  # largest change of a probability in the last round
 _SMOOTHING = 0.5  # pseudo-counts per level
-_DECIDED_BY = {  # kind of blocking key: the comparisons it decides
-    "phone": ("phone",),
-    "email": ("email",),
-    "resident_id": ("resident_id", "birth_date", "gender"),
-    "name_birth": ("name", "birth_date"),
-    "name_address": ("name", "address"),
-}
-Pattern = tuple[str, ...]
-Shares = dict[str, dict[str, float]]
 
 
-def train(records: Sequence[StandardRecord], version: str, bands: tuple[float, float], seed: int) -> MatchModel:
-    """Return a model learnt from records; the same records and seed give the same model."""
-    traits = [traits_of(record) for record in records]
-    u_shares = _random_shares(traits, Random(seed))
-    blocks = _patterns_by_kind(records, traits)
-    learnt = [(kind, *_learn(patterns, _DECIDED_BY[kind], u_shares)) for kind, patterns in sorted(blocks.items())]
-    matched = max(matches for _, _, matches in learnt)
-    prior = matched / (len(records) * (len(records) - 1) / 2)
+@dataclass(frozen=True, slots=True)
+class Patterns:
+    """How many pairs had which levels: a row of digits for each pattern, 0 where a value is missing."""
+
+    digits: np.ndarray
+    counts: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """The pairs of one kind of blocking key, the comparisons it decides, and the share of all its pairs seen."""
+
+    kind: str
+    patterns: Patterns
+    decided: Sequence[str]
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learnt from: random pairs, pairs by kind of key, and how many pairs there are at all.
+
+    `same` gives the probability of a comparison's first level for two people where it is known better than from
+    random pairs: from the frequencies of the values.
+    """
+
+    levels: Mapping[str, Sequence[str]]
+    random: Patterns
+    lessons: Sequence[Lesson]
+    pairs: float
+    same: Mapping[str, float] = field(default_factory=dict)
+
+
+def train(
+    material: Material,
+    version: str,
+    bands: tuple[float, float],
+    surnames: Mapping[str, float] | None = None,
+    given_names: Mapping[str, float] | None = None,
+) -> MatchModel:
+    """Return a model learnt from the material, with the report of its training."""
+    names = list(material.levels)
+    u_shares = [_shares(material.random, at, len(material.levels[name])) for at, name in enumerate(names)]
+    for at, name in enumerate(names):
+        if name in material.same:
+            rest = u_shares[at][1:]
+            same = max(material.same[name], 1e-12)
+            u_shares[at] = np.concatenate([[same], rest / rest.sum() * (1 - same)])
+    learnt = [_learn(lesson, names, u_shares) for lesson in material.lessons]
+    prior = max(found.matches / lesson.share for found, lesson in zip(learnt, material.lessons, strict=True))
+    prior /= material.pairs
     odds: dict[str, dict[str, tuple[float, float]]] = {}
-    for name in LEVELS:
-        votes = [(matches, m[name]) for kind, m, matches in learnt if name not in _DECIDED_BY[kind]]
-        odds[name] = _odds(votes, u_shares[name], prior)
-    surnames, given_names = _name_shares(traits)
-    return make_model(version, log2(prior / (1 - prior)), bands, odds, surnames, given_names)
+    for at, name in enumerate(names):
+        votes = [
+            (found.matches, found.m_shares[at])
+            for found, lesson in zip(learnt, material.lessons, strict=True)
+            if name not in lesson.decided
+        ]
+        lowest = min(FLOOR, material.same.get(name, FLOOR))
+        odds[name] = _odds(material.levels[name], votes, u_shares[at], prior, lowest)
+    report = {
+        "random_pairs": int(material.random.counts.sum()),
+        "lessons": [
+            {
+                "key": lesson.kind,
+                "pairs": int(lesson.patterns.counts.sum()),
+                "patterns": int(lesson.patterns.counts.size),
+                "rounds": found.rounds,
+                "matches": round(found.matches),
+                "bits_per_pair": round(found.bits, 4),
+            }
+            for found, lesson in zip(learnt, material.lessons, strict=True)
+        ],
+    }
+    return make_model(version, log2(prior / (1 - prior)), bands, odds, surnames or {}, given_names or {}, report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    m_shares: list[np.ndarray]
+    matches: float
+    rounds: int
+    bits: float  # mean log2 of the likelihood of a pair: what EM makes larger
 
 
 def _odds(
-    votes: Sequence[tuple[float, Mapping[str, float]]], random_shares: Mapping[str, float], prior: float
+    levels: Sequence[str],
+    votes: Sequence[tuple[float, np.ndarray]],
+    random_shares: np.ndarray,
+    prior: float,
+    lowest: float,
 ) -> dict[str, tuple[float, float]]:
     """Return (m, u) per level: m averaged over the votes, u freed of the matches among the random pairs."""
     total = sum(matches for matches, _ in votes)
     odds = {}
-    for level, share in random_shares.items():
-        m = sum(matches * shares[level] for matches, shares in votes) / total
-        odds[level] = (max(FLOOR, m), max(FLOOR, (share - prior * m) / (1 - prior)))
+    for at, level in enumerate(levels):
+        m = sum(matches * shares[at] for matches, shares in votes) / total
+        u = random_shares[at] if lowest < FLOOR else (random_shares[at] - prior * m) / (1 - prior)
+        odds[level] = (max(FLOOR, float(m)), max(lowest, float(u)))
     return odds
 
 
-def _random_shares(traits: Sequence[Traits], random: Random) -> Shares:
-    """Return how often each level occurs among random pairs, nearly all of which are two people."""
-    counts: Counter[Pattern] = Counter()
-    for _ in range(RANDOM_PAIRS):
-        left, right = random.randrange(len(traits)), random.randrange(len(traits))
-        if left != right:
-            counts[levels_of(traits[left], traits[right])] += 1
-    return _shares({pattern: float(count) for pattern, count in counts.items()})
-
-
-def _patterns_by_kind(records: Sequence[StandardRecord], traits: Sequence[Traits]) -> dict[str, Counter[Pattern]]:
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for at, record in enumerate(records):
-        for key in blocking_keys(record):
-            members[key].append(at)
-    found: defaultdict[str, Counter[Pattern]] = defaultdict(Counter)
-    for key, block in members.items():
-        kind = key.partition(":")[0]
-        if kind in _DECIDED_BY:
-            for left, right in combinations(block[:50], 2):
-                found[kind][levels_of(traits[left], traits[right])] += 1
-    return dict(found)
-
-
-def _learn(patterns: Mapping[Pattern, int], decided: Sequence[str], u_shares: Shares) -> tuple[Shares, float]:
+def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray]) -> _Learnt:
     """Return m by EM with u held fixed, and the expected number of matching pairs."""
-    columns = [(at, name) for at, name in enumerate(LEVELS) if name not in decided]
-    m_shares: Shares = {name: _first_guess(levels) for name, levels in LEVELS.items()}
-    share = 0.8
-    matches: dict[Pattern, float] = {}
-    for _ in range(EM_ROUNDS):
-        for pattern, count in patterns.items():
-            one, two = share, 1 - share
-            for at, name in columns:
-                if pattern[at] != MISSING:
-                    one *= m_shares[name][pattern[at]]
-                    two *= max(FLOOR, u_shares[name][pattern[at]])
-            matches[pattern] = count * one / (one + two)
-        m_shares = _shares(matches)
-        share = min(0.999, sum(matches.values()) / sum(patterns.values()))
-    return m_shares, sum(matches.values())
+    digits, counts = lesson.patterns.digits, lesson.patterns.counts.astype(float)
+    columns = [at for at, name in enumerate(names) if name not in lesson.decided]
+    m_shares = [_first_guess(shares.size) for shares in u_shares]
+    two_people = np.zeros(counts.size)
+    for at in columns:
+        two_people += _logs(u_shares[at])[digits[:, at]]
+    share, bits = 0.8, 0.0
+    for rounds in range(1, EM_ROUNDS + 1):  # noqa: B007 - told in the report
+        one_person = np.zeros(counts.size)
+        for at in columns:
+            one_person += _logs(m_shares[at])[digits[:, at]]
+        joint = np.logaddexp2(one_person + log2(share), two_people + log2(1 - share))
+        matches = counts * np.exp2(one_person + log2(share) - joint)
+        bits = float(joint @ counts / counts.sum())
+        share = min(0.999, max(1e-6, matches.sum() / counts.sum()))
+        last = m_shares
+        m_shares = [_shares(Patterns(digits, matches), at, m.size) for at, m in enumerate(m_shares)]
+        if max(np.abs(m_shares[at] - last[at]).max() for at in columns) < _SETTLED:
+            break
+    return _Learnt(m_shares, float(matches.sum()), rounds, bits)
 
 
-def _first_guess(levels: Sequence[str]) -> dict[str, float]:
-    weights = [2.0 ** -(3 * at) for at in range(len(levels))]
-    return {level: weight / sum(weights) for level, weight in zip(levels, weights, strict=True)}
+def _logs(shares: np.ndarray) -> np.ndarray:
+    """Return log2 of the probabilities by digit; a missing value says nothing."""
+    return np.concatenate([[0.0], np.log2(np.maximum(shares, 1e-12))])
 
 
-def _shares(patterns: Mapping[Pattern, float]) -> Shares:
-    shares: Shares = {}
-    for at, (name, levels) in enumerate(LEVELS.items()):
-        counts = dict.fromkeys(levels, _SMOOTHING)
-        for pattern, count in patterns.items():
-            if pattern[at] != MISSING:
-                counts[pattern[at]] += count
-        total = sum(counts.values())
-        shares[name] = {level: count / total for level, count in counts.items()}
-    return shares
+def _first_guess(size: int) -> np.ndarray:
+    weights = 2.0 ** -(3 * np.arange(size))
+    return weights / weights.sum()
 
 
-def _name_shares(traits: Sequence[Traits], limit: int = 400) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the shares of the most frequent surnames and given names."""
-    complete = [item.name for item in traits if item.name and item.name.is_complete]
-    tables = []
-    for counts in (Counter(name.surname for name in complete), Counter(name.given for name in complete)):
-        tables.append({word: count / len(complete) for word, count in counts.most_common(limit)})
-    return tables[0], tables[1]
+def _shares(patterns: Patterns, at: int, size: int) -> np.ndarray:
+    counts = np.bincount(patterns.digits[:, at], patterns.counts, size + 1)[1:] + _SMOOTHING
+    return counts / counts.sum()

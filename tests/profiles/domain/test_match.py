@@ -7,8 +7,8 @@ import pytest
 from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.match import SHARED_LIMIT, compare, decide
 from services.profiles.domain.model import default_model, model_from_json, model_to_json
-from services.profiles.domain.resolve import resolve
 from services.profiles.domain.values import AssignmentKind, Band, Candidate
+from services.profiles.resolution.people import resolve
 from tests.profiles.domain.builders import NOW, OTHER_RESIDENT_ID, RESIDENT_ID, record
 
 MODEL = default_model()
@@ -183,7 +183,25 @@ def test_a_resident_id_with_a_contact_outweighs_a_mistyped_name_but_not_alone():
     assert Band.REVIEW is band({**known, "phone": "13912345671"}, {**known, "name": "李娜", "phone": "13912345671"})
 
 
-def test_a_model_survives_its_file():
+def test_one_slip_in_a_phone_does_not_part_people_of_one_name_but_neighbours_in_numbers_stay_two():
+    known, slip = {"name": "邹心倩", "phone": "13679246244"}, {"name": "邹心倩", "phone": "13679246424"}
+
+    assert Band.MERGE is band(known, slip)
+    assert set(blocking_keys(record(**known))) & set(blocking_keys(record(**slip)))
+    assert Band.MERGE is not band(known, {**slip, "name": "邹心怡"})
+
+
+def test_a_surname_with_a_title_is_its_only_bearer_on_the_phone_at_the_full_address():
+    home = {"phone": "13912345671", "address": "北京市朝阳区建国路1号"}
+    known = {"name": "向慕雪", "gender": "女", **home}
+
+    assert Band.MERGE is band(known, {"name": "向女士", **home})
+    assert Band.REVIEW is band(known, {"name": "向先生", **home})
+    assert Band.REVIEW is band(known, {"name": "向女士", "phone": home["phone"]})
+
+
+def test_a_model_survives_its_file_and_tells_what_it_was_learnt_from():
+    assert {lesson["key"] for lesson in MODEL.report["lessons"]} >= {"phone", "resident_id", "name_birth"}
     assert model_to_json(MODEL) == model_to_json(model_from_json(model_to_json(MODEL)))
 
 

@@ -1,0 +1,1 @@
+"""Resolve many records at once, in columns and compiled code, by the model that decides single writes."""

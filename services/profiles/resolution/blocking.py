@@ -1,0 +1,199 @@
+"""Which pairs of records are compared: those that share a key, each pair once, in parts of bounded size."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from services.profiles.resolution.kernels import compiled
+
+PART_PAIRS = 500_000  # compared at once by one core: what it needs fits a few megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some keys of one rule: places from `begin` to `end` in its runs, and how many pairs share them at most."""
+
+    rule: int
+    begin: int
+    end: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of all records under all rules, as hashes.
+
+    `table` has a row for each slot and a column for each record, 0 where it has no key; rule r has the slots
+    slots[r] to slots[r + 1], more than one if a record may have several keys. `orders[r]` has the rule's keys (as
+    slot * records + record) so that equal ones are neighbours; runs[r] begin and end of those that two or more share.
+    """
+
+    table: np.ndarray
+    slots: np.ndarray
+    orders: Sequence[np.ndarray]
+    runs: Sequence[np.ndarray]
+
+    def pairs(self) -> int:
+        """Return how many pairs share keys, counted once for each key."""
+        return sum(int(_pairs_before(runs)[-1]) for runs in self.runs if runs.size)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield parts of about PART_PAIRS pairs."""
+        for rule, runs in enumerate(self.runs):
+            totals = _pairs_before(runs)
+            begin, done = 0, 0
+            while begin < totals.size:
+                end = max(begin + 1, int(np.searchsorted(totals, done + PART_PAIRS, "right")))
+                yield Part(rule, 2 * begin, 2 * end, int(totals[end - 1]) - done)
+                begin, done = end, int(totals[end - 1])
+
+    def pairs_of(self, part: Part, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pairs of a part; with `sides` (one for each record, or empty) only pairs across them."""
+        left, right = np.empty(part.pairs, np.int32), np.empty(part.pairs, np.int32)
+        runs = self.runs[part.rule][part.begin : part.end]
+        count = _emit(self.table, self.slots, part.rule, self.orders[part.rule], runs, sides, left, right)
+        return left[:count], right[:count]
+
+
+def workers() -> ThreadPoolExecutor:
+    """Return a pool with a thread for each core; the compiled parts hold no lock."""
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+
+
+def _pairs_before(runs: np.ndarray) -> np.ndarray:
+    sizes = runs[1::2] - runs[::2]
+    return np.cumsum(sizes * (sizes - 1) // 2)
+
+
+def keys_of(rules: Sequence[Sequence[Sequence[np.ndarray]]], most: int) -> Keys:
+    """Return keys under rules; a rule is one or more slots, a slot the columns of codes that must be equal.
+
+    A record without a value in one of the columns has no key there; a key that more than `most` records have is void.
+    """
+    slots = np.concatenate([[0], np.cumsum([len(rule) for rule in rules])])
+    table = np.empty((slots[-1], rules[0][0][0].size), np.uint64)
+
+    def make(rule: int) -> tuple[np.ndarray, np.ndarray]:
+        section = table[slots[rule] : slots[rule + 1]]
+        section[:] = 2 * rule + 1
+        for slot, columns in zip(section, rules[rule], strict=True):
+            for codes in columns:
+                _mix(slot, codes)
+        for one, other in combinations(section, 2):  # the same key twice is one key
+            other[other == one] = 0
+        keys = section.reshape(-1)
+        order = np.empty(np.count_nonzero(keys), np.int32 if keys.size < 2**31 else np.int64)
+        _sort(keys, max(8, int(keys.size).bit_length() - 1), order)
+        return order, _shared_runs(keys, order, most)
+
+    with workers() as pool:
+        made = list(pool.map(make, range(len(rules))))
+    return Keys(table, slots, [order for order, _ in made], [runs for _, runs in made])
+
+
+@compiled
+def _mix(hashes: np.ndarray, codes: np.ndarray) -> None:
+    """Mix a column's codes into hashes; a record without a value has no key."""
+    for at in range(hashes.size):
+        if codes[at] < 0:
+            hashes[at] = 0
+        elif hashes[at]:
+            found = (hashes[at] ^ np.uint64(codes[at] + 1)) * np.uint64(0x9E3779B97F4A7C15)
+            found = (found ^ (found >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+            hashes[at] = (found ^ (found >> np.uint64(29))) | np.uint64(1)
+
+
+@compiled
+def _sort(keys: np.ndarray, bits: int, order: np.ndarray) -> None:
+    """Write the positions of all keys, equal keys together: counted into buckets, sorted in each."""
+    shift = np.uint64(64 - bits)
+    ends = np.zeros((1 << bits) + 1, np.int64)
+    for at in range(keys.size):
+        if keys[at]:
+            ends[(keys[at] >> shift) + np.uint64(1)] += 1
+    for bucket in range(1, ends.size):
+        ends[bucket] += ends[bucket - 1]
+    for at in range(keys.size):
+        if keys[at]:
+            bucket = keys[at] >> shift
+            order[ends[bucket]] = at
+            ends[bucket] += 1
+    begin = 0
+    for bucket in range(ends.size - 1):
+        end = ends[bucket]
+        if end - begin > 24:
+            part = order[begin:end].copy()
+            order[begin:end] = part[np.argsort(keys[part], kind="mergesort")]
+        else:
+            for at in range(begin + 1, end):
+                moved, place = order[at], at
+                while place > begin and keys[order[place - 1]] > keys[moved]:
+                    order[place] = order[place - 1]
+                    place -= 1
+                order[place] = moved
+        begin = end
+
+
+@compiled
+def _shared_runs(keys: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
+    """Return begin and end of each run of two or more equal keys; void keys are taken away."""
+    runs = np.empty(order.size + 2, np.int64)
+    count, begin = 0, 0
+    while begin < order.size:
+        key, end = keys[order[begin]], begin + 1
+        while end < order.size and keys[order[end]] == key:
+            end += 1
+        if end - begin > most:
+            for at in range(begin, end):
+                keys[order[at]] = 0
+        elif end - begin > 1:
+            runs[count], runs[count + 1] = begin, end
+            count += 2
+        begin = end
+    return runs[:count].copy()
+
+
+@compiled
+def _emit(
+    table: np.ndarray,
+    slots: np.ndarray,
+    rule: int,
+    order: np.ndarray,
+    runs: np.ndarray,
+    sides: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+) -> int:
+    records, count = table.shape[1], 0
+    is_single = slots[rule + 1] - slots[rule] == 1
+    for run in range(0, runs.size, 2):
+        for one in range(runs[run], runs[run + 1]):
+            a = order[one] if is_single else order[one] % records
+            for other in range(one + 1, runs[run + 1]):
+                b = order[other] if is_single else order[other] % records
+                if a == b or (sides.size and sides[a] == sides[b]):
+                    continue
+                key = np.uint64(0) if is_single else table[slots[rule] + order[one] // records, a]
+                if _met_before(table, slots, rule, a, b, key):
+                    continue
+                left[count], right[count] = min(a, b), max(a, b)
+                count += 1
+    return count
+
+
+@compiled
+def _met_before(table: np.ndarray, slots: np.ndarray, rule: int, a: int, b: int, key: np.uint64) -> bool:
+    """Say whether two records share a key of an earlier rule, or a smaller one than `key` of this rule."""
+    for earlier in range(rule + (key > 0)):
+        for slot in range(slots[earlier], slots[earlier + 1]):
+            found = table[slot, a]
+            if not found or (earlier == rule and found >= key):
+                continue
+            for other in range(slots[earlier], slots[earlier + 1]):
+                if found == table[other, b]:
+                    return True
+    return False

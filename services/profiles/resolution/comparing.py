@@ -1,0 +1,160 @@
+"""Compare pairs column by column: each comparison writes its level as one digit of the pair's pattern.
+
+Digit 0 is a value that is missing on either side; the levels of a comparison follow from the best (1) to the last.
+There are few patterns and many pairs: learning, scoring and the rules work on patterns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from services.profiles.resolution.columns import Column
+from services.profiles.resolution.kernels import (
+    compiled,
+    jaro_winkler,
+    jaro_winkler_bound,
+    within_one,
+    within_two,
+)
+
+
+class Comparison(Protocol):
+    """One digit of the pattern."""
+
+    @property
+    def name(self) -> str:
+        """Return what is compared."""
+
+    @property
+    def levels(self) -> Sequence[str]:
+        """Return the names of the levels, the best first."""
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """Add radix times each pair's level to the patterns."""
+
+
+class Comparisons:
+    """All comparisons of a model, in its order."""
+
+    def __init__(self, parts: Sequence[Comparison]) -> None:
+        self.parts = tuple(parts)
+        self.sizes = np.array([len(part.levels) + 1 for part in parts])
+        self.radices = np.concatenate([[1], np.cumprod(self.sizes)[:-1]])
+        self.patterns = int(self.sizes.prod())
+
+    def compare(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return the pattern of each pair."""
+        found = np.zeros(left.size, np.int32)
+        for part, radix in zip(self.parts, self.radices, strict=True):
+            part.write(left, right, int(radix), found)
+        return found
+
+    def digits(self, patterns: np.ndarray) -> np.ndarray:
+        """Return the levels of each pattern as a row of digits."""
+        return patterns[:, None] // self.radices % self.sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Equal:
+    """The same value or another."""
+
+    name: str
+    column: Column
+    levels: Sequence[str] = ("same", "other")
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        _write_equal(self.column.codes, left, right, radix, patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Numbers and dates: the same, one or two slips of the hand apart, or another."""
+
+    name: str
+    column: Column
+    levels: Sequence[str] = ("same", "one", "two", "other")
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        texts = self.column.texts
+        _write_edits(self.column.codes, texts.chars, texts.offsets, left, right, radix, patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Words: the same, or alike by Jaro and Winkler to one of three degrees, or another."""
+
+    name: str
+    column: Column
+    degrees: tuple[float, float, float] = (0.92, 0.88, 0.7)
+    levels: Sequence[str] = ("same", "close", "alike", "loose", "other")
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        texts = self.column.texts
+        _write_alike(
+            self.column.codes, texts.chars, texts.offsets, texts.masks, self.degrees, left, right, radix, patterns
+        )
+
+
+@compiled
+def _write_equal(codes: np.ndarray, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+    """Write 1 for equal codes, 2 for others."""
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a >= 0 and b >= 0:
+            patterns[at] += radix if a == b else 2 * radix
+
+
+@compiled
+def _write_edits(
+    codes: np.ndarray,
+    chars: np.ndarray,
+    offsets: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a < 0 or b < 0:
+            continue
+        level = 4
+        if a == b:
+            level = 1
+        elif within_two(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1]):
+            one = within_one(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1])
+            level = 2 if one else 3
+        patterns[at] += level * radix
+
+
+@compiled
+def _write_alike(
+    codes: np.ndarray,
+    chars: np.ndarray,
+    offsets: np.ndarray,
+    masks: np.ndarray,
+    degrees: tuple[float, float, float],
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a < 0 or b < 0:
+            continue
+        level = 5
+        if a == b:
+            level = 1
+        else:
+            a_size, b_size = offsets[a + 1] - offsets[a], offsets[b + 1] - offsets[b]
+            if a_size and b_size and jaro_winkler_bound(a_size, b_size, masks[a], masks[b]) >= degrees[2]:
+                found = jaro_winkler(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1])
+                for degree in degrees[::-1]:
+                    level -= found >= degree
+        patterns[at] += level * radix

@@ -1,0 +1,66 @@
+"""Run the steps over all cores: pairs are met, compared and judged in parts, and only those that matter are kept."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from services.profiles.domain.training import Patterns
+from services.profiles.resolution.blocking import Keys, Part, workers
+from services.profiles.resolution.comparing import Comparisons
+from services.profiles.resolution.judging import APART, Judge, Judged, joined
+
+NO_SIDES = np.zeros(0, np.int8)
+
+
+def edges_of(keys: Keys, judge: Judge, sides: np.ndarray = NO_SIDES) -> Judged:
+    """Return the pairs that share a key and are not apart."""
+
+    def work(part: Part) -> Judged:
+        judged = judge.judge(*keys.pairs_of(part, sides))
+        return judged.where(judged.bands != APART)
+
+    with workers() as pool:
+        return joined(list(pool.map(work, keys.parts())))
+
+
+def patterns_of(keys: Keys, comparisons: Comparisons, sides: np.ndarray = NO_SIDES, most: int = 0) -> Patterns:
+    """Return the counted patterns of the pairs that share a key, or of about the first `most` of them."""
+
+    def work(part: Part) -> np.ndarray:
+        return comparisons.compare(*keys.pairs_of(part, sides))
+
+    with workers() as pool:
+        return counted(pool.map(work, _first(keys.parts(), most)), comparisons)
+
+
+def _first(parts: Iterator[Part], most: int) -> Iterator[Part]:
+    done = 0
+    for part in parts:
+        if most and done >= most:
+            return
+        done += part.pairs
+        yield part
+
+
+def counted(found: Iterator[np.ndarray], comparisons: Comparisons) -> Patterns:
+    """Return patterns with their counts."""
+    totals = np.zeros(comparisons.patterns, np.int64)
+    for patterns in found:
+        totals += np.bincount(patterns, minlength=comparisons.patterns)
+    present = np.flatnonzero(totals)
+    return Patterns(comparisons.digits(present), totals[present])
+
+
+def random_patterns(
+    count: int, pairs: int, comparisons: Comparisons, seed: int, sides: np.ndarray = NO_SIDES
+) -> Patterns:
+    """Return the patterns of random pairs of different records, across the sides if there are any."""
+    dice = np.random.default_rng(seed)
+    left, right = (dice.integers(0, count, pairs, dtype=np.int32) for _ in range(2))
+    apart = left != right if not sides.size else sides[left] != sides[right]
+    left, right = left[apart], right[apart]
+    chunks = max(1, len(os.sched_getaffinity(0)))
+    with workers() as pool:
+        found = pool.map(comparisons.compare, np.array_split(left, chunks), np.array_split(right, chunks))
+        return counted(found, comparisons)

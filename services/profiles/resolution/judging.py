@@ -1,0 +1,111 @@
+"""What a pattern of levels means: its weight, what forbids or decides a merge, and the band of a pair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.profiles.domain.model import MatchModel
+from services.profiles.resolution.comparing import Comparisons
+from services.profiles.resolution.kernels import compiled
+
+DECIDES, FORBIDS_MERGE, CONFLICT, TWO_PEOPLE = 1, 2, 4, 8  # what the rules say of a pattern
+APART, REVIEW, MERGE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Frequency:
+    """Bits to add where a comparison (by its place) reached its first level, by the code of the shared value."""
+
+    place: int
+    codes: np.ndarray
+    bits: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Pairs with their weights in bits, their bands, and what the rules say of them."""
+
+    left: np.ndarray
+    right: np.ndarray
+    weights: np.ndarray
+    bands: np.ndarray
+    flags: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> "Judged":
+        """Return the chosen pairs."""
+        return Judged(*(getattr(self, name)[chosen] for name in self.__slots__))
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """Return all pairs of several parts."""
+    empty = np.zeros(0, np.int32)
+    found = parts or [Judged(empty, empty, empty.astype(float), empty.astype(np.int8), empty.astype(np.uint8))]
+    return Judged(*(np.concatenate([getattr(part, name) for part in found]) for name in Judged.__slots__))
+
+
+class Judge:
+    """Compares pairs and judges them by tables that have a row for each pattern."""
+
+    def __init__(
+        self,
+        comparisons: Comparisons,
+        weights: np.ndarray,
+        flags: np.ndarray,
+        frequencies: Sequence[Frequency],
+        bands: tuple[float, float],
+    ) -> None:
+        """Judge with weights and flags by pattern; `bands` are the merge and the review weight."""
+        self._comparisons = comparisons
+        self._weights = weights
+        self._flags = flags
+        self._frequencies = frequencies
+        self._bands = bands
+
+    def judge(self, left: np.ndarray, right: np.ndarray) -> Judged:
+        """Return the pairs with weights and bands."""
+        patterns = self._comparisons.compare(left, right)
+        weights, flags = self._weights[patterns], self._flags[patterns]
+        for item in self._frequencies:
+            radix, size = self._comparisons.radices[item.place], self._comparisons.sizes[item.place]
+            _add_bits(patterns, int(radix), int(size), item.codes, left, item.bits, weights)
+        bands = _bands(weights, flags, *self._bands)
+        return Judged(left, right, weights, bands, flags)
+
+
+def pattern_weights(comparisons: Comparisons, model: MatchModel) -> np.ndarray:
+    """Return the weight of every pattern: the prior's and those of its levels."""
+    weights = np.full(1, model.prior_weight)
+    for part in comparisons.parts:
+        bits = np.array([0.0, *(model.weights[part.name][level] for level in part.levels)])
+        weights = (bits[:, None] + weights[None, :]).reshape(-1)
+    return weights
+
+
+@compiled
+def _add_bits(
+    patterns: np.ndarray,
+    radix: int,
+    size: int,
+    codes: np.ndarray,
+    left: np.ndarray,
+    bits: np.ndarray,
+    weights: np.ndarray,
+) -> None:
+    for at in range(patterns.size):
+        if patterns[at] // radix % size == 1:
+            weights[at] += bits[codes[left[at]]]
+
+
+@compiled
+def _bands(weights: np.ndarray, flags: np.ndarray, merge: float, review: float) -> np.ndarray:
+    bands = np.zeros(weights.size, np.int8)
+    for at in range(weights.size):
+        flag, weight = flags[at], weights[at]
+        if flag & 8:
+            continue
+        if flag & 1 or (weight >= merge and not flag & 2):
+            bands[at] = 2
+        elif weight >= review:
+            bands[at] = 1
+    return bands

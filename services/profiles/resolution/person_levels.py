@@ -1,0 +1,250 @@
+"""The comparisons of domain/comparison.py in compiled code: the same levels, of many pairs at once.
+
+Each distinct name and date is taken apart once; pairs are compared by the numbers of the parts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.profiles.domain.comparison import LEVELS, Traits
+from services.profiles.resolution.columns import Texts
+from services.profiles.resolution.kernels import compiled, within_one
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Distinct names: a row of numbers each (see the places below), and a record that bears it."""
+
+    codes: np.ndarray
+    full: Texts
+    given: Texts
+    parts: np.ndarray
+    items: Sequence[Traits]
+    name: str = "name"
+    levels: Sequence[str] = LEVELS["name"]
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        full, given = self.full, self.given
+        _write_names(
+            self.codes, self.parts, full.chars, full.offsets, given.chars, given.offsets, left, right, radix, patterns
+        )
+
+
+_FULL, _STYLE, _COMPLETE, _SURNAME, _SURNAME_SOUND, _GIVEN_SOUND, _SOUND, _TURNED = range(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """Several values of a record: codes[starts[r]:starts[r + 1]]."""
+
+    codes: np.ndarray
+    starts: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Identifiers:
+    """Phones or e-mails; `implied` are values that another field gives away."""
+
+    name: str
+    values: Sets
+    implied: Sets
+    texts: Texts
+    levels: Sequence[str] = LEVELS["phone"]
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        values, implied, texts = self.values, self.implied, self.texts
+        _write_identifiers(
+            values.codes, values.starts, implied.codes, implied.starts, texts.chars, texts.offsets,
+            left, right, radix, patterns,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Births:
+    """Birth dates: codes of distinct dates, their texts, and the codes of year, month and day."""
+
+    codes: np.ndarray
+    texts: Texts
+    parts: np.ndarray
+    name: str = "birth_date"
+    levels: Sequence[str] = LEVELS["birth_date"]
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        _write_births(self.codes, self.parts, self.texts.chars, self.texts.offsets, left, right, radix, patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """A row for each record: the codes of province, city, district and detail, -1 where unknown."""
+
+    parts: np.ndarray
+    name: str = "address"
+    levels: Sequence[str] = LEVELS["address"]
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        _write_addresses(self.parts, left, right, radix, patterns)
+
+
+@compiled
+def _is_rotation(chars: np.ndarray, a: int, b: int, size: int, by: int) -> bool:
+    """Say whether the text at b with `by` characters moved from its front to its end is the text at a."""
+    for at in range(size):  # noqa: SIM110 - compiled: no generators
+        if chars[a + at] != chars[b + (at + by) % size]:
+            return False
+    return True
+
+
+@compiled
+def _starts_with(chars: np.ndarray, a: int, a_end: int, b: int, b_end: int) -> bool:
+    """Say whether one text begins with the other."""
+    for at in range(min(a_end - a, b_end - b)):  # noqa: SIM110 - compiled: no generators
+        if chars[a + at] != chars[b + at]:
+            return False
+    return True
+
+
+@compiled
+def _name_level(
+    one: np.ndarray,
+    other: np.ndarray,
+    full: np.ndarray,
+    ends: tuple[int, int, int, int],
+    given: np.ndarray,
+    given_ends: tuple[int, int, int, int],
+) -> int:
+    a, a_end, b, b_end = ends
+    if not (one[_COMPLETE] and other[_COMPLETE]):
+        if one[_SURNAME] < 0 or other[_SURNAME] < 0:
+            return 7
+        if one[_SURNAME] == other[_SURNAME]:
+            return 5
+        shorter, longer = (one, other) if one[_COMPLETE] < other[_COMPLETE] else (other, one)
+        sound = shorter[_SURNAME_SOUND]
+        return 5 if sound == longer[_SURNAME_SOUND] or sound == longer[_GIVEN_SOUND] else 7
+    if one[_FULL] == other[_FULL]:
+        return 1
+    size, other_size = a_end - a, b_end - b
+    if one[_STYLE] == other[_STYLE] and size == other_size and size > 1:
+        for by in (1, 2, size - 1, size - 2):
+            if 0 < by < size and _is_rotation(full, a, b, size, by):
+                return 2
+    for sound in (one[_SOUND], one[_TURNED]):
+        if sound == other[_SOUND] or sound == other[_TURNED]:
+            return 3
+    if min(size, other_size) > 2 and within_one(full, a, a_end, b, b_end):
+        return 4
+    if one[_SURNAME] != other[_SURNAME]:
+        return 7
+    c, c_end, d, d_end = given_ends
+    return 4 if size != other_size and _starts_with(given, c, c_end, d, d_end) else 6
+
+
+@compiled
+def _write_names(
+    codes: np.ndarray,
+    parts: np.ndarray,
+    full: np.ndarray,
+    full_offsets: np.ndarray,
+    given: np.ndarray,
+    given_offsets: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a >= 0 and b >= 0:
+            ends = (full_offsets[a], full_offsets[a + 1], full_offsets[b], full_offsets[b + 1])
+            givens = (given_offsets[a], given_offsets[a + 1], given_offsets[b], given_offsets[b + 1])
+            patterns[at] += radix * _name_level(parts[a], parts[b], full, ends, given, givens)
+
+
+@compiled
+def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
+    for i in range(starts[a], starts[a + 1]):
+        for j in range(other_starts[b], other_starts[b + 1]):
+            if one[i] == other[j]:
+                return True
+    return False
+
+
+@compiled
+def _write_identifiers(
+    codes: np.ndarray,
+    starts: np.ndarray,
+    implied: np.ndarray,
+    implied_starts: np.ndarray,
+    chars: np.ndarray,
+    offsets: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = left[at], right[at]
+        if _meet(codes, starts, a, implied, implied_starts, b) or _meet(codes, starts, b, implied, implied_starts, a):
+            patterns[at] += radix
+        elif starts[a] == starts[a + 1] or starts[b] == starts[b + 1]:
+            continue
+        elif _meet(codes, starts, a, codes, starts, b):
+            patterns[at] += radix
+        else:
+            level = 3
+            for i in range(starts[a], starts[a + 1]):
+                for j in range(starts[b], starts[b + 1]):
+                    x, y = codes[i], codes[j]
+                    if within_one(chars, offsets[x], offsets[x + 1], offsets[y], offsets[y + 1]):
+                        level = 2
+            patterns[at] += level * radix
+
+
+@compiled
+def _write_births(
+    codes: np.ndarray,
+    parts: np.ndarray,
+    chars: np.ndarray,
+    offsets: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a < 0 or b < 0:
+            continue
+        same_year = parts[a, 0] == parts[b, 0]
+        if a == b:
+            level = 1
+        elif same_year and parts[a, 1] == parts[b, 2] and parts[a, 2] == parts[b, 1]:
+            level = 2
+        elif within_one(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1]):
+            level = 3
+        else:
+            level = 4 if same_year else 5
+        patterns[at] += level * radix
+
+
+@compiled
+def _write_addresses(parts: np.ndarray, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+    for at in range(left.size):
+        a, b = parts[left[at]], parts[right[at]]
+        if a[0] < 0 or b[0] < 0:
+            continue
+        if a[3] >= 0 and a[3] == b[3] and a[1] == b[1]:
+            level = 1
+        elif a[2] >= 0 and a[2] == b[2]:
+            level = 2
+        elif a[1] >= 0 and a[1] == b[1]:
+            level = 4 if a[2] >= 0 and b[2] >= 0 else 3
+        else:
+            level = 5 if a[0] == b[0] else 6
+        patterns[at] += level * radix

@@ -1,0 +1,107 @@
+"""Resolve a table of text columns by a scheme: what is compared how, which pairs are met, what is learnt from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from services.profiles.domain.model import MatchModel
+from services.profiles.domain.training import Lesson, Material, train
+from services.profiles.resolution.blocking import Keys, keys_of, workers
+from services.profiles.resolution.clusters import clusters_of
+from services.profiles.resolution.columns import Column, column_of
+from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal
+from services.profiles.resolution.engine import NO_SIDES, edges_of, patterns_of, random_patterns
+from services.profiles.resolution.judging import CONFLICT, Frequency, Judge, pattern_weights
+
+KINDS: Mapping[str, Callable[[str, Column], Comparison]] = {"words": Alike, "number": Edits, "equal": Equal}
+Rule = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a table is resolved.
+
+    `compared` gives the kind of comparison by column, `frequent` the columns whose shared rare values say more;
+    `rules` and `lessons` are the columns that must be equal for a pair to be compared, and to be learnt from.
+    """
+
+    compared: Mapping[str, str]
+    frequent: Sequence[str]
+    rules: Sequence[Rule]
+    lessons: Sequence[Rule]
+    merge_weight: float
+    review_weight: float
+    most_of_a_key: int = 2000
+    random_pairs: int = 300_000
+    lesson_pairs: int = 500_000
+    seed: int = 1
+
+
+class Table:
+    """The columns of a table as a scheme needs them."""
+
+    def __init__(
+        self, scheme: Scheme, column: Callable[[str], pa.Array | pa.ChunkedArray], sides: np.ndarray = NO_SIDES
+    ) -> None:
+        """Read the columns with `column`; with `sides` only pairs across them are of interest."""
+        self.scheme = scheme
+        self.sides = sides
+        names = [*scheme.compared, *(name for rule in (*scheme.rules, *scheme.lessons) for name in rule)]
+        names = list(dict.fromkeys(names))
+        with workers() as pool:
+            found = pool.map(lambda name: column_of(column(name)), names)
+            self.columns = dict(zip(names, found, strict=True))
+        self.count = self.columns[names[0]].codes.size
+        self.comparisons = Comparisons(
+            [KINDS[kind](name, self.columns[name]) for name, kind in scheme.compared.items()]
+        )
+
+    def keys(self, rules: Sequence[Rule]) -> Keys:
+        """Return the keys of the records under rules."""
+        return keys_of([[[self.columns[name].codes for name in rule]] for rule in rules], self.scheme.most_of_a_key)
+
+    def train(self, version: str) -> MatchModel:
+        """Return a model learnt from the table."""
+        lessons = []
+        for rule in self.scheme.lessons:
+            keys = self.keys([rule])
+            share = min(1.0, self.scheme.lesson_pairs / max(1, keys.pairs()))
+            patterns = patterns_of(keys, self.comparisons, self.sides, self.scheme.lesson_pairs)
+            lessons.append(Lesson("+".join(rule), patterns, rule, share))
+        random = random_patterns(self.count, self.scheme.random_pairs, self.comparisons, self.scheme.seed, self.sides)
+        material = Material(
+            {part.name: part.levels for part in self.comparisons.parts},
+            random,
+            lessons,
+            self._pairs(),
+            {name: float((self.columns[name].frequencies() ** 2).sum()) for name in self.scheme.compared},
+        )
+        return train(material, version, (self.scheme.merge_weight, self.scheme.review_weight))
+
+    def resolve(self, model: MatchModel) -> np.ndarray:
+        """Return for each record the number of the first record of its cluster."""
+        judge = self.judge(model)
+        edges = edges_of(self.keys(self.scheme.rules), judge, self.sides)
+        unique = self.sides if self.sides.size else np.full(self.count, -1, np.int8)
+        return clusters_of(edges, self.count, judge, unique)
+
+    def judge(self, model: MatchModel) -> Judge:
+        """Return what judges pairs of this table by a model; a pair below the review weight is a conflict."""
+        weights = pattern_weights(self.comparisons, model)
+        flags = np.where(weights < model.review_weight, np.uint8(CONFLICT), np.uint8(0))
+        frequencies = [self._frequency(name, model) for name in self.scheme.frequent]
+        return Judge(self.comparisons, weights, flags, frequencies, (model.merge_weight, model.review_weight))
+
+    def _frequency(self, name: str, model: MatchModel) -> Frequency:
+        column = self.columns[name]
+        shares = np.maximum(column.frequencies(), 1 / self.count)
+        bits = np.log2(model.odds[name]["same"][1] / shares)
+        return Frequency(list(self.scheme.compared).index(name), column.codes, bits)
+
+    def _pairs(self) -> float:
+        if self.sides.size:
+            ones = float(np.count_nonzero(self.sides))
+            return ones * (self.count - ones)
+        return self.count * (self.count - 1) / 2

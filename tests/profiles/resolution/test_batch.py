@@ -1,0 +1,149 @@
+"""A batch meets each pair once, learns from the records alone, and does not chain people together."""
+
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from services.profiles.domain.training import Lesson, Material, Patterns, train
+from services.profiles.resolution import blocking
+from services.profiles.resolution.blocking import keys_of
+from services.profiles.resolution.clusters import LARGEST, clusters_of
+from services.profiles.resolution.columns import column_of
+from services.profiles.resolution.comparing import Comparisons, Equal
+from services.profiles.resolution.engine import NO_SIDES, edges_of
+from services.profiles.resolution.judging import TWO_PEOPLE, Judge
+from services.profiles.resolution.tables import Scheme, Table
+
+DICE = np.random.default_rng(3)
+COLUMNS = [DICE.integers(-1, 40, 600).astype(np.int32) for _ in range(4)]
+RULES = [[[COLUMNS[0]]], [[COLUMNS[1], COLUMNS[0]]], [[COLUMNS[2]], [COLUMNS[3]]]]
+
+
+def met(keys, sides=NO_SIDES):
+    found = Counter()
+    for part in keys.parts():
+        left, right = keys.pairs_of(part, sides)
+        found.update(zip(left.tolist(), right.tolist(), strict=True))
+    return found
+
+
+def expected(most):
+    blocks = Counter()
+    keys = []
+    for at in range(600):
+        zero, one, two, three = (int(column[at]) for column in COLUMNS)
+        own = {("a", zero)} if zero >= 0 else set()
+        own |= {("b", one, zero)} if min(one, zero) >= 0 else set()
+        own |= {("c", value) for value in (two, three) if value >= 0}
+        keys.append(own)
+        blocks.update(own)
+    return {(a, b) for a, b in combinations(range(600), 2) if any(blocks[key] <= most for key in keys[a] & keys[b])}
+
+
+@pytest.mark.parametrize("most", [10_000, 20])
+def test_every_pair_that_shares_a_key_is_met_once_and_void_keys_make_none(most, monkeypatch):
+    monkeypatch.setattr(blocking, "PART_PAIRS", 1000)
+    found = met(keys_of(RULES, most))
+
+    assert set(found) == expected(most)
+    assert set(found.values()) == {1}
+
+
+def test_with_two_sides_only_pairs_across_them_are_met():
+    sides = (np.arange(600) % 3 == 0).astype(np.int8)
+
+    assert set(met(keys_of(RULES, 10_000), sides)) == {(a, b) for a, b in expected(10_000) if sides[a] != sides[b]}
+
+
+def test_expectation_maximization_finds_the_probabilities_that_made_the_pairs():
+    m = [np.array([0.9, 0.07, 0.03]), np.array([0.7, 0.2, 0.1]), np.array([0.85, 0.15])]
+    u = [np.array([0.02, 0.08, 0.9]), np.array([0.05, 0.15, 0.8]), np.array([0.3, 0.7])]
+    dice = np.random.default_rng(5)
+
+    def drawn(shares, count):
+        return np.stack([dice.choice(len(share), count, p=share) + 1 for share in shares], 1)
+
+    def counted(rows):
+        digits, counts = np.unique(rows, axis=0, return_counts=True)
+        return Patterns(digits, counts)
+
+    pairs = counted(np.concatenate([drawn(m, 30_000), drawn(u, 20_000)]))
+    levels = {"one": ("a", "b", "c"), "two": ("a", "b", "c"), "three": ("a", "b")}
+    model = train(Material(levels, counted(drawn(u, 200_000)), [Lesson("key", pairs, ())], 3e7), "test", (5, 0))
+
+    for name, shares in zip(levels, m, strict=True):
+        assert [model.odds[name][level][0] for level in levels[name]] == pytest.approx(shares.tolist(), abs=0.02)
+    (lesson,) = model.report["lessons"]
+    assert lesson["pairs"] == 50_000
+    assert lesson["matches"] == pytest.approx(30_000, rel=0.03)
+
+
+def judge_of(codes, other, weights, flags):
+    columns = [pa.array([None if code < 0 else str(code) for code in part], pa.string()) for part in (codes, other)]
+    comparisons = Comparisons([Equal(name, column_of(column)) for name, column in zip("xy", columns, strict=True)])
+    return Judge(comparisons, np.array(weights, float), np.array(flags, np.uint8), [], (1.0, 0.0))
+
+
+def test_a_weak_bridge_joins_no_two_people_whatever_else_agrees():
+    x = np.array([1, 1, 1, 2, 2, 2])
+    y = np.array([7, 7, 7, 7, 7, 7])
+    weights, flags = np.zeros(9), np.zeros(9)
+    weights[1 + 3 * 1] = 9.0  # both agree
+    weights[2 + 3 * 1], flags[2 + 3 * 1] = 2.0, TWO_PEOPLE  # x differs, y agrees
+    judge = judge_of(x, y, weights, flags)
+    edges = edges_of(keys_of([[[y.astype(np.int32)]]], 100), judge)
+
+    assert clusters_of(edges, 6, judge, np.full(6, -1)).tolist() == [0, 0, 0, 3, 3, 3]
+
+
+def test_two_records_of_a_source_that_has_each_person_once_never_join():
+    same = np.zeros(4, np.int32)
+    judge = judge_of(same, same, np.full(9, 5.0), np.zeros(9))
+    edges = edges_of(keys_of([[[same]]], 100), judge)
+
+    labels = clusters_of(edges, 4, judge, np.array([0, 0, 1, 1]))
+    assert sorted(Counter(labels.tolist()).values()) == [2, 2]
+    assert labels[0] != labels[1] and labels[2] != labels[3]
+
+
+def test_what_hangs_together_without_end_is_cut_and_memory_stays_bounded():
+    count = LARGEST * 3
+    same = np.zeros(count, np.int32)
+    judge = judge_of(same, same, np.full(9, 5.0), np.zeros(9))
+    edges = edges_of(keys_of([[[same]]], count), judge)
+
+    assert Counter(clusters_of(edges, count, judge, np.full(count, -1)).tolist()).most_common(1)[0][1] <= LARGEST
+
+
+def test_a_table_of_other_columns_is_resolved_by_its_scheme_without_labels():
+    dice = np.random.default_rng(9)
+    names, numbers, streets = (dice.integers(most, size=1500).tolist() for most in (400, 10**8, 900))
+    people = [
+        (f"name{name}x", f"{number:08d}", f"street {street}")
+        for name, number, street in zip(names, numbers, streets, strict=True)
+    ]
+    rows, truth = list(people), list(range(1500))
+    for at in range(0, 1500, 2):
+        name, number, street = people[at]
+        slips = [people[at], (name[:-1] + "y", number, street), (name, number[:3] + "x" + number[4:], street)]
+        rows.append(slips[at // 2 % 3])
+        truth.append(at)
+    table = pa.table({key: [row[at] for row in rows] for at, key in enumerate(("name", "number", "street"))})
+    scheme = Scheme(
+        {"name": "words", "number": "number", "street": "words"},
+        ["name", "street"],
+        [("number",), ("name", "street")],
+        [("number",), ("name", "street")],
+        merge_weight=0.0,
+        review_weight=-4.0,
+    )
+    resolving = Table(scheme, lambda name: table[name])
+    labels = resolving.resolve(resolving.train("test"))
+
+    pairs = {(a, b) for a, b in combinations(range(len(rows)), 2) if labels[a] == labels[b]}
+    true = {(truth[at], at) for at in range(1500, len(rows))}
+    assert len(pairs & true) / len(true) > 0.98
+    assert len(pairs & true) / len(pairs) > 0.98

@@ -1,0 +1,89 @@
+"""Compiled comparisons agree with rapidfuzz and with the comparisons of single writes."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rapidfuzz.distance import OSA, JaroWinkler
+
+from services.profiles.domain.comparison import levels_of
+from services.profiles.domain.similarity import is_one_edit
+from services.profiles.resolution.columns import column_of, texts_of
+from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, within_one, within_two
+from services.profiles.resolution.people import People
+from tests.profiles.domain.builders import record
+
+WORDS = st.text("abc王伟9", max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(WORDS, WORDS)
+def test_texts_are_as_far_apart_and_as_alike_as_rapidfuzz_says(left, right):
+    texts = texts_of([left, right])
+    chars, (a, a_end, b_end) = texts.chars, texts.offsets
+    place = (chars, a, a_end, a_end, b_end)
+    distance, likeness = OSA.distance(left, right), JaroWinkler.similarity(left, right, prefix_weight=0.1)
+
+    assert within_one(*place) == (distance <= 1) == (left == right or is_one_edit(left, right))
+    assert within_two(*place) == (distance <= 2)
+    if left and right:
+        assert jaro_winkler(*place) == pytest.approx(likeness)
+        assert jaro_winkler_bound(len(left), len(right), *texts.masks) >= likeness - 1e-12
+
+
+def test_a_column_keeps_its_characters_beyond_ascii_and_its_gaps():
+    column = column_of(pa.chunked_array([["欧阳娜", None, "a𠮷"], ["欧阳娜", ""]]))
+    texts = column.texts
+
+    assert column.codes.tolist() == [0, -1, 1, 0, 2]
+    assert np.diff(texts.offsets).tolist() == [3, 2, 0]
+    assert column.frequencies().tolist() == [0.5, 0.25, 0.25]
+
+
+NAMES = (
+    "王建国",
+    "建国王",
+    "王健国",
+    "王建",
+    "王",
+    "张先生",
+    "Wang Jianguo",
+    "欧阳娜娜",
+    "欧阳娜",
+    "古丽·买买提",
+    "李王",
+    "李总",
+    "",
+)
+FIELDS = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(NAMES),
+        "phone": st.sampled_from(("", "13912345671", "13912345617", "18612345672", "13912345671 18698765432")),
+        "email": st.sampled_from(("", "13912345671@qq.example", "wang@b.cn", "wamg@b.cn")),
+        "birth_date": st.sampled_from(("", "1990-01-02", "1990-02-01", "1990-11-02", "1990-07-30", "1955-05-05")),
+        "gender": st.sampled_from(("", "男", "女")),
+        "address": st.sampled_from(
+            (
+                "",
+                "北京市朝阳区建国路1号",
+                "北京市朝阳区",
+                "北京市海淀区建国路1号",
+                "浙江省杭州市",
+                "浙江省杭州市西湖区文三路2号",
+                "浙江省宁波市海曙区",
+            )
+        ),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FIELDS, FIELDS)
+def test_two_records_reach_the_levels_of_a_single_write(left, right):
+    people = People([record("1", **left), record("2", **right)])
+    pattern = people.comparisons.compare(np.array([0], np.int32), np.array([1], np.int32))
+    digits = people.comparisons.digits(pattern)[0]
+    found = tuple(["", *part.levels][digit] for part, digit in zip(people.comparisons.parts, digits, strict=True))
+
+    assert found == levels_of(*people.traits)
