@@ -13,7 +13,16 @@ import orjson
 from services.chassis.records import new_id
 from services.profiles.domain import problems
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
-from services.profiles.domain.sources import SOURCE_RECORD_ID, UPDATED_TIME, SourceSettings, read_row
+from services.profiles.domain.sources import (
+    DELETED,
+    SOURCE_RECORD_ID,
+    UPDATED_TIME,
+    SourceSettings,
+    deleted_record,
+    heed_mark,
+    is_deletion,
+    read_row,
+)
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord, Severity
 from services.profiles.folding import Incoming, Outcome
@@ -30,7 +39,7 @@ PARTS_OF_ADDRESS = ("province", "city", "district")
 TIER = "tier"
 DERIVED = frozenset(("title", "province_code", "city_code", "district_code", "owner_department"))
 BUILT_IN = frozenset((*DEFAULT_BY_NAME, *PARTS_OF_ADDRESS, TIER)) - DERIVED  # fields that a source may feed
-MAPPABLE = BUILT_IN | {SOURCE_RECORD_ID, UPDATED_TIME}
+MAPPABLE = BUILT_IN | {SOURCE_RECORD_ID, UPDATED_TIME, DELETED}
 
 
 def settings_of(source: Source) -> SourceSettings:
@@ -68,6 +77,7 @@ class Admitted:
     profile_id: str = ""
     reject_id: str = ""
     reasons: Sequence[tuple[str, str]] = ()
+    is_deletion: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +94,9 @@ class Summary:
     profiles_updated: int = 0
     profiles_merged: int = 0
     review_pairs: int = 0
+    rows_deleted: int = 0
+    records_missing: int = 0
+    records_deleted: int = 0
 
     def add(self, admitted: Sequence[Admitted], tally: Tally) -> None:
         """Add what became of a batch."""
@@ -94,12 +107,18 @@ class Summary:
         self.rows_stale += counts[Outcome.STALE]
         self.rows_rejected += counts[Outcome.REJECTED]
         self.rows_accepted += counts[Outcome.CREATED] + counts[Outcome.UPDATED]
+        self.rows_deleted += deletions(admitted)
         for reason, count in reasons.items():
             self.rejects_by_reason[reason] = self.rejects_by_reason.get(reason, 0) + count
         self.profiles_created += tally.profiles_created
         self.profiles_updated += tally.profiles_updated
         self.profiles_merged += tally.profiles_merged
         self.review_pairs += tally.review_pairs
+
+
+def deletions(admitted: Sequence[Admitted]) -> int:
+    """Return how many records were deleted."""
+    return sum(item.is_deletion and item.outcome in (Outcome.CREATED, Outcome.UPDATED) for item in admitted)
 
 
 @dataclass(slots=True)
@@ -110,6 +129,7 @@ class Prepared:
     source_id: str
     accepted: list[tuple[Entry, Incoming]] = field(default_factory=list)
     refused: list[tuple[Entry, str, list[tuple[str, str]]]] = field(default_factory=list)
+    deleted: set[int] = field(default_factory=set)  # numbers of the entries that delete their record
 
 
 class Admission:
@@ -132,7 +152,7 @@ class Admission:
             prepared.refused.append((entry, "", [(entry.fault_column, entry.fault)]))
             return
         raw = _raw(settings, entry, now)
-        record = standardize(raw, settings)
+        record = deleted_record(raw, settings) if is_deletion(raw) else standardize(raw, settings)
         if record.is_rejected:
             grave = [(item.field, item.reason) for item in record.problems if item.severity is Severity.REJECT]
             prepared.refused.append((entry, raw.source_record_id, grave))
@@ -140,20 +160,39 @@ class Admission:
         origin = f"{prepared.operation}:{entry.number}" if prepared.operation else ""
         incoming = Incoming(record, self._vault.content_hash(raw), self._vault.tokens(record), origin)
         prepared.accepted.append((entry, incoming))
+        prepared.deleted.update((entry.number,) if is_deletion(raw) else ())
 
     def write(self, prepared: Prepared, *, keep_rejects: bool = True) -> tuple[list[Admitted], Tally]:
         """Take in what was accepted and set apart what was refused, in the order of the entries."""
-        taken, tally = self._taker.take([incoming for _, incoming in prepared.accepted])
+        wanted, idle = self._without_idle(prepared)
+        taken, tally = self._taker.take([incoming for _, incoming in wanted])
         rejects = [self._reject(prepared, *item) for item in prepared.refused]
         if keep_rejects:
             self._store.rejects.add_missing(rejects)
         admitted = {
-            entry.number: _admitted(incoming, found)
-            for (entry, incoming), found in zip(prepared.accepted, taken, strict=True)
+            entry.number: _admitted(incoming, found, entry.number in prepared.deleted)
+            for (entry, incoming), found in zip(wanted, taken, strict=True)
         }
+        admitted.update({number: Admitted(record_id, Outcome.UNCHANGED) for number, record_id in idle.items()})
         for (entry, record_id, reasons), reject in zip(prepared.refused, rejects, strict=True):
             admitted[entry.number] = Admitted(record_id, Outcome.REJECTED, reject_id=reject.id, reasons=reasons)
         return [admitted[number] for number in sorted(admitted)], tally
+
+    def _without_idle(self, prepared: Prepared) -> tuple[list[tuple[Entry, Incoming]], dict[int, str]]:
+        """Return what is to be written, and by number the ids of records to delete that nobody ever sent."""
+        if not prepared.deleted:
+            return prepared.accepted, {}
+        known: set[str] = set()
+        keys = [incoming.key for entry, incoming in prepared.accepted if entry.number in prepared.deleted]
+        known.update(key for profile in self._store.by_record_keys(keys) for key in profile.record_keys)
+        wanted, idle = [], {}
+        for entry, incoming in prepared.accepted:
+            if entry.number in prepared.deleted and incoming.key not in known:
+                idle[entry.number] = incoming.record.source_record_id
+            else:
+                known.add(incoming.key)
+                wanted.append((entry, incoming))
+        return wanted, idle
 
     def admit(
         self, settings: SourceSettings, entries: Sequence[Entry], operation: str = "", *, keep_rejects: bool = True
@@ -191,11 +230,11 @@ def _raw(settings: SourceSettings, entry: Entry, now: datetime) -> RawRecord:
     if entry.is_row:
         return read_row(settings, entry.values, now)
     fields = {name: text for name, text in entry.values.items() if text.strip()}
-    return RawRecord(settings.source_id, entry.source_record_id, entry.updated_time or now, fields)
+    return heed_mark(RawRecord(settings.source_id, entry.source_record_id, entry.updated_time or now, fields))
 
 
-def _admitted(incoming: Incoming, taken: Taken) -> Admitted:
-    return Admitted(incoming.record.source_record_id, taken.outcome, taken.profile_id)
+def _admitted(incoming: Incoming, taken: Taken, is_deletion: bool) -> Admitted:
+    return Admitted(incoming.record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion)
 
 
 def _reject_id(operation: str, number: int) -> str:

@@ -14,17 +14,28 @@ from kehu.profiles.v1 import resources_pb2
 
 from services.chassis.errors import KehuError
 from services.chassis.jobs import Handler, Job
-from services.profiles.admission import BATCH_ROWS, Admission, Entry, Prepared, Summary, entry_of, settings_of
+from services.profiles.admission import (
+    BATCH_ROWS,
+    Admission,
+    Entry,
+    Prepared,
+    Summary,
+    deletions,
+    entry_of,
+    settings_of,
+)
 from services.profiles.domain.sources import SourceSettings
-from services.profiles.errors import HeaderInvalid, SourceNotFound
+from services.profiles.errors import HeaderInvalid, SnapshotOverLimit, SourceNotFound
 from services.profiles.intake import FileOptions, RowSource, open_rows
 from services.profiles.messages import summary_message
+from services.profiles.snapshots import SeenIds, Snapshots
 from services.profiles.store import Store
 from services.profiles.taking import Taker
 from services.profiles.uploads import Upload, UploadFile
 from services.profiles.vault import Vault
 
 IMPORT = "import"
+AFTER = "deleted_after"  # of a checkpoint: the records up to this key are through
 MAX_UNMAPPED_SHOWN = 50
 
 
@@ -38,6 +49,7 @@ class Importer:
         self._vault = vault
         self._taker = taker
         self._admission = Admission(store, vault, taker)
+        self._snapshots = Snapshots(store, vault, self._admission)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of this service's jobs."""
@@ -65,9 +77,7 @@ class Importer:
         if source is None:
             raise SourceNotFound("the source is gone", metadata={"name": f"sources/{_text(job, 'source_id')}"})
         settings = settings_of(source)
-        file = io.BufferedReader(UploadFile(self._store, self._vault.uploads, upload), 64 * 1024)
-        names = ("file_name", "format", "encoding", "delimiter", "sheet")
-        opened = open_rows(file, FileOptions(**{name: _text(job, name) for name in names}))
+        opened = self._open(job, upload)
         metadata = self._metadata(job, settings, opened)
         summary = _summary_of(job.checkpoint)
         entries = (entry_of(row) for row in opened.rows if row.number > summary.rows_read)
@@ -76,7 +86,45 @@ class Importer:
             summary.add(admitted, tally)
             metadata.summary.CopyFrom(summary_message(summary))
             job.save(dataclasses.asdict(summary), metadata)
+        if job.args.get("snapshot"):
+            seen = SeenIds(self._open(job, upload).rows, settings, datetime.now(UTC))
+            summary = self._follow_deletions(job, settings, seen, metadata)
         return resources_pb2.ImportRecordsResponse(source=f"sources/{source.id}", summary=summary_message(summary))
+
+    def _open(self, job: Job, upload: Upload) -> RowSource:
+        file = io.BufferedReader(UploadFile(self._store, self._vault.uploads, upload), 64 * 1024)
+        names = ("file_name", "format", "encoding", "delimiter", "sheet")
+        return open_rows(file, FileOptions(**{name: _text(job, name) for name in names}))
+
+    def _follow_deletions(
+        self, job: Job, settings: SourceSettings, seen: SeenIds, metadata: resources_pb2.ImportMetadata
+    ) -> Summary:
+        """Count the records that a snapshot lacks, then delete them if they are not more than the limit.
+
+        Raises:
+            SnapshotOverLimit: they are more; none is deleted.
+        """
+        summary, limit = _summary_of(job.checkpoint), int(_text(job, "delete_limit") or 0)
+        after = str(job.checkpoint.get(AFTER, ""))
+        if AFTER not in job.checkpoint:
+            pages = self._snapshots.missing(settings.source_id, seen)
+            summary.records_missing = sum(len(page.ids) for page in pages)
+            self._save(job, summary, metadata, "")
+        if limit and summary.records_missing > limit:
+            raise SnapshotOverLimit(
+                "more records are missing than may be deleted; none was",
+                metadata={"missing": str(summary.records_missing), "limit": str(limit)},
+            )
+        own = f"{job.name}/missing"
+        for page in self._snapshots.missing(settings.source_id, seen, after, own) if limit else ():
+            time = metadata.create_time.ToDatetime(tzinfo=UTC)
+            summary.records_deleted += deletions(self._snapshots.delete(settings, page, time, own))
+            self._save(job, summary, metadata, page.last_key)
+        return summary
+
+    def _save(self, job: Job, summary: Summary, metadata: resources_pb2.ImportMetadata, after: str) -> None:
+        metadata.summary.CopyFrom(summary_message(summary))
+        job.save({**dataclasses.asdict(summary), AFTER: after}, metadata)
 
     def _metadata(self, job: Job, settings: SourceSettings, opened: RowSource) -> resources_pb2.ImportMetadata:
         mapped = settings.columns
@@ -108,4 +156,4 @@ def _text(job: Job, name: str) -> str:
 
 
 def _summary_of(checkpoint: Mapping[str, object]) -> Summary:
-    return Summary(**checkpoint) if checkpoint else Summary()  # type: ignore[arg-type]
+    return Summary(**{name: value for name, value in checkpoint.items() if name != AFTER})  # type: ignore[arg-type]

@@ -290,4 +290,7 @@ def summary_message(summary: Summary) -> resources_pb2.IntakeSummary:
         profiles_updated=summary.profiles_updated,
         profiles_merged=summary.profiles_merged,
         review_pairs=summary.review_pairs,
+        rows_deleted=summary.rows_deleted,
+        records_missing=summary.records_missing,
+        records_deleted=summary.records_deleted,
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 
 from services.profiles.admission import entry_of
-from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
+from services.profiles.domain.sources import ColumnMapping, SourceSettings, deleted_record, is_deletion, read_row
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import Problem, Severity, StandardRecord
 from services.profiles.errors import FileTooLarge
@@ -88,5 +88,6 @@ def _try(row: Row, settings: SourceSettings, now: datetime) -> Tried:
     entry = entry_of(row)
     if entry.fault:
         return Tried(row.number, None, (Problem(entry.fault_column, entry.fault, Severity.REJECT),))
-    record = standardize(read_row(settings, entry.values, now), settings)
+    raw = read_row(settings, entry.values, now)
+    record = deleted_record(raw, settings) if is_deletion(raw) else standardize(raw, settings)
     return Tried(row.number, record, record.problems)

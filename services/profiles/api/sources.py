@@ -89,6 +89,7 @@ class SourcesPart:
             "source_id": source.id, "upload_id": upload_id, "chunks": upload.chunks, "size": upload.size,
             "format": header.format, "encoding": header.encoding, "delimiter": header.delimiter,
             "sheet": header.sheet, "file_name": header.file_name,
+            "snapshot": header.snapshot, "delete_limit": header.delete_limit,
         }  # fmt: skip
         metadata = resources_pb2.ImportMetadata(source=header.name)
         metadata.create_time.GetCurrentTime()

@@ -2,16 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from services.profiles.domain.dates import parse_timestamp
 from services.profiles.domain.mapping import Transform, ValueNotListed, columns_of
-from services.profiles.domain.values import Problem, RawRecord, Severity
+from services.profiles.domain.values import Problem, RawRecord, Severity, StandardRecord
 
 SOURCE_RECORD_ID = "source_record_id"
 UPDATED_TIME = "updated_time"
 RESIDENT_ID = "resident_id"
+DELETED = "record_deleted"
+_DELETED_WORDS = """
+1 true t yes y d delete deleted 是 删除 已删除 注销 已注销
+"""
+_IS_DELETED = frozenset(_DELETED_WORDS.split())
+_THERE_WORDS = """
+0 false f no n active 否 正常 有效
+"""
+_IS_THERE = frozenset(("", *_THERE_WORDS.split()))
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+?\d{1,2}").fullmatch  # as a spreadsheet exports a long number
 
 
@@ -83,4 +92,31 @@ def read_row(source: SourceSettings, row: Mapping[str, str], received_time: date
     if updated_time is None:
         problems.append(Problem(UPDATED_TIME, "TIME_UNREADABLE", Severity.REJECT))
         updated_time = received_time
-    return RawRecord(source.source_id, record_id, updated_time.astimezone(UTC), fields, tuple(problems))
+    raw = RawRecord(source.source_id, record_id, updated_time.astimezone(UTC), fields, tuple(problems))
+    return heed_mark(raw)
+
+
+def heed_mark(raw: RawRecord) -> RawRecord:
+    """Return the record without its mark of deletion; of a deleted one nothing but the mark."""
+    mark = raw.fields.get(DELETED)
+    if mark is None:
+        return raw
+    word = mark.strip().casefold()
+    if word in _IS_DELETED:
+        return replace(raw, fields={DELETED: "true"})
+    rest = {name: text for name, text in raw.fields.items() if name != DELETED}
+    unread = () if word in _IS_THERE else (Problem(DELETED, "DELETE_MARK_UNREADABLE", Severity.REJECT),)
+    return replace(raw, fields=rest, problems=(*raw.problems, *unread))
+
+
+def is_deletion(raw: RawRecord) -> bool:
+    """Tell whether the source says that the record is no more."""
+    return DELETED in raw.fields
+
+
+def deleted_record(raw: RawRecord, source: SourceSettings) -> StandardRecord:
+    """Return the version of a record that says nothing of anybody: its person keeps what other records say."""
+    return StandardRecord(
+        raw.source_id, raw.source_record_id, raw.updated_time, source.trust_rank, source.owner_department,
+        source.is_unique, problems=raw.problems,
+    )  # fmt: skip

@@ -18,6 +18,7 @@ FAULTS = {
     "CELLS_MERGED": "The row lies within merged cells; unmerge them and write the value into each row.",
     "FORMULA_NOT_CALCULATED": "A cell holds a formula without a stored result; open the file and save it.",
     "VALUE_NOT_LISTED": "The value is not in the list of the source's mapping; correct it or add it to the list.",
+    "DELETE_MARK_UNREADABLE": "The mark of deletion is neither yes nor no; write 1 or 0.",
     "HEADER_REPEATED": "The row repeats the header; remove it, the file was put together of several.",
 }
 MAX_EXACT_NUMBER = 10**15  # a spreadsheet keeps 15 significant digits

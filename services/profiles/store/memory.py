@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from services.chassis.records import Fact
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MemoryShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, record_key
 
 
 def _copy(profile: Profile) -> Profile:
@@ -163,6 +163,12 @@ class MemoryStore:
         """Return the last past version by a time."""
         kept = sorted(self._past[profile_id].items(), reverse=True)
         return next((_copy(profile) for _, profile in kept if profile.since <= time), None)
+
+    def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
+        """Return a page of a source's record keys."""
+        start = record_key(source_id, "")
+        with self._lock:
+            return sorted(key for key in self._owners if key.startswith(start) and key > after)[:limit]
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""

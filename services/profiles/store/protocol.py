@@ -82,6 +82,9 @@ class Store(Protocol):
     def past_at(self, profile_id: str, time: datetime) -> Profile | None:
         """Return the last past version that had come to be by a time."""
 
+    def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
+        """Return keys of records of a source, by key, greater than `after`; empty to start with the first."""
+
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a sealed part of an upload."""
 
