@@ -93,9 +93,19 @@ def _locate(rest: str, table: DivisionTable) -> tuple[str, str, str]:
         found, after, problem = _walk(rest.lstrip("-/"), code, table)
         reason = reason or problem
         after = after.lstrip("-/")
-        if len(after) == len(rest) or not found or after[:2] not in table.starts:
+        if len(after) == len(rest) or not found or not _may_go_on(after, found, table):
             return found, _DIRECT.sub("", after) if found else after, reason
         code, rest = found, after
+
+
+def _may_go_on(text: str, code: str, table: DivisionTable) -> bool:
+    """Say whether the text may name divisions again; below a county only a full name is no part of a street's."""
+    names = table.starts.get(text[:2], ())
+    return any(text.startswith(name) and (level_of(code) < 6 or _is_full(name)) for name in names)
+
+
+def _is_full(name: str) -> bool:
+    return name[-1] in _SUFFIXES and (name[-1] != "州" or len(name) > 2)  # 恩施州, but not 广州
 
 
 def _walk(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
@@ -201,8 +211,7 @@ def _with_zone(code: str, rest: str) -> str:
 
 def _is_whole(name: str, text: str, has_parent: bool, is_county: bool = False) -> bool:
     """Say whether a name is meant as a division: a short form is not when a road's or house's word follows it."""
-    is_full = name[-1] in _SUFFIXES and (name[-1] != "州" or len(name) > 2)  # 恩施州, but not 广州
-    if is_full or len(text) == len(name):
+    if _is_full(name) or len(text) == len(name):
         return True
     if _ROAD.match(text, len(name)):
         return False

@@ -126,25 +126,27 @@ def _latin_name(text: str) -> PersonName | None:
         return None
     if len(words) == 1:
         return _checked(PersonName(_capitalized(words[0]), "", title, "latin"))
-    surname_at = _surname_start(words, len(_WORD.findall(before)) if comma else 0)
+    surname_at = _surname_start(words, bool(comma and _WORD.search(before)))
     surname, given = words[surname_at], words[:surname_at] + words[surname_at + 1 :]
-    if surname_at == len(words) - 1:
-        while len(given) > 1 and given[-1].casefold() in _PARTICLES:
-            surname = f"{given.pop()} {surname}"
     is_chinese = is_pinyin_surname(surname) and all(map(is_pinyin, given))
+    while not is_chinese and len(given) > 1 and given[-1].casefold() in _PARTICLES:
+        surname = f"{given.pop()} {surname}"
     return _checked(PersonName(_capitalized(surname), _capitalized(" ".join(given)), title, "latin", is_chinese))
 
 
-def _surname_start(words: list[str], behind_comma: int) -> int:
-    """Return the position of the surname among the words of a Latin name."""
-    if behind_comma:
-        return len(words) - 1
+def _surname_start(words: list[str], has_comma: bool) -> int:
+    """Return the position of the surname among the words of a Latin name, given name first after a comma.
+
+    Where all words are pinyin, what is no Chinese surname is not taken for one while another word is.
+    """
+    last = len(words) - 1
     loud = [at for at, word in enumerate(words) if _LOUD.search(word) and word.isupper()]
-    if len(loud) == 1 and loud[0] in (0, len(words) - 1):
-        return loud[0]
-    if is_pinyin_surname(words[0]) and all(map(is_pinyin, words[1:])):
-        return 0
-    return len(words) - 1
+    told = last if has_comma or len(loud) != 1 or loud[0] not in (0, last) else loud[0]
+    is_told = has_comma or bool(loud)
+    if all(map(is_pinyin, words)):
+        order = (told, 0, min(1, last), last) if is_told else (0, last)
+        return next((at for at in order if is_pinyin_surname(words[at])), told)
+    return told
 
 
 def _capitalized(text: str) -> str:
