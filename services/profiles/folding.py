@@ -74,8 +74,12 @@ class Working:
 
 
 def are_apart(one: Profile, other: Profile) -> bool:
-    """Tell whether a steward ruled that two profiles are two persons."""
-    return other.profile_id in one.apart or one.profile_id in other.apart
+    """Tell whether a steward ruled that two profiles are two persons, by the names of now or by former ones."""
+    return _names(one, other.apart) or _names(other, one.apart)
+
+
+def _names(profile: Profile, ids: Sequence[str]) -> bool:
+    return profile.profile_id in ids or not set(ids).isdisjoint(profile.aliases)
 
 
 class Fold:

@@ -115,11 +115,12 @@ class Merger:
         joined = replace(survivor, records=[*survivor.records, *moved])
         opened, ciphers = load(self._store, self._vault, [joined])
         standard = opened[0].records
+        one = {survivor.profile_id, *survivor.aliases, gone.profile_id, *gone.aliases}
         grown = replace(
             joined,
             relinked=[item.key for item in moved],
             aliases=list(dict.fromkeys([*survivor.aliases, gone.profile_id, *gone.aliases])),
-            apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item != survivor.profile_id],
+            apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item not in one],
             overrides=list({item.id: item for item in (*gone.overrides, *survivor.overrides)}.values()),
         )
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)

@@ -13,11 +13,11 @@ from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.values import ManualOverride
 from services.profiles.errors import OverrideNotFound, ProfileNotFound, ProfilesBusy
-from services.profiles.merging import ATTEMPTS, resolve_one
+from services.profiles.merging import ATTEMPTS, resolve, resolve_one
 from services.profiles.shaping import load, reshape, write
 from services.profiles.store import Store
-from services.profiles.values import Profile, Revision, StoredOverride
-from services.profiles.vault import Ciphers, Vault
+from services.profiles.values import Profile, Revision, StoredOverride, record_key
+from services.profiles.vault import Ciphers, ErasedError, Vault
 
 EXPIRE = "expire_override"
 NOBODY = Owner("service:profiles", "")  # no department sees or cancels these operations
@@ -36,7 +36,21 @@ class Overrider:
         """Return the handler of the job that ends an override."""
         return {EXPIRE: self.run}
 
-    def set(self, profile_id: str, override: ManualOverride, override_id: str) -> Profile:
+    def anchor_of(self, profile: Profile, field: str) -> str:
+        """Return the key of the record whose value of a field is believed, the profile's first when none is.
+
+        Raises:
+            ProfileNotFound: its data key was destroyed.
+        """
+        try:
+            golden = self._vault.open_golden(profile, self._vault.ciphers(self._store, [profile]))
+        except ErasedError:
+            raise _gone(profile.profile_id) from None
+        found = golden.lineage(field)
+        key = record_key(found.source_id, found.source_record_id) if found else ""
+        return key if key in profile.record_keys else profile.records[0].key
+
+    def set(self, profile_id: str, override: ManualOverride, override_id: str, anchor_key: str) -> Profile:
         """Set a value over those of the sources, and over an earlier override of the field; a repeat changes nothing.
 
         Raises:
@@ -46,10 +60,7 @@ class Overrider:
         def with_it(profile: Profile, ciphers: Ciphers) -> list[StoredOverride]:
             if any(item.id == override_id for item in profile.overrides):
                 return profile.overrides
-            beaten = self._vault.open_golden(profile, ciphers).lineage(override.field)
-            keys = [item.key for item in profile.records]
-            key = f"{beaten.source_id}/{beaten.source_record_id}" if beaten else ""
-            anchor = profile.records[keys.index(key) if key in keys else 0]
+            anchor = next((item for item in profile.records if item.key == anchor_key), profile.records[0])
             sealed = self._vault.seal_override(override, override_id, ciphers.get(anchor.key_id))
             assert override.expire_time is not None
             made = StoredOverride(
@@ -76,9 +87,10 @@ class Overrider:
 
         return self._change(profile_id, without_it, "override_ended", by)
 
-    def end_later(self, jobs: Jobs, profile_id: str, override_id: str, expire_time: datetime) -> None:
+    def end_later(self, jobs: Jobs, profile_id: str, override_id: str, anchor_key: str, expire_time: datetime) -> None:
         """Let a job end the override when it expires."""
-        args = {"profile_id": profile_id, "override_id": override_id, "expire_time": expire_time.isoformat()}
+        args = {"profile_id": profile_id, "override_id": override_id, "record": anchor_key,
+                "expire_time": expire_time.isoformat()}  # fmt: skip
         jobs.start(EXPIRE, args, resources_pb2.Override(), NOBODY, override_id)
 
     def run(self, job: Job) -> Message:
@@ -88,20 +100,16 @@ class Overrider:
         if left > 0:
             raise Paused("it has not expired yet", left)
         override_id = str(job.args["override_id"])
-        profile_id = self._holder(str(job.args["profile_id"]), override_id)
+        profile_id = self._holder(str(job.args["profile_id"]), str(job.args["record"]), override_id)
         if profile_id:
             self._change(
                 profile_id, lambda item, _: [o for o in item.overrides if o.id != override_id], "override_ended"
             )
         return resources_pb2.Override()
 
-    def _holder(self, profile_id: str, override_id: str) -> str:
-        """Return the profile that has the override now: the one it was set on, or one split out of it; else none."""
-        try:
-            profile = resolve_one(self._store, profile_id)
-        except ProfileNotFound:
-            return ""
-        near = [profile, *self._store.profiles(profile.apart).values()]
+    def _holder(self, profile_id: str, anchor_key: str, override_id: str) -> str:
+        """Return the profile that has the override by now: the one with its record, or the one it was set on."""
+        near = [*self._store.by_record_keys([anchor_key]), *resolve(self._store, [profile_id]).values()]
         return next((item.profile_id for item in near if any(o.id == override_id for o in item.overrides)), "")
 
     def _change(self, profile_id: str, change: Change, kind: str, by: str = "") -> Profile:
@@ -122,4 +130,8 @@ class Overrider:
                 return shaped.profile
         else:
             raise ProfilesBusy("the profile keeps changing; try again")
-        raise ProfileNotFound("there is no such profile", metadata={"name": f"profiles/{profile_id}"})
+        raise _gone(profile_id)
+
+
+def _gone(profile_id: str) -> ProfileNotFound:
+    return ProfileNotFound("there is no such profile", metadata={"name": f"profiles/{profile_id}"})

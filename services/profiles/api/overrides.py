@@ -40,8 +40,9 @@ class OverridesPart:
             raise _invalid(request.field, override)
         override_id = new_id(request.request_id, "override", profile.profile_id, caller.subject)
         overrider = self._overrider()
-        overrider.end_later(self.tools.jobs, profile.profile_id, override_id, until)
-        changed = overrider.set(profile.profile_id, override, override_id)
+        anchor_key = overrider.anchor_of(profile, request.field)
+        overrider.end_later(self.tools.jobs, profile.profile_id, override_id, anchor_key, until)
+        changed = overrider.set(profile.profile_id, override, override_id, anchor_key)
         return next(item for item in self._messages(changed) if id_of(item.name) == override_id)
 
     def ListOverrides(
