@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from datetime import UTC, datetime
 
 import orjson
 
-from services.chassis.records import new_id
 from services.profiles.domain import problems
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
 from services.profiles.domain.sources import (
@@ -28,6 +26,7 @@ from services.profiles.domain.values import RawRecord, Severity
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, Row, describe_fault
 from services.profiles.mapping import domain_mapping
+from services.profiles.rejecting import Admitted, Rejects
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
@@ -66,18 +65,6 @@ class Entry:
     updated_time: datetime | None = None
     fault: str = ""
     fault_column: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """What became of one entry."""
-
-    source_record_id: str
-    outcome: Outcome
-    profile_id: str = ""
-    reject_id: str = ""
-    reasons: Sequence[tuple[str, str]] = ()
-    is_deletion: bool = False
 
 
 @dataclass(slots=True)
@@ -139,6 +126,7 @@ class Admission:
         self._store = store
         self._vault = vault
         self._taker = taker
+        self._rejects = Rejects(store, vault)
 
     def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
         """Read and standardize entries; nothing is written."""
@@ -174,6 +162,8 @@ class Admission:
             for (entry, incoming), found in zip(wanted, taken, strict=True)
         }
         admitted.update({number: Admitted(record_id, Outcome.UNCHANGED) for number, record_id in idle.items()})
+        if keep_rejects:
+            self._rejects.close(prepared.source_id, prepared.operation, admitted, {item.id for item in rejects})
         for (entry, record_id, reasons), reject in zip(prepared.refused, rejects, strict=True):
             admitted[entry.number] = Admitted(record_id, Outcome.REJECTED, reject_id=reject.id, reasons=reasons)
         return [admitted[number] for number in sorted(admitted)], tally
@@ -202,15 +192,11 @@ class Admission:
         return self.write(prepared, keep_rejects=keep_rejects)
 
     def _reject(self, prepared: Prepared, entry: Entry, record_id: str, reasons: Sequence[tuple[str, str]]) -> Reject:
-        reject_id = _reject_id(prepared.operation, entry.number)
         content = {
             "is_row": entry.is_row, "values": dict(entry.values), "id": record_id or entry.source_record_id,
             "time": entry.updated_time.isoformat() if entry.updated_time else "",
         }  # fmt: skip
-        sealed = self._vault.uploads.seal(orjson.dumps(content), f"rejects/{reject_id}".encode())
-        return Reject(
-            reject_id, prepared.source_id, prepared.operation, entry.number, [list(item) for item in reasons], sealed
-        )
+        return self._rejects.make(prepared.source_id, prepared.operation, entry.number, content, reasons)
 
     def reopen(self, reject: Reject, corrections: Mapping[str, str]) -> Entry:
         """Return the entry of a set-apart row with corrected columns."""
@@ -235,10 +221,3 @@ def _raw(settings: SourceSettings, entry: Entry, now: datetime) -> RawRecord:
 
 def _admitted(incoming: Incoming, taken: Taken, is_deletion: bool) -> Admitted:
     return Admitted(incoming.record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion)
-
-
-def _reject_id(operation: str, number: int) -> str:
-    """Return an id that a resumed import makes again, and that sorts by the time of no one."""
-    if not operation:
-        return new_id()
-    return hashlib.sha256(f"{operation}\0{number}".encode()).hexdigest()[:32]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 
 from google.protobuf.message import Message
@@ -11,12 +11,13 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.obligations import HIDE, MASK, MASKS, Rights
 from services.chassis.records import etag_of
-from services.profiles.admission import Admitted, Summary, describe
+from services.profiles.admission import Summary, describe
 from services.profiles.believed import TIER, Believed
 from services.profiles.domain.golden import MANUAL_RULE
 from services.profiles.domain.values import GoldenField, ManualOverride
 from services.profiles.folding import Outcome
 from services.profiles.mapping import mapping_messages
+from services.profiles.rejecting import Admitted
 from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source, StoredOverride
 
 SLOTS = {
@@ -37,7 +38,11 @@ OUTCOMES = {
     Outcome.STALE: profiles_pb2.RecordResult.OUTCOME_STALE,
     Outcome.REJECTED: profiles_pb2.RecordResult.OUTCOME_REJECTED,
 }
-REJECT_STATES = {"open": resources_pb2.Reject.STATE_OPEN, "replayed": resources_pb2.Reject.STATE_REPLAYED}
+REJECT_STATES = {
+    "open": resources_pb2.Reject.STATE_OPEN,
+    "replayed": resources_pb2.Reject.STATE_REPLAYED,
+    "corrected": resources_pb2.Reject.STATE_CORRECTED,
+}
 PAIR_STATES = {
     "open": resources_pb2.MatchCandidate.STATE_OPEN,
     "confirmed": resources_pb2.MatchCandidate.STATE_CONFIRMED,
@@ -204,10 +209,18 @@ def reject_message(reject: Reject) -> resources_pb2.Reject:
         row_number=reject.row_number,
         reasons=[reason_message(name, reason) for name, reason in reject.reasons],
         state=REJECT_STATES[reject.state],
+        attempts=[_attempt_message(item) for item in reject.attempts],
     )
     _stamp(message, create_time=reject.create_time)
     if reject.state == "replayed":
         _stamp(message, replay_time=reject.update_time)
+    return message
+
+
+def _attempt_message(item: Sequence[object]) -> resources_pb2.RejectAttempt:
+    names = ("subject", "operation", "row_number", "corrected_columns", "reasons")
+    message = resources_pb2.RejectAttempt(**dict(zip(names, item[1:], strict=True)))  # type: ignore[arg-type]
+    message.time.FromJsonString(str(item[0]))
     return message
 
 

@@ -170,7 +170,11 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row set apart, sealed by the uploads key; `reasons` are (field, code) pairs, `state` open or replayed."""
+    """A row set apart, sealed by the uploads key; `reasons` are (field, code) pairs.
+
+    `state` is open, replayed or corrected; `record` is a keyed token of its record, empty when that is not known;
+    `attempts` are those to take it in: time, subject, operation, row number, corrected columns, reasons.
+    """
 
     id: str
     source_id: str
@@ -179,6 +183,8 @@ class Reject:
     reasons: Sequence[Sequence[str]]
     row: bytes = field(repr=False)
     state: str = "open"
+    record: str = ""
+    attempts: Sequence[Sequence[object]] = ()
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -7,11 +7,13 @@ import dataclasses
 import grpc
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
+from services.chassis.server import current_call
 from services.profiles.admission import settings_of
 from services.profiles.api.common import Tools, id_of, page_of
 from services.profiles.errors import RejectClosed, RejectNotFound, RejectStillRefused, SourceNotFound
 from services.profiles.folding import Outcome
 from services.profiles.messages import REJECT_STATES, reject_message
+from services.profiles.rejecting import attempt, tried
 from services.profiles.values import Reject
 
 STATES = {number: state for state, number in REJECT_STATES.items()}
@@ -46,17 +48,20 @@ class RejectsPart:
         """Take in a set-apart row, corrected or as it was."""
         reject = self._reject(request.name)
         if reject.state != "open":
-            raise RejectClosed("the row was replayed already", metadata={"name": request.name})
+            raise RejectClosed("the row was replayed or corrected already", metadata={"name": request.name})
         source = self.tools.store.sources.get(reject.source_id)
         if source is None:
             raise SourceNotFound("the source is gone", metadata={"name": f"sources/{reject.source_id}"})
         admission = self.tools.admission()
         entry = admission.reopen(reject, request.corrections)
         (admitted,), _ = admission.admit(settings_of(source), [entry], keep_rejects=False)
+        subject, codes = current_call().caller.subject, {reason for _, reason in admitted.reasons}
+        noted = tried(reject, attempt(subject, columns=request.corrections, reasons=codes))
         if admitted.outcome is Outcome.REJECTED:
-            reasons = ",".join(sorted({reason for _, reason in admitted.reasons}))
+            self.tools.store.rejects.replace(noted)
+            reasons = ",".join(sorted(codes))
             raise RejectStillRefused("the row is still refused", metadata={"name": request.name, "reasons": reasons})
-        return reject_message(self.tools.store.rejects.replace(dataclasses.replace(reject, state="replayed")))
+        return reject_message(self.tools.store.rejects.replace(dataclasses.replace(noted, state="replayed")))
 
     def _reject(self, name: str) -> Reject:
         found = self.tools.store.rejects.get(id_of(name))

@@ -14,12 +14,13 @@ from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
 from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
-from services.profiles.admission import DERIVED, MAPPABLE, Admitted, Entry, Summary, settings_of
+from services.profiles.admission import DERIVED, MAPPABLE, Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, id_of, page_of
 from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
 from services.profiles.jobs import IMPORT
 from services.profiles.mapping import check_mapping, stored_mapping
 from services.profiles.messages import result_message, source_message, summary_message
+from services.profiles.rejecting import Admitted
 from services.profiles.taking import Tally
 from services.profiles.uploads import store_upload
 from services.profiles.values import Source

@@ -28,6 +28,7 @@ class Shelved(Protocol):
 
 
 T = TypeVar("T", bound=Shelved)
+VALUES_PER_QUERY = 32  # the embedded server compares each document found with each value asked for
 
 
 class Shelf(Protocol[T]):
@@ -50,6 +51,9 @@ class Shelf(Protocol[T]):
 
     def page(self, equal: Mapping[str, str], after: str, limit: int, by: str = "id") -> list[T]:
         """Return those with these field values and a greater id than `after`, by id; or by another unique field."""
+
+    def among(self, name: str, values: Sequence[str]) -> list[T]:
+        """Return those whose field has one of these values."""
 
 
 def _stamped(item: T, version: int, now: datetime) -> T:
@@ -116,6 +120,15 @@ class MongoShelf(Generic[T]):
         with records.driver_errors():
             return [self._read(found) for found in self._collection().find(query).sort(name, 1).limit(limit)]
 
+    def among(self, name: str, values: Sequence[str]) -> list[T]:
+        """Return those whose field has one of these values, asked for a few at a time."""
+        found: list[T] = []
+        for start in range(0, len(values), VALUES_PER_QUERY):
+            query = {name: {"$in": list(values[start : start + VALUES_PER_QUERY])}}
+            with records.driver_errors():
+                found += [self._read(item) for item in self._collection().find(query)]
+        return found
+
     def _document(self, item: T) -> dict[str, object]:
         document = {name: getattr(item, name) for name in self._names}
         document["_id"] = document.pop("id")
@@ -175,6 +188,12 @@ class MemoryShelf(Generic[T]):
             items = [item for item in self._items.values() if getattr(item, by) > after]
         found = sorted(items, key=lambda item: getattr(item, by))
         return [item for item in found if all(getattr(item, k) == v for k, v in equal.items())][:limit]
+
+    def among(self, name: str, values: Sequence[str]) -> list[T]:
+        """Return those whose field has one of these values."""
+        wanted = set(values)
+        with self._lock:
+            return [item for item in self._items.values() if getattr(item, name) in wanted]
 
     def _check(self, item: T) -> None:
         found = self._items.get(item.id)
