@@ -29,6 +29,7 @@ _NICKNAME = re.compile(r"^([老小阿])(\S)$")
 _PARENTHESES = re.compile(r"[(\[【<「].*?[)\]】>」]|[(\[【<「].*$")
 _LATIN_TITLE = re.compile(r"^(mr|mrs|ms|miss|dr|prof|sir|madam)\b\.?\s*", re.IGNORECASE)
 _LATIN_TITLE_AFTER = re.compile(r"[\s,]+(mr|mrs|ms|miss|dr|prof|jr|sr|phd)\.?$", re.IGNORECASE)
+_LATIN_TITLES = frozenset(("mr", "mrs", "ms", "miss", "dr", "prof", "sir", "madam", "jr", "sr", "phd"))
 _DOTS = re.compile(r"\s*[·•・‧∙⋅．.]\s*")
 _MASK = re.compile(r"[*?xX某]+$")
 _PLAIN_LIMIT = 4
@@ -111,7 +112,7 @@ def _without_latin_titles(text: str) -> tuple[str, str]:
     """Return the text without Mr before or PhD after it, and the first of them."""
     title = ""
     for pattern in (_LATIN_TITLE, _LATIN_TITLE_AFTER):
-        if match := pattern.search(text):
+        while match := pattern.search(text):
             title = title or match[1].capitalize()
             text = pattern.sub("", text)
     return text, title
@@ -121,7 +122,7 @@ def _latin_name(text: str) -> PersonName | None:
     """Read a Latin name in either order: a comma, one word in capitals or a Chinese surname tells which."""
     text, title = _without_latin_titles(text)
     before, comma, after = text.partition(",")
-    words = _WORD.findall(f"{after} {before}")
+    words = [word for word in _WORD.findall(f"{after} {before}") if word.casefold() not in _LATIN_TITLES]
     if not words:
         return None
     if len(words) == 1:

@@ -1,6 +1,8 @@
 """Names of persons."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from services.profiles.domain.names import parse_name
 from services.profiles.domain.similarity import sound_key
@@ -80,6 +82,34 @@ def test_a_placeholder_is_no_name(text):
 @pytest.mark.parametrize("text", ["12345", "***", "？？"])
 def test_a_name_without_letters_is_refused(text):
     assert parse_name(text) == (None, "NAME_UNREADABLE")
+
+
+_LATIN_WORDS = (
+    "Li",
+    "LI",
+    "Wang",
+    "SAN",
+    "de",
+    "van",
+    "Bo",
+    "E",
+    "Ae",
+    "John",
+    "SMITH",
+    ",",
+    "O'Neil",
+    "Mr",
+    "Xiao-Ming",
+)
+
+
+@given(st.lists(st.sampled_from(_LATIN_WORDS), max_size=5))
+@settings(deadline=None)
+def test_a_latin_name_read_again_from_its_own_text_is_the_same(words):
+    name, _ = parse_name(" ".join(words))
+    again = parse_name(name.full)[0] if name else None
+
+    assert not name or not name.is_complete or (again.surname, again.given) == (name.surname, name.given)
 
 
 def test_one_sound_in_any_order_and_script_has_one_blocking_key():
