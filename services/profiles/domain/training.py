@@ -7,7 +7,7 @@ as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log2
+from math import log2, prod
 
 import numpy as np
 
@@ -29,12 +29,17 @@ class Patterns:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """The pairs of one kind of blocking key, the comparisons it decides, and the share of all its pairs seen."""
+    """The pairs of one kind of blocking key, the comparisons it decides, and the share of all its pairs seen.
+
+    `equal` are comparisons that the key brings to their first level, one independent of the other: how often one
+    person's records have them there tells how many pairs of one person the key does not meet.
+    """
 
     kind: str
     patterns: Patterns
     decided: Sequence[str]
     share: float = 1.0
+    equal: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +73,16 @@ def train(
             same = max(material.same[name], 1e-12)
             u_shares[at] = np.concatenate([[same], rest / rest.sum() * (1 - same)])
     learnt = [_learn(lesson, names, u_shares) for lesson in material.lessons]
-    prior = max(found.matches / lesson.share for found, lesson in zip(learnt, material.lessons, strict=True))
-    prior /= material.pairs
-    odds: dict[str, dict[str, tuple[float, float]]] = {}
-    for at, name in enumerate(names):
-        votes = [
-            (found.matches, found.m_shares[at])
-            for found, lesson in zip(learnt, material.lessons, strict=True)
-            if name not in lesson.decided
-        ]
-        lowest = min(FLOOR, material.same.get(name, FLOOR))
-        odds[name] = _odds(material.levels[name], votes, u_shares[at], prior, lowest)
+    m_shares = {name: _voted(name, at, material.lessons, learnt) for at, name in enumerate(names)}
+    met = [
+        found.matches / lesson.share / prod(m_shares[name][0] for name in lesson.equal)
+        for found, lesson in zip(learnt, material.lessons, strict=True)
+    ]
+    prior = max(met) / material.pairs
+    odds = {
+        name: _odds(material.levels[name], m_shares[name], u_shares[at], prior, material.same.get(name, FLOOR))
+        for at, name in enumerate(names)
+    }
     report = {
         "random_pairs": int(material.random.counts.sum()),
         "lessons": [
@@ -104,21 +108,20 @@ class _Learnt:
     bits: float  # mean log2 of the likelihood of a pair: what EM makes larger
 
 
+def _voted(name: str, at: int, lessons: Sequence[Lesson], learnt: Sequence[_Learnt]) -> np.ndarray:
+    """Return m averaged over the lessons that do not decide the comparison, by their matches."""
+    votes = [found for found, lesson in zip(learnt, lessons, strict=True) if name not in lesson.decided]
+    return np.average([found.m_shares[at] for found in votes], axis=0, weights=[found.matches for found in votes])
+
+
 def _odds(
-    levels: Sequence[str],
-    votes: Sequence[tuple[float, np.ndarray]],
-    random_shares: np.ndarray,
-    prior: float,
-    lowest: float,
+    levels: Sequence[str], m_shares: np.ndarray, u_shares: np.ndarray, prior: float, same: float
 ) -> dict[str, tuple[float, float]]:
-    """Return (m, u) per level: m averaged over the votes, u freed of the matches among the random pairs."""
-    total = sum(matches for matches, _ in votes)
-    odds = {}
-    for at, level in enumerate(levels):
-        m = sum(matches * shares[at] for matches, shares in votes) / total
-        u = random_shares[at] if lowest < FLOOR else (random_shares[at] - prior * m) / (1 - prior)
-        odds[level] = (max(FLOOR, float(m)), max(lowest, float(u)))
-    return odds
+    """Return (m, u) per level; u of random pairs is freed of the matches among them."""
+    lowest = min(FLOOR, same)
+    freed = u_shares if lowest < FLOOR else (u_shares - prior * m_shares) / (1 - prior)
+    pairs = zip(np.maximum(m_shares, FLOOR).tolist(), np.maximum(freed, lowest).tolist(), strict=True)
+    return dict(zip(levels, pairs, strict=True))
 
 
 def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray]) -> _Learnt:

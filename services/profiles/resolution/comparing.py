@@ -40,9 +40,10 @@ class Comparisons:
 
     def __init__(self, parts: Sequence[Comparison]) -> None:
         self.parts = tuple(parts)
-        self.sizes = np.array([len(part.levels) + 1 for part in parts])
-        self.radices = np.concatenate([[1], np.cumprod(self.sizes)[:-1]])
-        self.patterns = int(self.sizes.prod())
+        self.sizes = np.array([len(part.levels) + 1 for part in parts], np.int32)
+        self.radices = np.concatenate([[1], np.cumprod(self.sizes, dtype=np.int64)[:-1]])
+        if float(np.prod(self.sizes.astype(float))) >= 2**31:
+            raise ValueError("too many comparisons for one pattern")
 
     def compare(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return the pattern of each pair."""

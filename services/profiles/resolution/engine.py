@@ -45,11 +45,8 @@ def _first(parts: Iterator[Part], most: int) -> Iterator[Part]:
 
 def counted(found: Iterator[np.ndarray], comparisons: Comparisons) -> Patterns:
     """Return patterns with their counts."""
-    totals = np.zeros(comparisons.patterns, np.int64)
-    for patterns in found:
-        totals += np.bincount(patterns, minlength=comparisons.patterns)
-    present = np.flatnonzero(totals)
-    return Patterns(comparisons.digits(present), totals[present])
+    present, places = np.unique(np.concatenate(list(found)), return_inverse=True)
+    return Patterns(comparisons.digits(present), np.bincount(places, minlength=present.size))
 
 
 def random_patterns(

@@ -1,6 +1,6 @@
 """What a pattern of levels means: its weight, what forbids or decides a merge, and the band of a pair."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,40 +45,46 @@ def joined(parts: Sequence[Judged]) -> Judged:
 
 
 class Judge:
-    """Compares pairs and judges them by tables that have a row for each pattern."""
+    """Compares pairs and judges them by a model, and by what the rules say of their patterns."""
 
     def __init__(
         self,
         comparisons: Comparisons,
-        weights: np.ndarray,
-        flags: np.ndarray,
-        frequencies: Sequence[Frequency],
-        bands: tuple[float, float],
+        model: MatchModel,
+        flags: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        frequencies: Sequence[Frequency] = (),
     ) -> None:
-        """Judge with weights and flags by pattern; `bands` are the merge and the review weight."""
+        """Judge with the model's weights; `flags` returns the rules' flags from patterns and their weights."""
         self._comparisons = comparisons
-        self._weights = weights
+        self._model = model
         self._flags = flags
         self._frequencies = frequencies
-        self._bands = bands
+        self._bits = np.zeros((len(comparisons.parts), int(comparisons.sizes.max())))
+        for row, part in zip(self._bits, comparisons.parts, strict=True):
+            row[1 : len(part.levels) + 1] = [model.weights[part.name][level] for level in part.levels]
 
     def judge(self, left: np.ndarray, right: np.ndarray) -> Judged:
         """Return the pairs with weights and bands."""
         patterns = self._comparisons.compare(left, right)
-        weights, flags = self._weights[patterns], self._flags[patterns]
+        weights = _weigh(patterns, self._comparisons.sizes, self._bits, self._model.prior_weight)
+        flags = self._flags(patterns, weights)
         for item in self._frequencies:
             radix, size = self._comparisons.radices[item.place], self._comparisons.sizes[item.place]
             _add_bits(patterns, int(radix), int(size), item.codes, left, item.bits, weights)
-        bands = _bands(weights, flags, *self._bands)
+        bands = _bands(weights, flags, self._model.merge_weight, self._model.review_weight)
         return Judged(left, right, weights, bands, flags)
 
 
-def pattern_weights(comparisons: Comparisons, model: MatchModel) -> np.ndarray:
-    """Return the weight of every pattern: the prior's and those of its levels."""
-    weights = np.full(1, model.prior_weight)
-    for part in comparisons.parts:
-        bits = np.array([0.0, *(model.weights[part.name][level] for level in part.levels)])
-        weights = (bits[:, None] + weights[None, :]).reshape(-1)
+@compiled
+def _weigh(patterns: np.ndarray, sizes: np.ndarray, bits: np.ndarray, prior: float) -> np.ndarray:
+    """Return the sum of the prior's weight and those of the levels, in the order a single write adds them."""
+    weights = np.empty(patterns.size)
+    for at in range(patterns.size):
+        rest, weight = patterns[at], prior
+        for place in range(sizes.size):
+            weight += bits[place, rest % sizes[place]]
+            rest //= sizes[place]
+        weights[at] = weight
     return weights
 
 

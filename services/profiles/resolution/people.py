@@ -26,7 +26,6 @@ from services.profiles.resolution.judging import (
     Frequency,
     Judge,
     Judged,
-    pattern_weights,
 )
 from services.profiles.resolution.person_levels import Addresses, Births, Identifiers, Names, Sets
 
@@ -147,8 +146,7 @@ class People:
         """Return what judges pairs of these records as match.compare does."""
         bits = [model.name_adjustment(item.name) for item in self._names.items if item.name]
         frequency = Frequency(0, self._names.codes, np.array(bits, float))
-        weights = pattern_weights(self.comparisons, model)
-        return Judge(self.comparisons, weights, _flags(), [frequency], (model.merge_weight, model.review_weight))
+        return Judge(self.comparisons, model, lambda patterns, _: _flags()[patterns], [frequency])
 
 
 @lru_cache(maxsize=1)

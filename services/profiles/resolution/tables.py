@@ -13,7 +13,7 @@ from services.profiles.resolution.clusters import clusters_of
 from services.profiles.resolution.columns import Column, column_of
 from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal
 from services.profiles.resolution.engine import NO_SIDES, edges_of, patterns_of, random_patterns
-from services.profiles.resolution.judging import CONFLICT, Frequency, Judge, pattern_weights
+from services.profiles.resolution.judging import CONFLICT, Frequency, Judge
 
 KINDS: Mapping[str, Callable[[str, Column], Comparison]] = {"words": Alike, "number": Edits, "equal": Equal}
 Rule = tuple[str, ...]
@@ -25,6 +25,7 @@ class Scheme:
 
     `compared` gives the kind of comparison by column, `frequent` the columns whose shared rare values say more;
     `rules` and `lessons` are the columns that must be equal for a pair to be compared, and to be learnt from.
+    A pair below `conflict_weight` speaks against joining the groups of its records.
     """
 
     compared: Mapping[str, str]
@@ -33,6 +34,7 @@ class Scheme:
     lessons: Sequence[Rule]
     merge_weight: float
     review_weight: float
+    conflict_weight: float = -10.0
     most_of_a_key: int = 2000
     random_pairs: int = 300_000
     lesson_pairs: int = 500_000
@@ -69,7 +71,9 @@ class Table:
             keys = self.keys([rule])
             share = min(1.0, self.scheme.lesson_pairs / max(1, keys.pairs()))
             patterns = patterns_of(keys, self.comparisons, self.sides, self.scheme.lesson_pairs)
-            lessons.append(Lesson("+".join(rule), patterns, rule, share))
+            lessons.append(
+                Lesson("+".join(rule), patterns, rule, share, [name for name in rule if name in self.scheme.compared])
+            )
         random = random_patterns(self.count, self.scheme.random_pairs, self.comparisons, self.scheme.seed, self.sides)
         material = Material(
             {part.name: part.levels for part in self.comparisons.parts},
@@ -88,11 +92,12 @@ class Table:
         return clusters_of(edges, self.count, judge, unique)
 
     def judge(self, model: MatchModel) -> Judge:
-        """Return what judges pairs of this table by a model; a pair below the review weight is a conflict."""
-        weights = pattern_weights(self.comparisons, model)
-        flags = np.where(weights < model.review_weight, np.uint8(CONFLICT), np.uint8(0))
-        frequencies = [self._frequency(name, model) for name in self.scheme.frequent]
-        return Judge(self.comparisons, weights, flags, frequencies, (model.merge_weight, model.review_weight))
+        """Return what judges pairs of this table by a model."""
+
+        def flags(_: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            return np.where(weights < self.scheme.conflict_weight, np.uint8(CONFLICT), np.uint8(0))
+
+        return Judge(self.comparisons, model, flags, [self._frequency(name, model) for name in self.scheme.frequent])
 
     def _frequency(self, name: str, model: MatchModel) -> Frequency:
         column = self.columns[name]

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from services.profiles.domain.model import make_model
 from services.profiles.domain.training import Lesson, Material, Patterns, train
 from services.profiles.resolution import blocking
 from services.profiles.resolution.blocking import keys_of
@@ -14,7 +15,7 @@ from services.profiles.resolution.clusters import LARGEST, clusters_of
 from services.profiles.resolution.columns import column_of
 from services.profiles.resolution.comparing import Comparisons, Equal
 from services.profiles.resolution.engine import NO_SIDES, edges_of
-from services.profiles.resolution.judging import TWO_PEOPLE, Judge
+from services.profiles.resolution.judging import CONFLICT, TWO_PEOPLE, Judge
 from services.profiles.resolution.tables import Scheme, Table
 
 DICE = np.random.default_rng(3)
@@ -81,27 +82,38 @@ def test_expectation_maximization_finds_the_probabilities_that_made_the_pairs():
     assert lesson["matches"] == pytest.approx(30_000, rel=0.03)
 
 
-def judge_of(codes, other, weights, flags):
-    columns = [pa.array([None if code < 0 else str(code) for code in part], pa.string()) for part in (codes, other)]
-    comparisons = Comparisons([Equal(name, column_of(column)) for name, column in zip("xy", columns, strict=True)])
-    return Judge(comparisons, np.array(weights, float), np.array(flags, np.uint8), [], (1.0, 0.0))
+def judge_of(x, y, weak=0, below=5):
+    """Return a judge of two columns, 6 bits and 2 bits; `weak` is said of pairs with less than `below` bits."""
+    columns = [column_of(pa.array(list(map(str, part)))) for part in (x, y)]
+    comparisons = Comparisons([Equal(name, column) for name, column in zip("xy", columns, strict=True)])
+    odds = {"x": {"same": (0.64, 0.01), "other": (0.5, 0.5)}, "y": {"same": (0.04, 0.01), "other": (0.5, 0.5)}}
+    model = make_model("test", 0.0, (1.0, 0.0), odds, {}, {}, {})
+    return Judge(comparisons, model, lambda _, weights: np.where(weights < below, weak, 0).astype(np.uint8))
 
 
 def test_a_weak_bridge_joins_no_two_people_whatever_else_agrees():
     x = np.array([1, 1, 1, 2, 2, 2])
     y = np.array([7, 7, 7, 7, 7, 7])
-    weights, flags = np.zeros(9), np.zeros(9)
-    weights[1 + 3 * 1] = 9.0  # both agree
-    weights[2 + 3 * 1], flags[2 + 3 * 1] = 2.0, TWO_PEOPLE  # x differs, y agrees
-    judge = judge_of(x, y, weights, flags)
+    judge = judge_of(x, y, TWO_PEOPLE)
     edges = edges_of(keys_of([[[y.astype(np.int32)]]], 100), judge)
 
     assert clusters_of(edges, 6, judge, np.full(6, -1)).tolist() == [0, 0, 0, 3, 3, 3]
 
 
+def test_one_record_that_agrees_does_not_outvote_two_that_conflict():
+    x, y = np.array([1, 1, 1, 2], np.int32), np.array([7, 8, 8, 7], np.int32)
+    keys = keys_of([[[x]], [[y]]], 100)
+
+    def labels(judge):
+        return clusters_of(edges_of(keys, judge), 4, judge, np.full(4, -1)).tolist()
+
+    assert labels(judge_of(x, y)) == [0, 0, 0, 0]
+    assert labels(judge_of(x, y, CONFLICT, below=1)) == [0, 0, 0, 3]
+
+
 def test_two_records_of_a_source_that_has_each_person_once_never_join():
     same = np.zeros(4, np.int32)
-    judge = judge_of(same, same, np.full(9, 5.0), np.zeros(9))
+    judge = judge_of(same, same)
     edges = edges_of(keys_of([[[same]]], 100), judge)
 
     labels = clusters_of(edges, 4, judge, np.array([0, 0, 1, 1]))
@@ -112,7 +124,7 @@ def test_two_records_of_a_source_that_has_each_person_once_never_join():
 def test_what_hangs_together_without_end_is_cut_and_memory_stays_bounded():
     count = LARGEST * 3
     same = np.zeros(count, np.int32)
-    judge = judge_of(same, same, np.full(9, 5.0), np.zeros(9))
+    judge = judge_of(same, same)
     edges = edges_of(keys_of([[[same]]], count), judge)
 
     assert Counter(clusters_of(edges, count, judge, np.full(count, -1)).tolist()).most_common(1)[0][1] <= LARGEST
