@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-from pypinyin import lazy_pinyin
-
 from gateway.client import Json, entries
 from infra.story.context import Context, message, require, shown
 from infra.story.customers import read_assignments
@@ -60,6 +58,8 @@ def _customer(story: Context) -> str:
 
 def find_customer(story: Context) -> list[str]:
     """Find one customer by name, pinyin and last digits; compare what three callers are shown."""
+    from pypinyin import lazy_pinyin  # its word list takes 50 MB: only now
+
     profile = f"profiles/{_customer(story)}"
     known = story.steward.get(f"/v1/{profile}")
     name, phone = str(known.get("display_name", "")), _phone(known)
