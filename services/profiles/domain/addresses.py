@@ -15,6 +15,8 @@ _LABEL = re.compile(
 )
 _BLANKS = re.compile(r"[\s,;、|]+")
 _DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单位|区划)|县(?=[\u4e00-\u9fff]{1,6}县))")
+_DIGIT = re.compile("[0-9]")
+_REMEMBERED = 65_536  # beginnings of addresses up to the street
 _CITY_DISTRICT = re.compile("[南北中]区")
 _SUFFIXES = frozenset("市县区旗州盟省")
 _JUMP = 30  # characters within which a full name may follow other words
@@ -50,32 +52,30 @@ def parse_address(text: str) -> tuple[Address | None, str]:
     rest = _LABEL.sub("", _BLANKS.sub("", text))
     if not rest:
         return None, "ADDRESS_UNKNOWN"
-    table = division_table()
-    code, after, reason = _locate(rest, table)
+    code, after, reason = _located(rest)
     if not code and not reason and (found := _full_names().search(rest, 1, _JUMP)):
-        code, after, reason = _locate(rest[found.start() :], table)
+        code, after, reason = _located(rest[found.start() :])
     if not code:
         return Address(detail=rest, place=read_place(rest)), reason or "ADDRESS_UNKNOWN"
-    return address_of(_with_zone(code, after), after, table), reason
+    return address_of(_with_zone(code, after), after), reason
 
 
-def address_of(code: str, detail: str, table: DivisionTable | None = None) -> Address:
+def address_of(code: str, detail: str) -> Address:
     """Return the address whose smallest known division is `code`."""
-    table = table or division_table()
-    level = level_of(code)
+    return Address(*_divisions_of(code), detail, read_place(detail))
+
+
+@lru_cache(maxsize=4096)
+def _divisions_of(code: str) -> tuple[str, str, str, str, str, str]:
+    """Return the codes and the names of a division and those above it, as an address holds them."""
+    by_code, level = division_table().by_code, level_of(code)
     province_code = f"{code[:2]}0000"
     city_code = city_code_of(code) if level == 6 else code if level == 4 else ""
-    city = table.by_code.get(city_code)
-    return Address(
-        province_code,
-        city_code,
-        code if level == 6 else "",
-        table.by_code[province_code].name,
-        city.name if city else "",
-        table.by_code[code].name if level == 6 else "",
-        detail,
-        read_place(detail),
-    )
+    city, county_code = by_code.get(city_code), code if level == 6 else ""
+    return (
+        province_code, city_code, county_code,
+        by_code[province_code].name, city.name if city else "", by_code[county_code].name if county_code else "",
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -84,6 +84,20 @@ def _full_names() -> re.Pattern[str]:
     table = division_table()
     names = {division.name for code, division in table.by_code.items() if level_of(code) < 6}
     return re.compile("|".join(sorted((name for name in names if name[-1] in "省市区州盟"), key=len, reverse=True)))
+
+
+def _located(rest: str) -> tuple[str, str, str]:
+    """Return what _locate does; nothing behind the first digit matters to it, and streets repeat."""
+    digit = _DIGIT.search(rest)
+    head = rest[: digit.start()] + "0" if digit else rest
+    code, length, reason = _located_head(head)
+    return code, rest[len(head) - length :], reason
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _located_head(head: str) -> tuple[str, int, str]:
+    code, after, reason = _locate(head, division_table())
+    return code, len(after), reason
 
 
 def _locate(rest: str, table: DivisionTable) -> tuple[str, str, str]:

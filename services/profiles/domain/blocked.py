@@ -7,6 +7,7 @@ null none nil nan n/a na undefined unknown anonymous test - -- --- . .. 无 没�
 不明 未填写 未提供 保密 空 测试 匿名 无名 #n/a #value! #ref! (null) <null>
 """
 _EMPTY_WORDS = frozenset(_EMPTY_WORDS_TEXT.split())
+_LONGEST_EMPTY = max(map(len, _EMPTY_WORDS))
 _NAMES_WORDS = """
 顾客 客户 会员 散客 用户 游客 先生 女士 小姐 太太 测试用户 测试账号 新用户 匿名用户 贵宾 路人甲
 customer user guest member admin administrator demo
@@ -29,7 +30,9 @@ _SAME_DIGIT_SHARE = 9  # of a mobile's eleven digits
 
 def is_empty_word(text: str) -> bool:
     """Say whether a cleaned cell only says that there is nothing: null, 无, 0000, --, -1."""
-    return not text or text == "-1" or text.casefold() in _EMPTY_WORDS or _ONLY_ZEROS.fullmatch(text) is not None
+    if len(text) <= _LONGEST_EMPTY and (not text or text == "-1" or text.casefold() in _EMPTY_WORDS):
+        return True
+    return text[0] in "0- .\t" and _ONLY_ZEROS.fullmatch(text) is not None
 
 
 def is_blocked_name(text: str) -> bool:

@@ -14,6 +14,7 @@ _COMPOUND_SURNAMES_WORDS = """
 东门 西门 第五 纳兰 完颜 叶赫 单于 淳于 耶律 尔朱 贺兰 乌孙 富察 那拉 鲜卑 钮祜禄 瓜尔佳 叶赫那拉 爱新觉罗
 """
 COMPOUND_SURNAMES = frozenset(_COMPOUND_SURNAMES_WORDS.split())
+_COMPOUND_STARTS = frozenset(surname[:2] for surname in COMPOUND_SURNAMES)
 _SURNAME_LENGTHS = (4, 3, 2)  # of the compound ones, the longest first
 _LABEL = re.compile("^(?:姓名|名字|联系人|收货人|收件人|客户|会员|尊敬的|亲爱的|敬爱的)[:：\\s]*(?=.{2})")
 _TITLE = re.compile(
@@ -38,11 +39,11 @@ _NAME_LENGTH_LIMIT = 60
 
 def parse_name(text: str) -> tuple[PersonName | None, str]:
     """Return (name, "") or (None, reason); both empty for empty text."""
-    text = clean(text)
-    if len(text) < _PLAIN_LIMIT:
+    if len(text) < _PLAIN_LIMIT and _PLAIN.fullmatch(text):  # such a text is clean
         text = simplify(text)
         if _PLAIN.fullmatch(text) and not is_empty_word(text) and not is_blocked_name(text):
             return split_han_name(text), ""
+    text = clean(text)
     if is_empty_word(text):
         return None, "NAME_BLOCKED" if text else ""
     if is_blocked_name(text):
@@ -82,7 +83,9 @@ def _han_name(text: str) -> PersonName | None:
 
 def split_han_name(text: str, title: str = "") -> PersonName:
     """Split simplified characters into surname and given name; compound surnames have two to four characters."""
-    length = next((size for size in _SURNAME_LENGTHS if text[:size] in COMPOUND_SURNAMES), 1)
+    length = 1
+    if text[:2] in _COMPOUND_STARTS:
+        length = next((size for size in _SURNAME_LENGTHS if text[:size] in COMPOUND_SURNAMES), 1)
     return PersonName(text[:length], text[length:], title)
 
 

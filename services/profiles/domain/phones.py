@@ -8,7 +8,7 @@ from services.profiles.domain.values import Phone
 
 PHONES_LIMIT = 10  # in one cell
 _MOBILE = re.compile(r"1[3-9]\d{9}")
-_PLAIN = re.compile(r"(?:(?:\+|00)?86[ -]?)?(1[3-9]\d)[ -]?(\d{4})[ -]?(\d{4})")
+_PLAIN = re.compile(r"(?:(?:\+|00)?86[ -]?)?(1[3-9][0-9])[ -]?([0-9]{4})[ -]?([0-9]{4})")
 _MOBILES_RUN_TOGETHER = re.compile(r"(?:1[3-9]\d{9}){2,}")
 _MOBILES_APART = re.compile(r"(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)")
 _SCIENTIFIC = re.compile(r"\d(?:\.\d+)?e\+?\d{1,2}")
@@ -36,7 +36,8 @@ def parse_phones(text: str, region: str = "CN") -> tuple[tuple[Phone, ...], tupl
     """
     if not text:
         return (), ()
-    text = clean(text).lower()
+    if not _PLAIN.fullmatch(text):  # such a text is clean
+        text = clean(text).lower()
     if region == "CN" and (match := _PLAIN.fullmatch(text)) and not is_blocked_phone(digits := "".join(match.groups())):
         return (Phone(f"+86{digits}", "mobile"),), ()
     if is_empty_word(text):

@@ -72,7 +72,7 @@ def standardize(
     resident_id, documents = _papers(text.get("resident_id", ""), found)
     birth_date, birth_years = _born(text.get("birth_date", ""), source.date_order, raw.updated_time.year, found)
     gender = found.one("gender", parse_gender(text.get("gender", "")))
-    address = found.one("address", parse_address(" ".join(text[item] for item in ADDRESS_FIELDS if item in text)))
+    address = found.one("address", parse_address(" ".join([text[item] for item in ADDRESS_FIELDS if item in text])))
     if resident_id:
         _cross_check(resident_id, birth_date, gender, found)
         birth_date, gender = birth_date or birth_date_of(resident_id), gender or gender_of(resident_id)
