@@ -159,3 +159,33 @@ class SecondPersonNeeded(NotAllowed):
     """Who gave the first verdict cannot give the second."""
 
     reason = "SECOND_PERSON_NEEDED"
+
+
+class BulkChanged(NotAllowed):
+    """The number of match candidates that fit a rule is not the expected one."""
+
+    reason = "BULK_CHANGED"
+
+
+class RuleNotFound(NotFound):
+    """No validation rule has this name."""
+
+    reason = "RULE_NOT_FOUND"
+
+
+class RuleExists(AlreadyExists):
+    """A validation rule with this id exists already."""
+
+    reason = "RULE_EXISTS"
+
+
+class RuleInvalid(Invalid):
+    """The rule names an unknown source or field, or a bound that is none."""
+
+    reason = "RULE_INVALID"
+
+
+class RuleNotTried(NotAllowed):
+    """The revision is not the latest, or was not tried."""
+
+    reason = "RULE_NOT_TRIED"

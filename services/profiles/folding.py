@@ -15,6 +15,7 @@ from enum import StrEnum
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
+from services.profiles.domain.review import is_sampled
 from services.profiles.domain.values import Assignment, AssignmentKind, Candidate, MatchScore, StandardRecord
 from services.profiles.values import Profile, pair_id, record_key
 
@@ -95,6 +96,7 @@ class Fold:
         """Start from the profiles that hold a record of the batch or share a token with one."""
         self.working: dict[str, Working] = {}
         self.pairs: dict[str, tuple[str, str, MatchScore]] = {}
+        self.checks: dict[str, MatchScore] = {}
         self.merges: list[tuple[str, ...]] = []
         self.deferred: list[Incoming] = []
         self.own_work: set[str] = set()  # profiles that this import wrote before a crash
@@ -137,7 +139,13 @@ class Fold:
         outcome = Outcome.CREATED if target.is_new and not target.records else Outcome.UPDATED
         self._put(target, incoming)
         self._note_pairs(target, assignment)
+        if home is None and assignment.kind is AssignmentKind.MERGE and is_sampled(incoming.content_hash):
+            self.checks[incoming.key] = assignment.scores[assignment.profile_id]
         return outcome
+
+    def home_of(self, key: str) -> Working:
+        """Return the profile that a record is in by now."""
+        return self.working[self._homes[key]]
 
     def _known(self, home: Working, incoming: Incoming) -> Outcome | None:
         """Return UNCHANGED or STALE, or None when the record brings something newer."""

@@ -158,7 +158,7 @@ class Merger:
         now = datetime.now(UTC)
         born = Profile(
             new_id, now, now, key_id=new_id, records=leaving, merged_into=profile.profile_id, is_handing_over=True,
-            apart=[profile.profile_id], overrides=[item for item in profile.overrides if item.anchor in set(keys)],
+            apart=[profile.profile_id, *profile.apart], overrides=[item for item in profile.overrides if item.anchor in set(keys)],
         )  # fmt: skip
         self._vault.new_ciphers(self._store, [new_id])
         if self._store.write_profiles([(born, [])]):

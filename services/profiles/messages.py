@@ -49,6 +49,7 @@ PAIR_STATES = {
     "rejected": resources_pb2.MatchCandidate.STATE_REJECTED,
     "obsolete": resources_pb2.MatchCandidate.STATE_OBSOLETE,
     "awaiting_second": resources_pb2.MatchCandidate.STATE_AWAITING_SECOND,
+    "check": resources_pb2.MatchCandidate.STATE_CHECK,
 }
 
 
@@ -258,12 +259,30 @@ def pair_message(pair: Pair) -> resources_pb2.MatchCandidate:
         first_verdict=PAIR_STATES.get(pair.first_state),
         first_decided_by=pair.first_by,
         reason=pair.reason,
+        checked_record=_record_name(pair.record) if pair.record else "",
     )
     for comparison, level, weight in pair.steps:
         message.steps.add(comparison=str(comparison), level=str(level), weight=float(str(weight)))
     _stamp(message, create_time=pair.create_time)
-    if pair.state not in ("open", "awaiting_second"):
+    if pair.state not in ("open", "awaiting_second", "check"):
         _stamp(message, decide_time=pair.update_time)
+    return message
+
+
+def label_message(pair: Pair) -> resources_pb2.MatchLabel:
+    """Return a verdict as a label, without anything of the persons."""
+    message = resources_pb2.MatchLabel(
+        match_candidate=f"matchCandidates/{pair.id}",
+        same_person=pair.state == "confirmed",
+        weight=pair.weight,
+        probability=pair.probability,
+        vetoes=pair.vetoes,
+        automatic=bool(pair.record),
+        persons=2 if pair.first_by else 1,
+        decide_time=pair.update_time,
+    )
+    for comparison, level, weight in pair.steps:
+        message.steps.add(comparison=str(comparison), level=str(level), weight=float(str(weight)))
     return message
 
 

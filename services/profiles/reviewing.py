@@ -11,14 +11,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.errors import Conflict
+from services.chassis.records import new_id
 from services.profiles.domain.review import CLAIMED_FOR
 from services.profiles.errors import CandidateClaimed, CandidateDecided, SecondPersonNeeded
 from services.profiles.merging import Merger, resolve
 from services.profiles.store import Store
 from services.profiles.values import Pair, Profile
 
-OPEN = ("awaiting_second", "open")
+OPEN = ("awaiting_second", "open", "check")  # as they are worked through
 PAIRS_PER_LOOK = 50
+BULK_LIMIT, BULK_LOOK = 200, 2000  # pairs decided by one call, and looked at for it
 InReach = Callable[[Profile], bool]
 
 
@@ -33,21 +35,30 @@ class Reviews:
         self._in_reach = in_reach
 
     def both(self, pair: Pair) -> list[Profile] | None:
-        """Return the living profiles of a pair, each once; None when one is gone or out of reach."""
-        living = resolve(self._store, [pair.one, pair.other])
-        unique = {item.profile_id: item for item in living.values()}
-        shown = len(living) == 2 and all(map(self._in_reach, unique.values()))
+        """Return a pair's living profiles, each once, of a check the one with its record; None when out of reach."""
+        living = self._living([pair])
+        found = [living.get(item) for item in _sides(pair)]
+        unique = {item.profile_id: item for item in found if item}
+        shown = all(found) and all(map(self._in_reach, unique.values()))
         return list(unique.values()) if shown else None
+
+    def _living(self, pairs: list[Pair]) -> dict[str, Profile]:
+        """Return the living profiles of pairs by the ids, and by the record keys, that the pairs name."""
+        keys = [pair.record for pair in pairs if pair.record]
+        holders = self._store.by_record_keys(keys) if keys else []
+        by_key = {key: item for item in holders for key in item.record_keys}
+        ids = [item for pair in pairs if not pair.record for item in (pair.one, pair.other)]
+        return {**resolve(self._store, ids), **{key: by_key[key] for key in keys if key in by_key}}
 
     def still_open(self, pairs: list[Pair]) -> list[Pair]:
         """Return the pairs in reach; those that became one profile meanwhile are closed on the way."""
-        living = resolve(self._store, [item for pair in pairs for item in (pair.one, pair.other)])
+        living = self._living(pairs)
         kept = []
         for pair in pairs:
-            one, other = living.get(pair.one), living.get(pair.other)
-            if one is None or other is None or one.profile_id == other.profile_id:
+            found = [living.get(item) for item in _sides(pair)]
+            if not all(found) or not _is_question(pair, found):
                 self._close(pair)
-            elif self._in_reach(one) and self._in_reach(other):
+            elif all(item and self._in_reach(item) for item in found):
                 kept.append(pair)
         return kept
 
@@ -105,11 +116,40 @@ class Reviews:
         if pair.needs_second and pair.first_state != state:
             first = replace(pair, state="awaiting_second", first_state=state, first_by=self._steward)
             return self._store.pairs.replace(first)
-        if state == "confirmed":
-            self._merger.merge([pair.one, pair.other])
-        elif not self._keep_apart(pair):
+        if not (self._undo(pair, state) if pair.record else self._carry_out(pair, state)):
             raise decided(self._close(pair))
-        return self._answer(replace(pair, state=state, decided_by=self._steward))
+        month = f"{datetime.now(UTC):%Y-%m}"
+        return self._answer(replace(pair, state=state, decided_by=self._steward, month=month))
+
+    def bulk(self, fits: Callable[[Pair], bool]) -> tuple[list[Pair], int]:
+        """Return the open pairs in reach that fit, BULK_LIMIT at most, and how many were left for two persons."""
+        found: list[Pair] = []
+        after, left, looked = "", 0, 0
+        while len(found) < BULK_LIMIT and looked < BULK_LOOK:
+            page = self._store.pairs.page({"state": "open"}, after, PAIRS_PER_LOOK, by="place")
+            if not page:
+                break
+            after, looked, now = page[-1].place, looked + len(page), datetime.now(UTC)
+            fitting = self.still_open([item for item in page if fits(item) and self._is_free(item, now)])
+            left += sum(item.needs_second for item in fitting)
+            found += [item for item in fitting if not item.needs_second]
+        return found[:BULK_LIMIT], left
+
+    def _carry_out(self, pair: Pair, state: str) -> bool:
+        """Merge the two, or keep them apart; tell whether there were two to keep apart."""
+        if state == "rejected":
+            return self._keep_apart(pair)
+        self._merger.merge([pair.one, pair.other])
+        return True
+
+    def _undo(self, pair: Pair, state: str) -> bool:
+        """Split the record of a wrong automatic merge out; tell whether it was still with others."""
+        home = next(iter(self._store.by_record_keys([pair.record])), None)
+        if home is None or len(home.records) < 2:
+            return False
+        if state == "rejected":
+            self._merger.split(home.profile_id, [pair.record], new_id())
+        return True
 
     def _answer(self, pair: Pair) -> Pair:
         """Keep the verdict that was carried out, even if a look at the queue closed the pair for having become one."""
@@ -134,6 +174,17 @@ class Reviews:
 
     def _close(self, pair: Pair) -> Pair:
         return self._store.pairs.replace(replace(pair, state="obsolete", claimed_by="", claim_until=None))
+
+
+def _sides(pair: Pair) -> list[str]:
+    return [pair.record] if pair.record else [pair.one, pair.other]
+
+
+def _is_question(pair: Pair, found: list[Profile | None]) -> bool:
+    """Say whether there is anything to ask: two profiles, or for a check other records beside the one."""
+    if pair.record:
+        return all(item is not None and len(item.records) > 1 for item in found)
+    return len({item.profile_id for item in found if item}) == 2
 
 
 def decided(pair: Pair) -> CandidateDecided:

@@ -23,7 +23,7 @@ from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apar
 from services.profiles.merging import Merger
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Store
-from services.profiles.values import Pair, place_of
+from services.profiles.values import Pair, pair_id, place_of
 from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
@@ -155,6 +155,7 @@ class Taker:
         changed = fold.changed()
         made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
         asked = self._store.pairs.add_missing(_pairs(fold))
+        self._store.pairs.add_missing(_checks(fold))
         tally.pairs += [(one, other) for one, other, _ in fold.pairs.values()][:asked]
         lost = self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
         written = [(item.profile_id, item.profile.version) for item in changed if item.profile_id not in lost]
@@ -237,12 +238,28 @@ def _pairs(fold: Fold) -> list[Pair]:
     return [_pair(fold, key, one, other, score) for key, (one, other, score) in fold.pairs.items()]
 
 
+def _checks(fold: Fold) -> list[Pair]:
+    """Return the automatic merges that a steward looks at, as a sample."""
+    made = []
+    for key, score in fold.checks.items():
+        item_id, priority = pair_id(key, "check"), priority_of(0, False, 1 - score.probability)
+        home = fold.home_of(key).profile_id
+        made.append(Pair(
+            item_id, home, home, score.weight, score.probability, _steps(score), list(score.vetoes), state="check",
+            priority=priority, place=place_of(priority, item_id), record=key,
+        ))  # fmt: skip
+    return made
+
+
+def _steps(score: MatchScore) -> list[list[object]]:
+    return [[step.comparison, step.level, step.weight] for step in score.steps]
+
+
 def _pair(fold: Fold, key: str, one: str, other: str, score: MatchScore) -> Pair:
     both = fold.working[one], fold.working[other]
     records, has_tier = sum(len(item.records) for item in both), any(item.profile.tier for item in both)
     priority = priority_of(records, has_tier, score.probability)
     return Pair(
-        key, one, other, score.weight, score.probability,
-        [[step.comparison, step.level, step.weight] for step in score.steps], list(score.vetoes), priority=priority,
+        key, one, other, score.weight, score.probability, _steps(score), list(score.vetoes), priority=priority,
         place=place_of(priority, key), needs_second=needs_second_person(records, has_tier, score.vetoes),
     )  # fmt: skip

@@ -195,6 +195,7 @@ class Pair:
     """Two profiles that may be one person; `state` open, awaiting_second, confirmed, rejected or obsolete.
 
     `place` sorts those of one state by priority. `first_state`, `first_by`: the verdict that awaits another person.
+    `record` makes it a check of an automatic merge: the key of the record that joined. `month` is that of the verdict.
     """
 
     id: str
@@ -214,6 +215,8 @@ class Pair:
     first_state: str = ""
     first_by: str = ""
     reason: str = ""
+    record: str = ""
+    month: str = ""
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -27,7 +27,7 @@ from tests.profiles.people import Service, person
 SOURCES = ("till", "shop", "crm")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 FOREVER = datetime(2999, 1, 1, tzinfo=UTC)
-SEQUENCES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SEQUENCES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 STEPS = st.lists(st.tuples(st.sampled_from("mmssuo"), st.integers(0, 10**6), st.integers(0, 10**6)), max_size=12)
 
 
@@ -168,3 +168,13 @@ def test_two_persons_stay_two_under_the_names_they_were_merged_into(one, other, 
     profiles = [Profile(name, START, START, aliases=aliases, apart=apart) for name, aliases, apart in (one, other)]
 
     assert are_apart(*profiles) is are_apart(*reversed(profiles)) is expected
+
+
+def test_parts_that_were_split_off_one_after_another_stay_apart(keys_dir: Path) -> None:
+    world = World(keys_dir)
+    (whole,) = world.found(1, (3,))
+    parts = [world.merger.split(whole, [key], new_id())[1] for key in ("crm/0", "shop/0")]
+    for source in SOURCES:
+        world.take(source, "0", {**person(0), "email": "changed@example.cn"})
+
+    assert sorted(item.profile_id for item in world.living()) == sorted([whole, *parts])

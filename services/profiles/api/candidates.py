@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import grpc
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.server import current_call
-from services.profiles.api.common import Tools, id_of, is_in_reach, page_of, shown_all
+from services.profiles.api.common import Tools, id_of, is_in_reach, page_of, shown, shown_all
+from services.profiles.believed import believe
 from services.profiles.errors import CandidateNotFound
 from services.profiles.messages import PAIR_STATES, pair_message
 from services.profiles.reviewing import OPEN, Reviews, decided
-from services.profiles.values import Pair
+from services.profiles.shaping import load
+from services.profiles.values import Pair, Profile
 
 STATES = {number: state for state, number in PAIR_STATES.items()}
 Verdict = profiles_pb2.ConfirmMatchCandidateRequest | profiles_pb2.RejectMatchCandidateRequest
@@ -92,5 +97,18 @@ class CandidatesPart:
 
     def _both(self, pair: Pair) -> resources_pb2.MatchCandidate:
         message = pair_message(pair)
-        message.profiles.extend(shown_all(self.tools, self._reviews().both(pair) or []))
+        found = self._reviews().both(pair) or []
+        if pair.record and pair.state in OPEN:
+            message.profiles.extend(self._without_and_alone(found[0], pair.record))
+        else:
+            message.profiles.extend(shown_all(self.tools, found))
         return message
+
+    def _without_and_alone(self, profile: Profile, key: str) -> Iterator[resources_pb2.Profile]:
+        """Yield what would be believed without a record, and from it alone."""
+        opened, _ = load(self.tools.store, self.tools.vault, [profile])
+        for working in opened:
+            for with_it in (False, True):
+                records = {name: item for name, item in working.records.items() if (name == key) is with_it}
+                part = replace(profile, records=[item for item in profile.records if item.key in records])
+                yield shown(self.tools, part, believe(list(records.values()), self.tools.dictionary.rules()))

@@ -13,6 +13,7 @@ from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.sources import SourcesPart
+from services.profiles.api.verdicts import VerdictsPart
 
 
 class ProfilesServicer(
@@ -23,6 +24,7 @@ class ProfilesServicer(
     CandidatesPart,
     FieldsPart,
     OverridesPart,
+    VerdictsPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

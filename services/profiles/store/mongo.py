@@ -63,6 +63,7 @@ class MongoStore:
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("rejects").create_index([("record", 1)])
             self._collection("match_candidates").create_index([("state", 1), ("place", 1)])
+            self._collection("match_candidates").create_index([("month", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
             self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
