@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -22,11 +22,13 @@ from services.profiles.domain.sources import (
     read_row,
 )
 from services.profiles.domain.standardize import standardize
-from services.profiles.domain.values import RawRecord, Severity
+from services.profiles.domain.validation import RULE
+from services.profiles.domain.values import RawRecord, Severity, StandardRecord
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, Row, describe_fault
 from services.profiles.mapping import domain_mapping
 from services.profiles.rejecting import Admitted, Rejects
+from services.profiles.rules import RuleBook, rule_book
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
@@ -51,6 +53,8 @@ def settings_of(source: Source) -> SourceSettings:
 
 def describe(reason: str) -> str:
     """Return what to do about a reason, of the domain or of the reading."""
+    if reason.startswith(RULE):
+        return f"The value breaks the rule validationRules/{reason.removeprefix(RULE)}; see there and correct it."
     return describe_fault(reason) if reason in FAULTS else problems.describe(reason)
 
 
@@ -127,6 +131,7 @@ class Admission:
         self._vault = vault
         self._taker = taker
         self._rejects = Rejects(store, vault)
+        self._rules = rule_book(store)
 
     def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
         """Read and standardize entries; nothing is written."""
@@ -140,7 +145,7 @@ class Admission:
             prepared.refused.append((entry, "", [(entry.fault_column, entry.fault)]))
             return
         raw = _raw(settings, entry, now)
-        record = deleted_record(raw, settings) if is_deletion(raw) else standardize(raw, settings)
+        record = admissible(raw, settings, self._rules)
         if record.is_rejected:
             grave = [(item.field, item.reason) for item in record.problems if item.severity is Severity.REJECT]
             prepared.refused.append((entry, raw.source_record_id, grave))
@@ -205,6 +210,15 @@ class Admission:
         record_id = values.pop(SOURCE_RECORD_ID, content["id"]) if not content["is_row"] else content["id"]
         time = datetime.fromisoformat(content["time"]) if content["time"] else None
         return Entry(reject.row_number, values, content["is_row"], record_id, time)
+
+
+def admissible(raw: RawRecord, settings: SourceSettings, rules: RuleBook) -> StandardRecord:
+    """Return the standard form of a record with all its problems, those of the rules in use among them."""
+    if is_deletion(raw):
+        return deleted_record(raw, settings)
+    record = standardize(raw, settings)
+    found = rules.broken(record)
+    return replace(record, problems=(*record.problems, *found)) if found else record
 
 
 def entry_of(row: Row) -> Entry:

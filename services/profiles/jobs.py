@@ -28,6 +28,7 @@ from services.profiles.domain.sources import SourceSettings
 from services.profiles.errors import HeaderInvalid, SnapshotOverLimit, SourceNotFound
 from services.profiles.intake import FileOptions, RowSource, open_rows
 from services.profiles.messages import summary_message
+from services.profiles.rules import TRY_RULE, Trials
 from services.profiles.snapshots import SeenIds, Snapshots
 from services.profiles.store import Store
 from services.profiles.taking import Taker
@@ -53,7 +54,7 @@ class Importer:
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of this service's jobs."""
-        return {IMPORT: self.run}
+        return {IMPORT: self.run, TRY_RULE: Trials(self._store, self._vault).run}
 
     def run(self, job: Job) -> Message:
         """Import a stored upload from its checkpoint on.

@@ -169,6 +169,25 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredRule:
+    """A validation rule: its latest revision and the one in use, as JSON; `trial` is what the latest was found to do.
+
+    `activations` are revision, time, subject and content, oldest first.
+    """
+
+    id: str
+    latest: str
+    revision: int
+    active: str = ""
+    active_revision: int = 0
+    trial: str = ""
+    activations: Sequence[Sequence[object]] = ()
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A row set apart, sealed by the uploads key; `reasons` are (field, code) pairs.
 

@@ -18,6 +18,7 @@ from services.profiles.errors import SourceNotFound
 from services.profiles.intake import FileOptions
 from services.profiles.mapping import mapping_messages
 from services.profiles.preview import Preview, Tried, gather, preview
+from services.profiles.rules import rule_book
 from services.profiles.values import Profile
 
 
@@ -41,7 +42,8 @@ class PreviewsPart:
         if header.draft:
             source = replace(source, mapping=source.draft_mapping)
         options = FileOptions(header.file_name, header.format, header.encoding, header.delimiter, header.sheet)
-        tried = preview(file, is_whole, options, settings_of(source), datetime.now(UTC))
+        rules = rule_book(self.tools.store)
+        tried = preview(file, is_whole, options, settings_of(source), rules, datetime.now(UTC))
         mapping = [[item.column, item.field] for item in tried.settings.mapping]
         return self._response(tried, mapping_messages(source.mapping or mapping))
 

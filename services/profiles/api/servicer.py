@@ -12,6 +12,7 @@ from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
+from services.profiles.api.rules import RulesPart
 from services.profiles.api.sources import SourcesPart
 from services.profiles.api.verdicts import VerdictsPart
 
@@ -19,6 +20,7 @@ from services.profiles.api.verdicts import VerdictsPart
 class ProfilesServicer(
     SourcesPart,
     PreviewsPart,
+    RulesPart,
     RejectsPart,
     ProfilesPart,
     CandidatesPart,

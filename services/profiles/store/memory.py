@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from services.chassis.records import Fact
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MemoryShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, record_key
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
 
 
 def _copy(profile: Profile) -> Profile:
@@ -34,6 +34,7 @@ class MemoryStore:
         self.fields: MemoryShelf[Field] = MemoryShelf()
         self.rejects: MemoryShelf[Reject] = MemoryShelf()
         self.pairs: MemoryShelf[Pair] = MemoryShelf()
+        self.rules: MemoryShelf[StoredRule] = MemoryShelf()
         self.facts: list[Fact] = []
         self._profiles: dict[str, Profile] = {}
         self._owners: dict[str, str] = {}

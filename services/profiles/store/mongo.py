@@ -28,7 +28,7 @@ from services.profiles.documents import (
 )
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MongoShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, record_key
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
@@ -47,6 +47,7 @@ class MongoStore:
         self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
+        self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
 
     def _collection(self, name: str) -> Collection:
         return records.database(self._service)[name]

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.store.shelf import Shelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord
+from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
 MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead to
@@ -29,6 +29,10 @@ class Store(Protocol):
     @property
     def rejects(self) -> Shelf[Reject]:
         """Return the set-apart rows."""
+
+    @property
+    def rules(self) -> Shelf[StoredRule]:
+        """Return the validation rules."""
 
     @property
     def pairs(self) -> Shelf[Pair]:
