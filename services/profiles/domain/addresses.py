@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 
 from services.profiles.domain.blocked import is_empty_word
-from services.profiles.domain.divisions import DivisionTable, city_code_of, division_table, level_of
+from services.profiles.domain.divisions import MUNICIPALITIES, DivisionTable, city_code_of, division_table, level_of
 from services.profiles.domain.places import read_place
 from services.profiles.domain.text import clean, simplify
 from services.profiles.domain.values import Address
@@ -68,6 +68,8 @@ def address_of(code: str, detail: str) -> Address:
 @lru_cache(maxsize=4096)
 def _divisions_of(code: str) -> tuple[str, str, str, str, str, str]:
     """Return the codes and the names of a division and those above it, as an address holds them."""
+    if level_of(code) == 2 and code[:2] in MUNICIPALITIES:
+        code = f"{code[:2]}0100"  # 上海 is province and city
     by_code, level = division_table().by_code, level_of(code)
     province_code = f"{code[:2]}0000"
     city_code = city_code_of(code) if level == 6 else code if level == 4 else ""
@@ -194,7 +196,7 @@ def _has_child(text: str, prefix: str, table: DivisionTable) -> bool:
 
 def _is_wide(code: str) -> bool:
     """Say whether counties are sought in the whole province: no city is known, or there is one only."""
-    return level_of(code) == 2 or code[:2] in ("11", "12", "31", "50")  # counties there lie under 01 and 02
+    return level_of(code) == 2 or code[:2] in MUNICIPALITIES  # counties there lie under 01 and 02
 
 
 def _county_at(text: str, prefix: str, table: DivisionTable) -> tuple[str, tuple[str, ...]]:

@@ -144,13 +144,18 @@ def _surname_start(words: list[str], has_comma: bool) -> int:
     Where all words are pinyin, what is no Chinese surname is not taken for one while another word is.
     """
     last = len(words) - 1
-    loud = [at for at, word in enumerate(words) if _LOUD.search(word) and word.isupper()]
+    loud = [at for at, word in enumerate(words) if _is_loud(word)]
     told = last if has_comma or len(loud) != 1 or loud[0] not in (0, last) else loud[0]
     is_told = has_comma or bool(loud)
     if all(map(is_pinyin, words)):
         order = (told, 0, min(1, last), last) if is_told else (0, last)
         return next((at for at in order if is_pinyin_surname(words[at])), told)
     return told
+
+
+def _is_loud(word: str) -> bool:
+    """Say whether a word is written in capitals; an initial is not."""
+    return word.isupper() and any(sum(map(str.isupper, part)) > 1 for part in _PART.findall(word))
 
 
 def _capitalized(text: str) -> str:
@@ -162,7 +167,6 @@ def _capitalized(text: str) -> str:
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _PART = re.compile(r"[^\W\d_]+")
-_LOUD = re.compile(r"[^\W\d_]{2}")
 _PARTICLES = frozenset(("van", "von", "der", "den", "de", "del", "della", "di", "da", "dos", "du", "la", "le", "bin",
                         "ibn", "ten", "ter", "zu"))  # fmt: skip
 

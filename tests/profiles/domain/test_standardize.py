@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from services.profiles.domain import blocked, problems, text
 from services.profiles.domain.addresses import parse_address
+from services.profiles.domain.ages import parse_birth_years
 from services.profiles.domain.contacts import parse_emails, parse_gender
 from services.profiles.domain.dates import parse_birth_date, parse_timestamp
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
+from services.profiles.domain.divisions import division_table
 from services.profiles.domain.documents import parse_resident_id
 from services.profiles.domain.golden import build_golden
 from services.profiles.domain.match import compare
@@ -63,6 +65,8 @@ def test_no_text_makes_a_parser_raise_and_parsing_twice_changes_nothing(raw):
         assert ((email,), ()) == parse_emails(email)
     number, _ = parse_resident_id(raw)
     assert not number or (number, "") == parse_resident_id(number)
+    years = parse_birth_years(raw, 2026)
+    assert years is None or 1900 <= years[0] <= years[1] <= 2026
     paper, reason = parse_document(raw)
     assert (paper is None) == (reason in problems.REASONS)
     for order in ("ymd", "dmy", "mdy"):
@@ -79,6 +83,19 @@ def test_an_address_read_again_from_its_own_text_is_the_same(raw):
     address, _ = parse_address(raw)
 
     assert address is None or parse_address(address.text)[0] in (address, None) or not address.province_code
+
+
+_NAMES_OF_DIVISIONS = sorted({name for division in division_table().by_code.values() for name in division.names})
+
+
+@given(
+    st.lists(st.sampled_from((*_NAMES_OF_DIVISIONS, "路", "大道", "1", "号", "-", "山", "镇", "开发区")), max_size=6)
+)
+@settings(max_examples=600, deadline=None)
+def test_divisions_in_any_order_are_read_again_as_the_same(parts):
+    address, _ = parse_address("".join(parts))
+
+    assert not address or not address.province_code or parse_address(address.text)[0] == address
 
 
 @given(st.dictionaries(st.sampled_from((*FIELDS, "province", "city", "district")), texts))
