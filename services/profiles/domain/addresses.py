@@ -10,10 +10,10 @@ from services.profiles.domain.text import clean, simplify
 from services.profiles.domain.values import Address
 
 _LABEL = re.compile(
-    r"^(?:[^:\d]{1,10}:|(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)是?|市辖区|中国(?!\()|中华人民共和国|P\.?R\.?China|"
+    r"^(?:[^:\d省市县区州]{1,10}:|(?:收货|家庭|联系|详细|常住|居住|通讯)?(?:地址|住址)是?|市辖区|中国(?!\()|中华人民共和国|P\.?R\.?China|"
     r"(?:邮编|邮政编码)?:?\d{6}(?=[\u4e00-\u9fff]{2}))+"
 )
-_BLANKS = re.compile(r"[\s,;、|]+")
+_BLANKS = re.compile(r"[\s,;、|]+|(?<=[省市县区州]):")
 _DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单位|区划)|县(?=[\u4e00-\u9fff]{1,6}县))")
 _DIGIT = re.compile("[0-9]")
 _REMEMBERED = 65_536  # beginnings of addresses up to the street
