@@ -59,8 +59,10 @@ class Merger:
         self._vault = vault
         self._dictionary = dictionary
 
-    def merge(self, profile_ids: Sequence[str]) -> str:
+    def merge(self, profile_ids: Sequence[str], by: str = "") -> str:
         """Merge profiles into the oldest of them and return its id; those that are one already stay so.
+
+        `by` is the person who says so; empty means the match model.
 
         Raises:
             ProfilesBusy: others kept changing them.
@@ -68,7 +70,7 @@ class Merger:
         living = {item.profile_id: item for item in resolve(self._store, profile_ids).values()}
         survivor, *others = sorted(living.values(), key=lambda item: (item.create_time, item.profile_id))
         for other in others:
-            self._hand_over(other.profile_id, survivor.profile_id)
+            self._hand_over(other.profile_id, survivor.profile_id, by)
             self._settle(other.profile_id)
         return survivor.profile_id
 
@@ -79,13 +81,13 @@ class Merger:
             self._settle(item.profile_id)
         return len(found)
 
-    def _hand_over(self, gone_id: str, survivor_id: str) -> None:
+    def _hand_over(self, gone_id: str, survivor_id: str, by: str) -> None:
         for _ in range(ATTEMPTS):
             gone = self._store.profiles([gone_id])[gone_id]
             if gone.merged_into:
                 return
             now = datetime.now(UTC)
-            if not write(self._store, [ended(gone, survivor_id, now)]):
+            if not write(self._store, [ended(gone, survivor_id, now, by)]):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
@@ -123,7 +125,8 @@ class Merger:
             apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item not in one],
             overrides=list({item.id: item for item in (*gone.overrides, *survivor.overrides)}.values()),
         )
-        revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id)
+        by = gone.revisions[-1].by if gone.revisions else ""
+        revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id, by)
         merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
         rules = self._dictionary.rules()
         shaped = reshape(survivor, grown, standard, ciphers, self._vault, rules, now, revision, [merged])
@@ -141,8 +144,8 @@ class Merger:
             else:
                 raise ProfilesBusy("the profile keeps changing; try again")
 
-    def split(self, profile_id: str, keys: Sequence[str], new_id: str) -> tuple[str, str]:
-        """Split records out of a profile into a new one; return the ids of what is left and of the new one.
+    def split(self, profile_id: str, keys: Sequence[str], new_id: str, by: str = "") -> tuple[str, str]:
+        """Split records out of a profile into a new one, as `by` says; return the ids of what is left and of the new.
 
         Raises:
             UnmergeImpossible: the records are not the profile's, or all it has.
@@ -158,16 +161,17 @@ class Merger:
         now = datetime.now(UTC)
         born = Profile(
             new_id, now, now, key_id=new_id, records=leaving, merged_into=profile.profile_id, is_handing_over=True,
-            apart=[profile.profile_id, *profile.apart], overrides=[item for item in profile.overrides if item.anchor in set(keys)],
+            apart=[profile.profile_id, *profile.apart],
+            overrides=[item for item in profile.overrides if item.anchor in set(keys)],
         )  # fmt: skip
         self._vault.new_ciphers(self._store, [new_id])
         if self._store.write_profiles([(born, [])]):
             raise ProfilesBusy("the new profile exists already; try again")
-        self._release(profile.profile_id, {item.key for item in leaving}, new_id)
-        self._bring_to_life(new_id, born)
+        self._release(profile.profile_id, {item.key for item in leaving}, new_id, by)
+        self._bring_to_life(new_id, born, by)
         return profile.profile_id, new_id
 
-    def _release(self, profile_id: str, keys: set[str], new_id: str) -> None:
+    def _release(self, profile_id: str, keys: set[str], new_id: str, by: str) -> None:
         for _ in range(ATTEMPTS):
             profile = self._store.profiles([profile_id])[profile_id]
             kept = replace(
@@ -175,11 +179,11 @@ class Merger:
                 records=[item for item in profile.records if item.key not in keys],
                 overrides=[item for item in profile.overrides if item.anchor not in keys],
             )
-            if self._write_anew(profile, replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id):
+            if self._write_anew(profile, replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id, by):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
-    def _bring_to_life(self, new_id: str, leaving: Profile) -> None:
+    def _bring_to_life(self, new_id: str, leaving: Profile, by: str) -> None:
         for _ in range(ATTEMPTS):
             born = self._store.profiles([new_id])[new_id]
             keys = [item.key for item in leaving.records]
@@ -187,14 +191,14 @@ class Merger:
                 born, merged_into="", is_handing_over=False, records=list(leaving.records),
                 overrides=list(leaving.overrides), relinked=keys,
             )  # fmt: skip
-            if self._write_anew(born, alive, keys, born.merged_into):
+            if self._write_anew(born, alive, keys, born.merged_into, by):
                 return
         raise ProfilesBusy("the new profile keeps changing; try again")
 
-    def _write_anew(self, was: Profile, profile: Profile, keys: Sequence[str], other_id: str) -> bool:
+    def _write_anew(self, was: Profile, profile: Profile, keys: Sequence[str], other_id: str, by: str) -> bool:
         now = datetime.now(UTC)
         opened, ciphers = load(self._store, self._vault, [profile])
-        revision = Revision(0, now, "unmerged", (), keys, other_id)
+        revision = Revision(0, now, "unmerged", (), keys, other_id, by)
         rules = self._dictionary.rules()
         shaped = reshape(was, profile, opened[0].records, ciphers, self._vault, rules, now, revision)
         return not write(self._store, [shaped])

@@ -139,7 +139,7 @@ class Reviews:
         """Merge the two, or keep them apart; tell whether there were two to keep apart."""
         if state == "rejected":
             return self._keep_apart(pair)
-        self._merger.merge([pair.one, pair.other])
+        self._merger.merge([pair.one, pair.other], self._steward)
         return True
 
     def _undo(self, pair: Pair, state: str) -> bool:
@@ -148,7 +148,7 @@ class Reviews:
         if home is None or len(home.records) < 2:
             return False
         if state == "rejected":
-            self._merger.split(home.profile_id, [pair.record], new_id())
+            self._merger.split(home.profile_id, [pair.record], new_id(), self._steward)
         return True
 
     def _answer(self, pair: Pair) -> Pair:

@@ -39,10 +39,10 @@ def write(store: Store, shaped: Sequence[Shaped]) -> list[str]:
     return store.write_profiles([(item.profile, item.facts) for item in shaped]) if shaped else []
 
 
-def ended(profile: Profile, survivor_id: str, now: datetime) -> Shaped:
+def ended(profile: Profile, survivor_id: str, now: datetime, by: str) -> Shaped:
     """Return the profile as an alias of the one that takes it over, its records still with it."""
     version = profile.version + 1
-    revision = Revision(version, now, "ended", other_profile=survivor_id)
+    revision = Revision(version, now, "ended", other_profile=survivor_id, by=by)
     revisions = [*profile.revisions, revision][-HISTORY_AT_HAND:]
     alias = replace(profile, merged_into=survivor_id, is_handing_over=True, revisions=revisions)
     return Shaped(alias, (profile_ended(profile.profile_id, survivor_id, version, now),), was=profile.past())

@@ -233,9 +233,25 @@ def test_a_verdict_is_kept_when_a_look_at_the_queue_closed_the_pair_at_the_same_
     class Merging:
         """The merger, with another steward's look at the queue right after each merge."""
 
-        def merge(self, ids: list[str]) -> None:
-            service.taker.merger.merge(ids)
+        def merge(self, ids: list[str], by: str) -> None:
+            service.taker.merger.merge(ids, by)
             assert listed(desk) == []
 
     reviews = Reviews(service.store, Merging(), "user:li", lambda _: True)
     assert reviews.decide(service.store.pairs.get(pair.name.split("/")[1]), "confirmed", "").state == "confirmed"
+
+
+def test_history_names_who_merged_and_who_split_and_nobody_for_the_match_model(desk: Desk) -> None:
+    one, other = ask(desk, 1)
+    (pair,) = listed(desk)
+    desk.call("ConfirmMatchCandidate", confirm(pair.name), caller=LI)
+    request = profiles_pb2.UnmergeProfileRequest(name=one)
+    request.source_records.add(source="sources/shop", source_record_id="d1")
+    born = desk.call("UnmergeProfile", request, caller=WANG).new_profile.name
+
+    kind = resources_pb2.ProfileRevision
+    found = [(item.kind, item.changed_by, item.other_profile) for item in desk.history(one)]
+    assert found == [
+        (kind.KIND_UNMERGED, "user:wang", born), (kind.KIND_MERGED, "user:li", other), (kind.KIND_CREATED, "", ""),
+    ]  # fmt: skip
+    assert [item.changed_by for item in desk.history(born)] == ["user:wang"]

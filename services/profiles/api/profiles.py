@@ -132,7 +132,7 @@ class ProfilesPart:
         born_id = new_id(request.request_id, "unmerge", profile.profile_id)
         done = self.tools.store.profiles([born_id]).get(born_id) if request.request_id else None
         if done is None:
-            self.tools.taker.merger.split(profile.profile_id, keys, born_id)
+            self.tools.taker.merger.split(profile.profile_id, keys, born_id, current_call().caller.subject)
         found = self.tools.store.profiles([profile.profile_id, born_id])
         return profiles_pb2.UnmergeProfileResponse(
             profile=self._shown(found[profile.profile_id]), new_profile=self._shown(found[born_id])
