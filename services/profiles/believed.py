@@ -102,12 +102,13 @@ def to_plain(believed: Believed) -> dict[str, object]:
 
 
 def _field_plain(item: GoldenField) -> list[object]:
-    lost = [[value.value, value.source_id, value.source_record_id, value.why] for value in item.beat]
+    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat()]
     until = item.expire_time.isoformat() if item.expire_time else ""
-    more: list[object] = [lost, item.rule_version, item.reason, until]
-    while more and not more[-1]:
-        more.pop()
-    return [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat(), *more]
+    if item.beat or item.rule_version or until:
+        plain.append([[lost.value, lost.source_id, lost.source_record_id, lost.why] for lost in item.beat])
+    if item.rule_version or until:
+        plain.append(item.rule_version)
+    return [*plain, item.reason, until] if until else plain
 
 
 def from_plain(plain: Mapping[str, object]) -> Believed:
@@ -126,9 +127,10 @@ def from_plain(plain: Mapping[str, object]) -> Believed:
 
 def _field_of(item: Sequence[object]) -> GoldenField:
     value, source_id, record_id, rule, time, *more = item
+    origin = str(value), str(source_id), str(record_id), str(rule), datetime.fromisoformat(str(time))
+    if not more:
+        return GoldenField(*origin)
     beat, version, reason, until = [*more, *_NO_MORE[len(more) :]]
     lost = tuple(BeatenValue(*entry) for entry in beat)  # type: ignore[attr-defined]
-    return GoldenField(
-        str(value), str(source_id), str(record_id), str(rule), datetime.fromisoformat(str(time)), lost,
-        int(str(version)), str(reason), datetime.fromisoformat(str(until)) if until else None,
-    )  # fmt: skip
+    expires = datetime.fromisoformat(str(until)) if until else None
+    return GoldenField(*origin, lost, int(str(version)), str(reason), expires)

@@ -52,6 +52,8 @@ def build_golden(
     emails = _all_values(records, _emails, rules["email"])
     fields |= {name: found[0] for name, found in (("phone", phones), ("email", emails)) if found}
     standard = [item for item in overrides if item.field in STANDARD_FIELDS]
+    if not standard:
+        return GoldenRecord(fields | _address_codes(records, fields.get("address")), phones, emails)
     fields = overridden(fields, standard)
     fields |= _address_codes([*records, *(item.record for item in standard)], fields.get("address"))
     return GoldenRecord(fields, _first(fields.get("phone"), phones), _first(fields.get("email"), emails))
