@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "resolution-peers"
 PEERS = ("splink==5.0.0", "duckdb==2.0.0", "recordlinkage==0.16", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==26.0.1")
 THRESHOLDS = (0.5, 0.8, 0.95, 0.99)
-DECIDES = {"merge_weight": 0.0, "review_weight": -4.0, "thresholds": THRESHOLDS}
+DECIDES = {
+    "merge_weight": 0.0, "review_weight": -4.0, "turned": ["given_name", "surname"], "thresholds": THRESHOLDS,
+}  # fmt: skip
 
 PEOPLE: dict[str, Any] = {
     "compared": {
@@ -110,12 +112,12 @@ def peers() -> Path:
     return next((TOOLS / "lib").glob("python3*")) / "site-packages"
 
 
-def side(engine: str, job: Mapping[str, Any], rounds: int = 1) -> Measured:
-    """Run one side in a process of its own; with `rounds` the last of several in that process is told."""
+def side(engine: str, job: Mapping[str, Any]) -> Measured:
+    """Run one side in a process of its own."""
     command = [str(TOOLS / "bin" / "python"), "tests/bench/resolution_peers.py"]
     if engine == "kehu":
         command = [sys.executable, "-m", "tests.bench.resolution_ours"]
-    text = json.dumps({**job, "engine": engine, "rounds": rounds})
+    text = json.dumps({**job, "engine": engine})
     process = subprocess.Popen([*command, text], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     out = process.stdout.read()
@@ -127,7 +129,7 @@ def side(engine: str, job: Mapping[str, Any], rounds: int = 1) -> Measured:
 
 
 def in_turn(job: Mapping[str, Any], rounds: int) -> tuple[list[Measured], list[Measured]]:
-    """Return Kehu's and splink's runs, who begins taking turns; compiled code was loaded once before."""
+    """Return Kehu's and splink's runs, who begins taking turns."""
     ours, theirs = [], []
     for round_ in range(rounds):
         order = ("kehu", "splink") if round_ % 2 == 0 else ("splink", "kehu")
@@ -172,7 +174,7 @@ def linkage_rows(data: Path, folder: Path) -> list[dict[str, object]]:
         paths.append(str(folder / f"febrl{number}.parquet"))
         pq.write_table(febrl(data, number), paths[-1])
     job = {**FEBRL_ALL, "paths": paths}
-    ours, theirs, other = side("kehu", job, rounds=2), side("splink", job), side("recordlinkage", job)
+    ours, theirs, other = side("kehu", job), side("splink", job), side("recordlinkage", job)
     best = min(theirs.told["core"], other.told["core"])
     ratio = best / ours.told["core"]
     return [

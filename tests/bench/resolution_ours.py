@@ -21,23 +21,25 @@ def clock() -> tuple[float, float]:
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    for _ in range(job["rounds"]):  # the first of several loads the compiled code
-        found = resolve(job)
-    print(json.dumps(found))
+    resolve(job, 2000)  # loads the compiled code, as importing a peer loads its engine
+    print(json.dumps(resolve(job)))
 
 
-def resolve(job: dict) -> dict[str, object]:
+def resolve(job: dict, most: int = 0) -> dict[str, object]:
+    """Resolve the files, or the first `most` records of each."""
     names = {field.name for field in dataclasses.fields(Scheme)}
     scheme = Scheme(**{name: value for name, value in job.items() if name in names})
     files = job["paths"]
     began = clock()
 
     def read(name: str):
-        return pa.concat_tables([pq.read_table(path, columns=[name]) for path in files])[name]
+        tables = [pq.read_table(path, columns=[name]) for path in files]
+        return pa.concat_tables([table.slice(0, most or None) for table in tables])[name]
 
     sides = np.zeros(0, np.int8)
     if len(files) > 1:
-        sides = np.repeat(np.arange(2, dtype=np.int8), [pq.read_metadata(path).num_rows for path in files])
+        sizes = [pq.read_metadata(path).num_rows for path in files]
+        sides = np.repeat(np.arange(2, dtype=np.int8), [min(size, most or size) for size in sizes])
     table = Table(scheme, read, sides)
     ready = clock()
     model = table.train("bench")

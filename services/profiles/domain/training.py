@@ -74,8 +74,9 @@ def train(
             u_shares[at] = np.concatenate([[same], rest / rest.sum() * (1 - same)])
     learnt = [_learn(lesson, names, u_shares) for lesson in material.lessons]
     m_shares = {name: _voted(name, at, material.lessons, learnt) for at, name in enumerate(names)}
+    present = {name: _present(name, at, material.lessons, learnt) for at, name in enumerate(names)}
     met = [
-        found.matches / lesson.share / prod(m_shares[name][0] for name in lesson.equal)
+        found.matches / lesson.share / prod(m_shares[name][0] * present[name] for name in lesson.equal)
         for found, lesson in zip(learnt, material.lessons, strict=True)
     ]
     prior = max(met) / material.pairs
@@ -103,6 +104,7 @@ def train(
 @dataclass(frozen=True, slots=True)
 class _Learnt:
     m_shares: list[np.ndarray]
+    present: list[float]  # share of one person's pairs in which both values are known
     matches: float
     rounds: int
     bits: float  # mean log2 of the likelihood of a pair: what EM makes larger
@@ -112,6 +114,11 @@ def _voted(name: str, at: int, lessons: Sequence[Lesson], learnt: Sequence[_Lear
     """Return m averaged over the lessons that do not decide the comparison, by their matches."""
     votes = [found for found, lesson in zip(learnt, lessons, strict=True) if name not in lesson.decided]
     return np.average([found.m_shares[at] for found in votes], axis=0, weights=[found.matches for found in votes])
+
+
+def _present(name: str, at: int, lessons: Sequence[Lesson], learnt: Sequence[_Learnt]) -> float:
+    votes = [found for found, lesson in zip(learnt, lessons, strict=True) if name not in lesson.decided]
+    return float(np.average([found.present[at] for found in votes], weights=[found.matches for found in votes]))
 
 
 def _odds(
@@ -145,7 +152,8 @@ def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray])
         m_shares = [_shares(Patterns(digits, matches), at, m.size) for at, m in enumerate(m_shares)]
         if max(np.abs(m_shares[at] - last[at]).max() for at in columns) < _SETTLED:
             break
-    return _Learnt(m_shares, float(matches.sum()), rounds, bits)
+    present = [float(matches[digits[:, at] > 0].sum() / matches.sum()) for at in range(len(names))]
+    return _Learnt(m_shares, present, float(matches.sum()), rounds, bits)
 
 
 def _logs(shares: np.ndarray) -> np.ndarray:

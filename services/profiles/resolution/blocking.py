@@ -27,7 +27,7 @@ class Part:
 class Keys:
     """The keys of all records under all rules, as hashes.
 
-    `table` has a row for each slot and a column for each record, 0 where it has no key; rule r has the slots
+    `table` has a row for each record and a column for each slot, 0 where it has no key; rule r has the slots
     slots[r] to slots[r + 1], more than one if a record may have several keys. `orders[r]` has the rule's keys (as
     slot * records + record) so that equal ones are neighbours; runs[r] begin and end of those that two or more share.
     """
@@ -41,13 +41,13 @@ class Keys:
         """Return how many pairs share keys, counted once for each key."""
         return sum(int(_pairs_before(runs)[-1]) for runs in self.runs if runs.size)
 
-    def parts(self) -> Iterator[Part]:
-        """Yield parts of about PART_PAIRS pairs."""
+    def parts(self, size: int = 0) -> Iterator[Part]:
+        """Yield parts of about `size` pairs, PART_PAIRS if none is given."""
         for rule, runs in enumerate(self.runs):
             totals = _pairs_before(runs)
             begin, done = 0, 0
             while begin < totals.size:
-                end = max(begin + 1, int(np.searchsorted(totals, done + PART_PAIRS, "right")))
+                end = max(begin + 1, int(np.searchsorted(totals, done + (size or PART_PAIRS), "right")))
                 yield Part(rule, 2 * begin, 2 * end, int(totals[end - 1]) - done)
                 begin, done = end, int(totals[end - 1])
 
@@ -75,11 +75,10 @@ def keys_of(rules: Sequence[Sequence[Sequence[np.ndarray]]], most: int) -> Keys:
     A record without a value in one of the columns has no key there; a key that more than `most` records have is void.
     """
     slots = np.concatenate([[0], np.cumsum([len(rule) for rule in rules])])
-    table = np.empty((slots[-1], rules[0][0][0].size), np.uint64)
+    table = np.empty((rules[0][0][0].size, slots[-1]), np.uint64)
 
     def make(rule: int) -> tuple[np.ndarray, np.ndarray]:
-        section = table[slots[rule] : slots[rule + 1]]
-        section[:] = 2 * rule + 1
+        section = np.full((len(rules[rule]), table.shape[0]), 2 * rule + 1, np.uint64)
         for slot, columns in zip(section, rules[rule], strict=True):
             for codes in columns:
                 _mix(slot, codes)
@@ -88,7 +87,9 @@ def keys_of(rules: Sequence[Sequence[Sequence[np.ndarray]]], most: int) -> Keys:
         keys = section.reshape(-1)
         order = np.empty(np.count_nonzero(keys), np.int32 if keys.size < 2**31 else np.int64)
         _sort(keys, max(8, int(keys.size).bit_length() - 1), order)
-        return order, _shared_runs(keys, order, most)
+        runs = _shared_runs(keys, order, most)
+        table[:, slots[rule] : slots[rule + 1]] = section.T
+        return order, runs
 
     with workers() as pool:
         made = list(pool.map(make, range(len(rules))))
@@ -168,7 +169,7 @@ def _emit(
     left: np.ndarray,
     right: np.ndarray,
 ) -> int:
-    records, count = table.shape[1], 0
+    records, count = table.shape[0], 0
     is_single = slots[rule + 1] - slots[rule] == 1
     for run in range(0, runs.size, 2):
         for one in range(runs[run], runs[run + 1]):
@@ -177,7 +178,7 @@ def _emit(
                 b = order[other] if is_single else order[other] % records
                 if a == b or (sides.size and sides[a] == sides[b]):
                     continue
-                key = np.uint64(0) if is_single else table[slots[rule] + order[one] // records, a]
+                key = np.uint64(0) if is_single else table[a, slots[rule] + order[one] // records]
                 if _met_before(table, slots, rule, a, b, key):
                     continue
                 left[count], right[count] = min(a, b), max(a, b)
@@ -190,10 +191,10 @@ def _met_before(table: np.ndarray, slots: np.ndarray, rule: int, a: int, b: int,
     """Say whether two records share a key of an earlier rule, or a smaller one than `key` of this rule."""
     for earlier in range(rule + (key > 0)):
         for slot in range(slots[earlier], slots[earlier + 1]):
-            found = table[slot, a]
+            found = table[a, slot]
             if not found or (earlier == rule and found >= key):
                 continue
             for other in range(slots[earlier], slots[earlier + 1]):
-                if found == table[other, b]:
+                if found == table[b, other]:
                     return True
     return False

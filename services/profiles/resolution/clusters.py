@@ -36,6 +36,7 @@ def clusters_of(edges: Judged, count: int, judge: Judge, unique: np.ndarray) -> 
     roots = _bounded(merges, count)
     labels = np.arange(count, dtype=np.int32)
     groups = _groups(roots)
+    groups = _without_couples(groups, unique, labels)
     for begin, end in _slices(groups.sizes):
         starts = groups.starts[begin : end + 1]
         left, right = _pairs_within(groups.members, starts)
@@ -63,6 +64,17 @@ def _groups(roots: np.ndarray) -> Groups:
     members = np.flatnonzero(sizes[roots] > 1).astype(np.int32)
     members = members[np.argsort(roots[members], kind="stable")]
     return Groups(members, np.concatenate([[0], np.cumsum(sizes[sizes > 1])]))
+
+
+def _without_couples(groups: Groups, unique: np.ndarray, labels: np.ndarray) -> Groups:
+    """Join the groups of two, for which their one edge speaks, and return the others."""
+    couples = groups.sizes == 2
+    left, right = (groups.members[groups.starts[:-1][couples] + at] for at in (0, 1))
+    fits = (unique[left] < 0) | (unique[left] != unique[right])
+    labels[right[fits]] = left[fits]
+    rest = groups.sizes[~couples]
+    members = groups.members[np.repeat(~couples, groups.sizes)]
+    return Groups(members, np.concatenate([[0], np.cumsum(rest)]))
 
 
 def _slices(sizes: np.ndarray) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.profiles.resolution.kernels import masks_of
 
@@ -23,10 +24,11 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A code for each record, -1 where the value is unknown, and the distinct texts."""
+    """A code for each record, -1 where the value is unknown, and the distinct texts, packed and as they were."""
 
     codes: np.ndarray
     texts: Texts
+    values: pa.Array | None = None
 
     def frequencies(self) -> np.ndarray:
         """Return how often each distinct value occurs among the known ones."""
@@ -40,7 +42,12 @@ def column_of(values: pa.Array | pa.ChunkedArray) -> Column:
         values = pa.concat_arrays(values.chunks or [pa.array([], pa.string())])
     coded = values.dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    return Column(codes, texts_of(coded.dictionary))
+    return Column(codes, texts_of(coded.dictionary), coded.dictionary)
+
+
+def codes_there(here: Column, there: Column) -> np.ndarray:
+    """Return for each distinct text of one column its code in another, -1 where that has none."""
+    return pc.index_in(here.values, there.values).fill_null(-1).to_numpy(zero_copy_only=False)
 
 
 def texts_of(values: pa.Array | Sequence[str]) -> Texts:

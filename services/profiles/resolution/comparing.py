@@ -101,6 +101,59 @@ class Alike:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Turnable:
+    """Words of a column that is at times written in another's place, as given name and surname are.
+
+    `others` are the other column's codes of each record, `turned` the code there of each text here, -1 if it has none.
+    The comparison that leads has a level for two records whose columns are turned; the other one then says nothing.
+    """
+
+    words: Alike
+    others: np.ndarray
+    turned: np.ndarray
+    leads: bool
+
+    @property
+    def name(self) -> str:
+        """See Comparison."""
+        return self.words.name
+
+    @property
+    def levels(self) -> Sequence[str]:
+        """See Comparison."""
+        return (*self.words.levels, "turned") if self.leads else self.words.levels
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        self.words.write(left, right, radix, patterns)
+        level = len(self.levels) if self.leads else 0
+        codes, size = self.words.column.codes, len(self.levels) + 1
+        _write_turned(codes, self.turned, self.others, left, right, level, size, radix, patterns)
+
+
+@compiled
+def _write_turned(
+    codes: np.ndarray,
+    turned: np.ndarray,
+    others: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    level: int,
+    size: int,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    """Give pairs whose two columns are turned the level instead of the one they have."""
+    for at in range(left.size):
+        i, j = left[at], right[at]
+        a, b = codes[i], codes[j]
+        if a < 0 or b < 0 or a == b or others[i] < 0 or others[j] < 0:
+            continue
+        if turned[a] == others[j] and turned[b] == others[i]:
+            patterns[at] += (level - patterns[at] // radix % size) * radix
+
+
 @compiled
 def _write_equal(codes: np.ndarray, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
     """Write 1 for equal codes, 2 for others."""

@@ -1,7 +1,7 @@
 """Run the steps over all cores: pairs are met, compared and judged in parts, and only those that matter are kept."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,29 +24,25 @@ def edges_of(keys: Keys, judge: Judge, sides: np.ndarray = NO_SIDES) -> Judged:
         return joined(list(pool.map(work, keys.parts())))
 
 
-def patterns_of(keys: Keys, comparisons: Comparisons, sides: np.ndarray = NO_SIDES, most: int = 0) -> Patterns:
-    """Return the counted patterns of the pairs that share a key, or of about the first `most` of them."""
+def patterns_of(
+    keys: Keys, comparisons: Comparisons, sides: np.ndarray = NO_SIDES, most: int = 0
+) -> tuple[Patterns, float]:
+    """Return the counted patterns of the pairs that share a key, or of about `most` of them, and which share it is."""
+    parts = list(keys.parts(most // 4))[: 4 if most else None]
 
     def work(part: Part) -> np.ndarray:
         return comparisons.compare(*keys.pairs_of(part, sides))
 
     with workers() as pool:
-        return counted(pool.map(work, _first(keys.parts(), most)), comparisons)
+        share = sum(part.pairs for part in parts) / max(1, keys.pairs())
+        return counted(pool.map(work, parts), comparisons), share
 
 
-def _first(parts: Iterator[Part], most: int) -> Iterator[Part]:
-    done = 0
-    for part in parts:
-        if most and done >= most:
-            return
-        done += part.pairs
-        yield part
-
-
-def counted(found: Iterator[np.ndarray], comparisons: Comparisons) -> Patterns:
+def counted(found: Iterable[np.ndarray], comparisons: Comparisons) -> Patterns:
     """Return patterns with their counts."""
-    present, places = np.unique(np.concatenate(list(found)), return_inverse=True)
-    return Patterns(comparisons.digits(present), np.bincount(places, minlength=present.size))
+    patterns = np.sort(np.concatenate(list(found)))
+    starts = np.flatnonzero(np.diff(patterns, prepend=-1))
+    return Patterns(comparisons.digits(patterns[starts]), np.diff(starts, append=patterns.size))
 
 
 def random_patterns(

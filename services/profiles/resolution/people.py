@@ -219,7 +219,7 @@ def train_people(records: Sequence[StandardRecord], version: str, bands: tuple[f
     """Return a model learnt from records; the same records and seed give the same model."""
     people = People(records, ignores_shared=False)
     lessons = [
-        Lesson(kind, patterns_of(people.keys([kind]), people.comparisons), decided)
+        Lesson(kind, patterns_of(people.keys([kind]), people.comparisons)[0], decided)
         for kind, decided in _DECIDED_BY.items()
     ]
     random = random_patterns(len(records), RANDOM_PAIRS, people.comparisons, seed)

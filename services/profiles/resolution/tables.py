@@ -10,8 +10,8 @@ from services.profiles.domain.model import MatchModel
 from services.profiles.domain.training import Lesson, Material, train
 from services.profiles.resolution.blocking import Keys, keys_of, workers
 from services.profiles.resolution.clusters import clusters_of
-from services.profiles.resolution.columns import Column, column_of
-from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal
+from services.profiles.resolution.columns import Column, codes_there, column_of
+from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal, Turnable
 from services.profiles.resolution.engine import NO_SIDES, edges_of, patterns_of, random_patterns
 from services.profiles.resolution.judging import CONFLICT, Frequency, Judge
 
@@ -25,6 +25,7 @@ class Scheme:
 
     `compared` gives the kind of comparison by column, `frequent` the columns whose shared rare values say more;
     `rules` and `lessons` are the columns that must be equal for a pair to be compared, and to be learnt from.
+    `turned` are two columns of words that are at times written in each other's place.
     A pair below `conflict_weight` speaks against joining the groups of its records.
     """
 
@@ -35,9 +36,10 @@ class Scheme:
     merge_weight: float
     review_weight: float
     conflict_weight: float = -10.0
+    turned: Sequence[str] = ()
     most_of_a_key: int = 2000
-    random_pairs: int = 300_000
-    lesson_pairs: int = 500_000
+    random_pairs: int = 200_000
+    lesson_pairs: int = 200_000
     seed: int = 1
 
 
@@ -56,9 +58,14 @@ class Table:
             found = pool.map(lambda name: column_of(column(name)), names)
             self.columns = dict(zip(names, found, strict=True))
         self.count = self.columns[names[0]].codes.size
-        self.comparisons = Comparisons(
-            [KINDS[kind](name, self.columns[name]) for name, kind in scheme.compared.items()]
-        )
+        self.comparisons = Comparisons([self._comparison(name, kind) for name, kind in scheme.compared.items()])
+
+    def _comparison(self, name: str, kind: str) -> Comparison:
+        if name not in self.scheme.turned:
+            return KINDS[kind](name, self.columns[name])
+        own = self.columns[name]
+        (other,) = (self.columns[item] for item in self.scheme.turned if item != name)
+        return Turnable(Alike(name, own), other.codes, codes_there(own, other), name == self.scheme.turned[0])
 
     def keys(self, rules: Sequence[Rule]) -> Keys:
         """Return the keys of the records under rules."""
@@ -68,9 +75,7 @@ class Table:
         """Return a model learnt from the table."""
         lessons = []
         for rule in self.scheme.lessons:
-            keys = self.keys([rule])
-            share = min(1.0, self.scheme.lesson_pairs / max(1, keys.pairs()))
-            patterns = patterns_of(keys, self.comparisons, self.sides, self.scheme.lesson_pairs)
+            patterns, share = patterns_of(self.keys([rule]), self.comparisons, self.sides, self.scheme.lesson_pairs)
             lessons.append(
                 Lesson("+".join(rule), patterns, rule, share, [name for name in rule if name in self.scheme.compared])
             )

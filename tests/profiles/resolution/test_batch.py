@@ -159,3 +159,19 @@ def test_a_table_of_other_columns_is_resolved_by_its_scheme_without_labels():
     true = {(truth[at], at) for at in range(1500, len(rows))}
     assert len(pairs & true) / len(true) > 0.98
     assert len(pairs & true) / len(pairs) > 0.98
+
+
+def test_columns_written_in_each_others_place_are_a_level_of_the_first_and_silence_of_the_second():
+    rows = [("anna", "braun"), ("braun", "anna"), ("anna", "anna"), ("braun", None), ("carl", "anna")]
+    table = {name: pa.array([row[at] for row in rows]) for at, name in enumerate(("given", "family"))}
+    kinds = {"given": "words", "family": "words"}
+    scheme = Scheme(kinds, [], [("given",)], [("given",)], 0.0, -4.0, turned=("given", "family"))
+    comparisons = Table(scheme, lambda name: table[name]).comparisons
+    left, right = np.array([0, 0, 0, 1], np.int32), np.array([1, 2, 3, 4], np.int32)
+    digits = comparisons.digits(comparisons.compare(left, right))
+    found = [tuple(["", *part.levels][one] for part, one in zip(comparisons.parts, row, strict=True)) for row in digits]
+
+    assert found[0] == ("turned", "")
+    assert found[1] == ("same", "other")
+    assert found[2][1] == ""
+    assert found[3] == ("other", "same")
