@@ -51,13 +51,17 @@ class Reviews:
         return {**resolve(self._store, ids), **{key: by_key[key] for key in keys if key in by_key}}
 
     def still_open(self, pairs: list[Pair]) -> list[Pair]:
-        """Return the pairs in reach; those that became one profile meanwhile are closed on the way."""
+        """Return the pairs in reach; those that became one profile meanwhile are closed on the way.
+
+        A claimed one is not: the steward who merged the two may not have kept the verdict yet, or can repeat it.
+        """
         living = self._living(pairs)
         kept = []
         for pair in pairs:
             found = [living.get(item) for item in _sides(pair)]
             if not all(found) or not _is_question(pair, found):
-                self._close(pair)
+                if not _is_claimed(pair, datetime.now(UTC)):
+                    self._close(pair)
             elif all(item and self._in_reach(item) for item in found):
                 kept.append(pair)
         return kept
@@ -119,7 +123,7 @@ class Reviews:
         if not (self._undo(pair, state) if pair.record else self._carry_out(pair, state)):
             raise decided(self._close(pair))
         month = f"{datetime.now(UTC):%Y-%m}"
-        return self._answer(replace(pair, state=state, decided_by=self._steward, month=month))
+        return self._store.pairs.replace(replace(pair, state=state, decided_by=self._steward, month=month))
 
     def bulk(self, fits: Callable[[Pair], bool]) -> tuple[list[Pair], int]:
         """Return the open pairs in reach that fit, BULK_LIMIT at most, and how many were left for two persons."""
@@ -143,23 +147,16 @@ class Reviews:
         return True
 
     def _undo(self, pair: Pair, state: str) -> bool:
-        """Split the record of a wrong automatic merge out; tell whether it was still with others."""
+        """Split the record of a wrong automatic merge out; tell whether it is with others still, or out as the verdict."""
         home = next(iter(self._store.by_record_keys([pair.record])), None)
-        if home is None or len(home.records) < 2:
+        joined = resolve(self._store, [pair.one]).get(pair.one)
+        if home is None or joined is None or home.profile_id != joined.profile_id:
+            return home is not None and state == "rejected"
+        if len(home.records) < 2:
             return False
         if state == "rejected":
             self._merger.split(home.profile_id, [pair.record], new_id(), self._steward)
         return True
-
-    def _answer(self, pair: Pair) -> Pair:
-        """Keep the verdict that was carried out, even if a look at the queue closed the pair for having become one."""
-        try:
-            return self._store.pairs.replace(pair)
-        except Conflict:
-            found = self._store.pairs.get(pair.id)
-            if found is None or found.state != "obsolete":
-                raise
-            return self._store.pairs.replace(replace(pair, version=found.version))
 
     def _keep_apart(self, pair: Pair) -> bool:
         living = resolve(self._store, [pair.one, pair.other])
@@ -169,11 +166,14 @@ class Reviews:
         return True
 
     def _is_free(self, pair: Pair, now: datetime) -> bool:
-        until = pair.claim_until
-        return pair.claimed_by in ("", self._steward) or until is None or until <= now
+        return pair.claimed_by == self._steward or not _is_claimed(pair, now)
 
     def _close(self, pair: Pair) -> Pair:
         return self._store.pairs.replace(replace(pair, state="obsolete", claimed_by="", claim_until=None))
+
+
+def _is_claimed(pair: Pair, now: datetime) -> bool:
+    return bool(pair.claimed_by) and pair.claim_until is not None and pair.claim_until > now
 
 
 def _sides(pair: Pair) -> list[str]:

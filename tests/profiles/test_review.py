@@ -225,20 +225,25 @@ def test_a_steward_sees_only_pairs_in_reach_and_only_what_the_rights_show(desk: 
         assert desk.refused(method, request) == "CANDIDATE_NOT_FOUND"
 
 
-def test_a_verdict_is_kept_when_a_look_at_the_queue_closed_the_pair_at_the_same_moment(desk: Desk) -> None:
+def test_a_verdict_that_died_after_the_merge_is_kept_by_repeating_it(desk: Desk) -> None:
     ask(desk, 1)
     (pair,) = listed(desk)
     service = desk.service
 
-    class Merging:
-        """The merger, with another steward's look at the queue right after each merge."""
+    class Dying:
+        """A merger whose process ends right after the merge."""
 
         def merge(self, ids: list[str], by: str) -> None:
             service.taker.merger.merge(ids, by)
-            assert listed(desk) == []
+            raise KeyboardInterrupt
 
-    reviews = Reviews(service.store, Merging(), "user:li", lambda _: True)
-    assert reviews.decide(service.store.pairs.get(pair.name.split("/")[1]), "confirmed", "").state == "confirmed"
+    stored = service.store.pairs.get(pair.name.split("/")[1])
+    with pytest.raises(KeyboardInterrupt):
+        Reviews(service.store, Dying(), "user:li", lambda _: True).decide(stored, "confirmed", "")
+    assert listed(desk, caller=WANG) == [] and take_next(desk, WANG) == ""
+
+    decided = desk.call("ConfirmMatchCandidate", confirm(pair.name, reason="once more"), caller=LI)
+    assert (decided.state, decided.reason) == (State.STATE_CONFIRMED, "once more")
 
 
 def test_history_names_who_merged_and_who_split_and_nobody_for_the_match_model(desk: Desk) -> None:

@@ -13,7 +13,7 @@ from services.profiles.store import Store
 from services.profiles.values import Pair
 from tests.profiles.conftest import Desk
 from tests.profiles.people import person
-from tests.profiles.test_review import LI, WANG, ask, confirm, listed, reject, take_next
+from tests.profiles.test_review import LI, WANG, ask, claim, confirm, listed, reject, take_next
 from tests.profiles.test_store import mongo_store, store  # noqa: F401
 
 State = resources_pb2.MatchCandidate
@@ -125,6 +125,16 @@ def test_a_check_that_finds_a_wrong_merge_splits_it_and_both_count_in_the_report
     assert (band.band, band.answered, band.same_person) == ("merge", 1, int(right))
     again = desk.upsert("shop", record_id, {**person(1), "email": "third@example.cn"})
     assert (again == name) is right, "what was split stays apart"
+
+
+def test_a_check_that_died_after_the_split_is_answered_by_repeating_it(desk: Desk) -> None:
+    name, record_id = sampled_merge(desk)
+    (check,) = listed(desk, State.STATE_CHECK)
+    desk.call("ClaimMatchCandidate", claim(check.name), caller=LI)
+    desk.service.taker.merger.split(name.split("/")[1], [f"shop/{record_id}"], "0" * 32, "user:li")
+
+    assert desk.call("RejectMatchCandidate", reject(check.name), caller=LI).state == State.STATE_REJECTED
+    assert [item.same_person for item in labels(desk)] == [False]
 
 
 def test_a_check_of_what_was_split_meanwhile_leaves_the_queue(desk: Desk) -> None:
