@@ -64,7 +64,11 @@ def train(
     surnames: Mapping[str, float] | None = None,
     given_names: Mapping[str, float] | None = None,
 ) -> MatchModel:
-    """Return a model learnt from the material, with the report of its training."""
+    """Return a model learnt from the material, with the report of its training.
+
+    Raises:
+        ValueError: a comparison has no pairs to be learnt from.
+    """
     names = list(material.levels)
     u_shares = [_shares(material.random, at, len(material.levels[name])) for at, name in enumerate(names)]
     for at, name in enumerate(names):
@@ -72,12 +76,16 @@ def train(
             rest = u_shares[at][1:]
             same = max(material.same[name], 1e-12)
             u_shares[at] = np.concatenate([[same], rest / rest.sum() * (1 - same)])
-    learnt = [_learn(lesson, names, u_shares) for lesson in material.lessons]
-    m_shares = {name: _voted(name, at, material.lessons, learnt) for at, name in enumerate(names)}
-    present = {name: _present(name, at, material.lessons, learnt) for at, name in enumerate(names)}
+    lessons = [lesson for lesson in material.lessons if lesson.patterns.counts.size]
+    for name in names:
+        if all(name in lesson.decided for lesson in lessons):
+            raise ValueError(f"no pairs to learn {name} from")
+    learnt = [_learn(lesson, names, u_shares) for lesson in lessons]
+    m_shares = {name: _voted(name, at, lessons, learnt) for at, name in enumerate(names)}
+    present = {name: _present(name, at, lessons, learnt) for at, name in enumerate(names)}
     met = [
         found.matches / lesson.share / prod(m_shares[name][0] * present[name] for name in lesson.equal)
-        for found, lesson in zip(learnt, material.lessons, strict=True)
+        for found, lesson in zip(learnt, lessons, strict=True)
     ]
     prior = max(met) / material.pairs
     odds = {
@@ -95,7 +103,7 @@ def train(
                 "matches": round(found.matches),
                 "bits_per_pair": round(found.bits, 4),
             }
-            for found, lesson in zip(learnt, material.lessons, strict=True)
+            for found, lesson in zip(learnt, lessons, strict=True)
         ],
     }
     return make_model(version, log2(prior / (1 - prior)), bands, odds, surnames or {}, given_names or {}, report)

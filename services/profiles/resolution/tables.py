@@ -79,7 +79,8 @@ class Table:
             lessons.append(
                 Lesson("+".join(rule), patterns, rule, share, [name for name in rule if name in self.scheme.compared])
             )
-        random = random_patterns(self.count, self.scheme.random_pairs, self.comparisons, self.scheme.seed, self.sides)
+        pairs = min(self.scheme.random_pairs, 10 * self.count)
+        random = random_patterns(self.count, pairs, self.comparisons, self.scheme.seed, self.sides)
         material = Material(
             {part.name: part.levels for part in self.comparisons.parts},
             random,

@@ -82,6 +82,14 @@ def test_expectation_maximization_finds_the_probabilities_that_made_the_pairs():
     assert lesson["matches"] == pytest.approx(30_000, rel=0.03)
 
 
+def test_a_comparison_without_pairs_to_learn_from_is_an_error_with_its_name():
+    none = Patterns(np.zeros((0, 1), int), np.zeros(0, int))
+    some = Patterns(np.array([[1], [2]]), np.array([1, 9]))
+
+    with pytest.raises(ValueError, match="one"):
+        train(Material({"one": ("a", "b")}, some, [Lesson("key", none, ())], 100), "test", (5, 0))
+
+
 def judge_of(x, y, weak=0, below=5):
     """Return a judge of two columns, 6 bits and 2 bits; `weak` is said of pairs with less than `below` bits."""
     columns = [column_of(pa.array(list(map(str, part)))) for part in (x, y)]
