@@ -189,3 +189,15 @@ class RuleNotTried(NotAllowed):
     """The revision is not the latest, or was not tried."""
 
     reason = "RULE_NOT_TRIED"
+
+
+class PullTargetUnknown(NotFound):
+    """The operator named no place of this name."""
+
+    reason = "PULL_TARGET_UNKNOWN"
+
+
+class PullFailed(NotAllowed):
+    """The place to pull from cannot be listed or read."""
+
+    reason = "PULL_FAILED"

@@ -26,6 +26,7 @@ from services.profiles.admission import (
 )
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.errors import HeaderInvalid, SnapshotOverLimit, SourceNotFound
+from services.profiles.importing import IMPORT
 from services.profiles.intake import FileOptions, RowSource, open_rows
 from services.profiles.messages import summary_message
 from services.profiles.rules import TRY_RULE, Trials
@@ -35,7 +36,6 @@ from services.profiles.taking import Taker
 from services.profiles.uploads import Upload, UploadFile
 from services.profiles.vault import Vault
 
-IMPORT = "import"
 AFTER = "deleted_after"  # of a checkpoint: the records up to this key are through
 MAX_UNMAPPED_SHOWN = 50
 

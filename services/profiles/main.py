@@ -15,6 +15,7 @@ from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
+from services.profiles.pulls import Puller, load_targets
 from services.profiles.rederiving import Rederiver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
@@ -51,4 +52,5 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     importer = Importer(store, vault, Taker(store, vault, default_model()))
     dictionary = Dictionary(store)
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
-    return {**importer.handlers(), **keepers[0].handlers(), **keepers[1].handlers()}
+    puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir))
+    return {**importer.handlers(), **puller.handlers(), **keepers[0].handlers(), **keepers[1].handlers()}

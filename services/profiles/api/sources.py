@@ -8,7 +8,7 @@ from datetime import UTC
 
 import grpc
 from google.longrunning import operations_pb2
-from kehu.profiles.v1 import profiles_pb2, resources_pb2
+from kehu.profiles.v1 import intake_pb2, profiles_pb2, resources_pb2
 
 from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
 from services.chassis.jobs import Owner
@@ -17,9 +17,10 @@ from services.chassis.server import current_call, validate
 from services.profiles.admission import DERIVED, MAPPABLE, Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, id_of, page_of
 from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
-from services.profiles.jobs import IMPORT
+from services.profiles.importing import queue_import
 from services.profiles.mapping import check_mapping, stored_mapping
 from services.profiles.messages import result_message, source_message, summary_message
+from services.profiles.pulls import PULL, seal_credentials
 from services.profiles.rejecting import Admitted
 from services.profiles.taking import Tally
 from services.profiles.uploads import store_upload
@@ -92,16 +93,24 @@ class SourcesPart:
             "sheet": header.sheet, "file_name": header.file_name,
             "snapshot": header.snapshot, "delete_limit": header.delete_limit,
         }  # fmt: skip
-        metadata = resources_pb2.ImportMetadata(source=header.name)
-        metadata.create_time.GetCurrentTime()
         caller = current_call().caller
         owner = Owner(caller.subject, caller.department)
-        operation = self.tools.jobs.start(IMPORT, args, metadata, owner, header.request_id)
-        stored = self.tools.jobs.store.get(operation.name) or {}
-        kept = stored.get("args")
-        if isinstance(kept, dict) and kept.get("upload_id") != upload_id:
-            self.tools.store.drop_upload(upload_id, upload.chunks)
-        return operation
+        return queue_import(self.tools.jobs, self.tools.store, args, owner, header.request_id)
+
+    def PullRecords(
+        self, request: intake_pb2.PullRecordsRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        """Queue a pull, its credentials sealed."""
+        source = self._source(request.name)
+        caller = current_call().caller
+        args = {
+            "source_id": source.id, "target": request.target, "folder": request.folder, "pattern": request.pattern,
+            "minutes": request.interval_minutes,
+            "sealed": seal_credentials(self.tools.vault, source.id, dict(request.credentials)),
+        }  # fmt: skip
+        progress = intake_pb2.PullProgress(source=request.name, target=request.target)
+        owner = Owner(caller.subject, caller.department)
+        return self.tools.jobs.start(PULL, args, progress, owner, request.request_id)
 
     def BatchUpsertRecords(
         self, request: profiles_pb2.BatchUpsertRecordsRequest, context: grpc.ServicerContext

@@ -1,0 +1,217 @@
+"""Pull files from folders and object stores that the operator named: each once, oldest first, on a schedule.
+
+A caller names a place, never an address, so nothing inside the network can be reached through a pull.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+from google.protobuf.message import Message
+from kehu.profiles.v1 import intake_pb2
+
+from services.chassis.errors import KehuError, Unavailable
+from services.chassis.jobs import Handler, Job, Jobs, Paused
+from services.profiles.errors import PullFailed, PullTargetUnknown
+from services.profiles.importing import queue_import
+from services.profiles.store import Store
+from services.profiles.uploads import CHUNK_BYTES, store_upload
+from services.profiles.vault import Vault
+
+PULL = "pull"
+TARGETS_FILE = "pull-targets.json"
+FILES_LIMIT = 10_000  # of one folder
+SETTLE_SECONDS = 10.0  # a local file that changed more recently may still be written
+WAIT_SECONDS = 2.0  # until the import of the file before is looked at again
+STAMPS = ("mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A place to pull from: its URL and what its file system is opened with."""
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of a listing; `mark` changes when the file does."""
+
+    path: str
+    name: str
+    mark: str
+    stamp: float
+
+
+def load_targets(keys_dir: Path) -> dict[str, Target]:
+    """Return the places that the operator's file names; none without it."""
+    place = keys_dir / TARGETS_FILE
+    if not place.exists():
+        return {}
+    return {
+        name: Target(item["url"], item.get("options", {})) for name, item in orjson.loads(place.read_bytes()).items()
+    }
+
+
+def seal_credentials(vault: Vault, source_id: str, credentials: Mapping[str, str]) -> str:
+    """Return credentials as a job may keep them."""
+    return base64.b64encode(vault.uploads.seal(orjson.dumps(credentials), _place(source_id))).decode()
+
+
+def _place(source_id: str) -> bytes:
+    return f"pulls/{source_id}".encode()
+
+
+class Puller:
+    """Runs pulls."""
+
+    def __init__(
+        self, store: Store, vault: Vault, jobs: Jobs, targets: Mapping[str, Target], settle: float = SETTLE_SECONDS
+    ) -> None:
+        """Pull with these tools from these places; local files must be `settle` seconds old."""
+        self._store = store
+        self._vault = vault
+        self._jobs = jobs
+        self._targets = targets
+        self._settle = settle
+
+    def handlers(self) -> dict[str, Handler]:
+        """Return the handlers of this job."""
+        return {PULL: self.run}
+
+    def run(self, job: Job) -> Message:
+        """Look once, import what is new, and come back at the next time.
+
+        Raises:
+            PullTargetUnknown: there is no such place.
+            PullFailed: it cannot be read, and no later look is asked for.
+            Paused: until the import before has ended, or until the next look.
+        """
+        progress = intake_pb2.PullProgress()
+        job.metadata.Unpack(progress)
+        target = self._targets.get(progress.target)
+        if target is None:
+            raise PullTargetUnknown("no such place is configured", metadata={"target": progress.target})
+        minutes = int(str(job.args["minutes"]))
+        try:
+            self._look(job, target, progress)
+            progress.last_failure = ""
+        except PullFailed as error:
+            if not minutes:
+                raise
+            progress.last_failure = str(error.metadata["cause"])
+        progress.look_time.FromDatetime(datetime.now(UTC))
+        job.save(job.checkpoint, progress)
+        if not minutes:
+            return progress
+        raise Paused("until the next look", minutes * 60.0)
+
+    def _look(self, job: Job, target: Target, progress: intake_pb2.PullProgress) -> None:
+        self._await_import(progress)
+        with _reading(progress.target):
+            system, files = self._listing(job, target)
+        seen = set(map(str, job.checkpoint.get("seen", ())))  # type: ignore[call-overload]
+        seen &= {item.mark for item in files}
+        for item in files:
+            if item.mark not in seen:
+                self._take(job, system, item, progress)
+                seen.add(item.mark)
+                job.save({"seen": sorted(seen)}, progress)
+                self._await_import(progress)
+        job.save({"seen": sorted(seen)}, progress)
+
+    def _await_import(self, progress: intake_pb2.PullProgress) -> None:
+        last = self._jobs.store.get(progress.last_operation) if progress.last_operation else None
+        if last is not None and not last["done"]:
+            raise Paused("the file before is still imported", WAIT_SECONDS)
+
+    def _listing(self, job: Job, target: Target) -> tuple[Any, list[Found]]:
+        """Return the file system and the settled files that match, oldest first."""
+        import fsspec
+
+        source_id = str(job.args["source_id"])
+        sealed = base64.b64decode(str(job.args["sealed"]))
+        credentials = orjson.loads(self._vault.uploads.open(sealed, _place(source_id)))
+        options = {**target.options, **credentials, "skip_instance_cache": True, "use_listings_cache": False}
+        system, root = fsspec.core.url_to_fs(target.url, **options)
+        folder = str(job.args["folder"])
+        entries = system.ls(f"{root.rstrip('/')}/{folder}" if folder else root, detail=True)
+        if len(entries) > FILES_LIMIT:
+            raise PullFailed(
+                "the folder holds too many files", metadata={"target": str(job.args["target"]), "cause": "too many"}
+            )
+        pattern = str(job.args["pattern"]) or "*"
+        found = [_found(entry) for entry in entries if entry["type"] == "file"]
+        is_local = "file" in (system.protocol if isinstance(system.protocol, tuple | list) else (system.protocol,))
+        kept = [
+            item
+            for item in found
+            if fnmatchcase(item.name, pattern) and not (is_local and not self._is_settled(item, root))
+        ]
+        return system, sorted(kept, key=lambda item: (item.stamp, item.name))
+
+    def _is_settled(self, item: Found, root: str) -> bool:
+        """Tell whether a local file lies within the place, whatever links say, and is no longer written."""
+        real, within = os.path.realpath(item.path), os.path.realpath(root)
+        return os.path.commonpath((real, within)) == within and datetime.now().timestamp() - item.stamp >= self._settle
+
+    def _take(self, job: Job, system: Any, item: Found, progress: intake_pb2.PullProgress) -> None:
+        progress.last_file, upload_id, source_id = item.name, uuid.uuid4().hex, str(job.args["source_id"])
+        try:
+            with _reading(progress.target), system.open(item.path, "rb") as opened:
+                upload = store_upload(self._store, self._vault.uploads, upload_id, _parts(opened))
+        except (PullFailed, Unavailable):
+            raise
+        except KehuError as error:
+            progress.files_refused += 1
+            progress.last_failure = error.reason
+            return
+        args = {
+            "source_id": source_id, "upload_id": upload_id, "chunks": upload.chunks, "size": upload.size,
+            "file_name": item.name,
+        }  # fmt: skip
+        request_id = f"{job.name}/{item.mark}"
+        progress.last_operation = queue_import(self._jobs, self._store, args, job.owner, request_id).name
+        progress.files_imported += 1
+
+
+@contextmanager
+def _reading(target: str) -> Iterator[None]:
+    """Turn whatever a file system raises into PullFailed, which names its kind and nothing else."""
+    try:
+        yield
+    except KehuError:
+        raise
+    except Exception as error:
+        metadata = {"target": target, "cause": type(error).__name__}
+        raise PullFailed("the place cannot be read", metadata=metadata) from None
+
+
+def _parts(opened: IO[bytes]) -> Iterator[bytes]:
+    while part := opened.read(CHUNK_BYTES):
+        yield part
+
+
+def _found(entry: Mapping[str, Any]) -> Found:
+    path = str(entry["name"])
+    stamp = next((entry[name] for name in STAMPS if entry.get(name)), 0.0)
+    told: Sequence[object] = (path, entry.get("size"), stamp, entry.get("ETag"), entry.get("etag"))
+    mark = hashlib.sha256("\0".join(map(str, told)).encode()).hexdigest()[:24]
+    seconds = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp) if _is_number(stamp) else 0.0
+    return Found(path, path.rpartition("/")[2], mark, seconds)
+
+
+def _is_number(stamp: object) -> bool:
+    return isinstance(stamp, int | float)
