@@ -147,7 +147,7 @@ class Reviews:
         return True
 
     def _undo(self, pair: Pair, state: str) -> bool:
-        """Split the record of a wrong automatic merge out; tell whether it is with others still, or out as the verdict."""
+        """Split the record of a wrong automatic merge out; tell whether it is with others still, or out as was said."""
         home = next(iter(self._store.by_record_keys([pair.record])), None)
         joined = resolve(self._store, [pair.one]).get(pair.one)
         if home is None or joined is None or home.profile_id != joined.profile_id:
