@@ -81,7 +81,7 @@ def test_the_matching_reaches_its_figures_and_an_exact_key_does_not(records, tru
     }
 
     precision, recall, f1 = measure.evaluate(truth, found)
-    assert precision >= 0.995 and f1 >= 0.978, (precision, recall, f1)
+    assert precision >= 0.995 and f1 >= 0.98, (precision, recall, f1)
     assert measure.evaluate(truth, exact)[2] < f1 - 0.1
 
 
@@ -108,7 +108,7 @@ def test_records_that_come_one_by_one_end_in_the_clusters_of_a_batch(records, tr
     batch = {key: str(at) for at, cluster in enumerate(resolve(accepted, default_model())) for key in cluster.keys}
 
     precision, _, f1 = measure.evaluate(truth, assigned)
-    assert precision >= 0.995 and f1 >= 0.978, (precision, f1)
+    assert precision >= 0.995 and f1 >= 0.98, (precision, f1)
     assert measure.evaluate(measure.Truth(batch, {}), assigned)[2] > 0.9999
 
 
