@@ -49,8 +49,8 @@ class Importer:
         self._store = store
         self._vault = vault
         self._taker = taker
-        self._admission = Admission(store, vault, taker)
-        self._snapshots = Snapshots(store, vault, self._admission)
+        self.admission = Admission(store, vault, taker)
+        self._snapshots = Snapshots(store, vault, self.admission)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of this service's jobs."""
@@ -83,7 +83,7 @@ class Importer:
         summary = _summary_of(job.checkpoint)
         entries = (entry_of(row) for row in opened.rows if row.number > summary.rows_read)
         for prepared in self._prepared(settings, entries, job.name):
-            admitted, tally = self._admission.write(prepared)
+            admitted, tally = self.admission.write(prepared)
             summary.add(admitted, tally)
             metadata.summary.CopyFrom(summary_message(summary))
             job.save(dataclasses.asdict(summary), metadata)
@@ -144,7 +144,7 @@ class Importer:
 
             def read() -> Prepared | None:
                 batch = list(islice(entries, self._batch_rows))
-                return self._admission.read(settings, batch, operation, datetime.now(UTC)) if batch else None
+                return self.admission.read(settings, batch, operation, datetime.now(UTC)) if batch else None
 
             coming = ahead.submit(read)
             while (prepared := coming.result()) is not None:

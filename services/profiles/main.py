@@ -52,5 +52,5 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     importer = Importer(store, vault, Taker(store, vault, default_model()))
     dictionary = Dictionary(store)
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
-    puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir))
+    puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     return {**importer.handlers(), **puller.handlers(), **keepers[0].handlers(), **keepers[1].handlers()}

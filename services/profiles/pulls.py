@@ -11,11 +11,11 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import orjson
 from google.protobuf.message import Message
@@ -23,12 +23,16 @@ from kehu.profiles.v1 import intake_pb2
 
 from services.chassis.errors import KehuError, Unavailable
 from services.chassis.jobs import Handler, Job, Jobs, Paused
-from services.profiles.errors import PullFailed, PullTargetUnknown
+from services.profiles.admission import Admission, Summary, entry_of, settings_of
+from services.profiles.errors import PullFailed, PullTargetUnknown, SourceNotFound
 from services.profiles.importing import queue_import
+from services.profiles.messages import summary_message
+from services.profiles.sql_pulls import cursor_from_plain, cursor_to_plain, read_table
 from services.profiles.store import Store
 from services.profiles.uploads import CHUNK_BYTES, store_upload
 from services.profiles.vault import Vault
 
+T = TypeVar("T")
 PULL = "pull"
 TARGETS_FILE = "pull-targets.json"
 FILES_LIMIT = 10_000  # of one folder
@@ -78,13 +82,20 @@ class Puller:
     """Runs pulls."""
 
     def __init__(
-        self, store: Store, vault: Vault, jobs: Jobs, targets: Mapping[str, Target], settle: float = SETTLE_SECONDS
+        self,
+        store: Store,
+        vault: Vault,
+        jobs: Jobs,
+        targets: Mapping[str, Target],
+        admission: Admission,
+        settle: float = SETTLE_SECONDS,
     ) -> None:
         """Pull with these tools from these places; local files must be `settle` seconds old."""
         self._store = store
         self._vault = vault
         self._jobs = jobs
         self._targets = targets
+        self._admission = admission
         self._settle = settle
 
     def handlers(self) -> dict[str, Handler]:
@@ -106,7 +117,8 @@ class Puller:
             raise PullTargetUnknown("no such place is configured", metadata={"target": progress.target})
         minutes = int(str(job.args["minutes"]))
         try:
-            self._look(job, target, progress)
+            look = self._look_at_table if job.args.get("table") else self._look
+            look(job, target, progress)
             progress.last_failure = ""
         except PullFailed as error:
             if not minutes:
@@ -132,6 +144,25 @@ class Puller:
                 self._await_import(progress)
         job.save({"seen": sorted(seen)}, progress)
 
+    def _look_at_table(self, job: Job, target: Target, progress: intake_pb2.PullProgress) -> None:
+        source = self._store.sources.get(str(job.args["source_id"]))
+        if source is None:
+            raise SourceNotFound("the source is gone", metadata={"name": progress.source})
+        table, column = str(job.args["table"]), str(job.args["cursor_column"])
+        after, settings = cursor_from_plain(job.checkpoint.get("after")), settings_of(source)
+        summary = Summary(**job.checkpoint.get("sums", {}))  # type: ignore[arg-type]
+        pages = read_table(target.url, target.options, self._credentials(job), table, column, after)
+        for rows, after in _guarded(pages, progress.target):
+            admitted, tally = self._admission.admit(settings, [entry_of(row) for row in rows], job.name)
+            summary.add(admitted, tally)
+            progress.summary.CopyFrom(summary_message(summary))
+            job.save({"after": cursor_to_plain(after), "sums": asdict(summary)}, progress)
+
+    def _credentials(self, job: Job) -> dict[str, str]:
+        sealed = base64.b64decode(str(job.args["sealed"]))
+        found: dict[str, str] = orjson.loads(self._vault.uploads.open(sealed, _place(str(job.args["source_id"]))))
+        return found
+
     def _await_import(self, progress: intake_pb2.PullProgress) -> None:
         last = self._jobs.store.get(progress.last_operation) if progress.last_operation else None
         if last is not None and not last["done"]:
@@ -141,10 +172,7 @@ class Puller:
         """Return the file system and the settled files that match, oldest first."""
         import fsspec
 
-        source_id = str(job.args["source_id"])
-        sealed = base64.b64decode(str(job.args["sealed"]))
-        credentials = orjson.loads(self._vault.uploads.open(sealed, _place(source_id)))
-        options = {**target.options, **credentials, "skip_instance_cache": True, "use_listings_cache": False}
+        options = {**target.options, **self._credentials(job), "skip_instance_cache": True, "use_listings_cache": False}
         system, root = fsspec.core.url_to_fs(target.url, **options)
         folder = str(job.args["folder"])
         entries = system.ls(f"{root.rstrip('/')}/{folder}" if folder else root, detail=True)
@@ -197,6 +225,16 @@ def _reading(target: str) -> Iterator[None]:
     except Exception as error:
         metadata = {"target": target, "cause": type(error).__name__}
         raise PullFailed("the place cannot be read", metadata=metadata) from None
+
+
+def _guarded(pages: Iterator[T], target: str) -> Iterator[T]:
+    """Yield pages; what goes wrong while one is fetched is a PullFailed."""
+    while True:
+        with _reading(target):
+            page = next(pages, None)
+        if page is None:
+            return
+        yield page
 
 
 def _parts(opened: IO[bytes]) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 import uuid
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from kehu.profiles.v1 import intake_pb2, profiles_pb2_grpc
 
 from services.chassis.jobs import Worker
 from services.profiles.pulls import TARGETS_FILE, Puller, Target, load_targets
-from tests.profiles.people import Service, csv_of
+from services.profiles.sql_pulls import cursor_from_plain, cursor_to_plain
+from tests.profiles.people import MAPPING, Service, csv_of, person
 from tests.profiles.test_deletions import believed, registered
 from tests.profiles.test_jobs import CUTS, Cut, killing, lease_of, state_of
 
@@ -56,9 +58,12 @@ class Pulls:
             "inbox": Target(f"file://{self.inbox}"),
             "bucket": Target(f"memory:/{self.bucket}"),
             "safe": Target(f"safe:/{self.bucket}"),
+            "crm": Target(f"sqlite:///{tmp_path}/crm.sqlite"),
             "gone": Target(f"file://{tmp_path}/nowhere"),
         }
-        puller = Puller(self.service.store, self.service.vault, self.service.jobs, targets)
+        puller = Puller(
+            self.service.store, self.service.vault, self.service.jobs, targets, self.service.importer.admission
+        )
         handlers = {**self.service.importer.handlers(), **puller.handlers()}
         self.worker = Worker("profiles", handlers, self.service.operations)
 
@@ -233,3 +238,78 @@ def test_places_come_from_the_operators_file(tmp_path: Path) -> None:
 
     assert load_targets(tmp_path)["s3"] == Target("s3://b/in", {"endpoint_url": "https://x"})
     assert "endpoint" not in repr(load_targets(tmp_path))
+
+
+def fill(tmp_path: Path, numbers: range, changed: str, table: str = "members", suffix: str = "") -> None:
+    columns = [column for column, _ in MAPPING]
+    with sqlite3.connect(tmp_path / "crm.sqlite") as database:
+        database.execute(f"create table if not exists {table} ({', '.join(columns)}, seq integer)")
+        for number in numbers:
+            fields = {**person(number), "source_record_id": str(number), "updated_time": changed}
+            cells = [fields[name] + (suffix if name == "address" else "") for _, name in MAPPING]
+            database.execute(f"delete from {table} where 编号 = ?", (str(number),))
+            last = database.execute(f"select coalesce(max(seq), 0) from {table}").fetchone()[0]
+            database.execute(f"insert into {table} values ({', '.join('?' * len(cells))}, ?)", (*cells, last + 1))
+
+
+def test_a_table_is_read_from_its_cursor_on(pulls: Pulls, tmp_path: Path) -> None:
+    fill(tmp_path, range(700), "2025-01-02")
+    operation = pulls.pull("crm", table="members", cursor_column="seq", interval_minutes=5)
+    first = pulls.work(operation, 2).summary
+    assert (first.rows_read, first.rows_accepted) >= (700, 700)
+    fill(tmp_path, range(2), "2025-02-02", suffix="x")
+    fill(tmp_path, range(700, 702), "2025-02-02")
+    before = pulls.work(operation, 1).summary.rows_read
+    after = pulls.work(operation, 1).summary
+
+    assert pulls.people() == 702
+    assert believed(pulls.service, "till/1")["address"].endswith("x")
+    assert after.rows_read - before == 1, "only the row that carries the cursor's last value comes again"
+
+
+def test_a_table_without_a_cursor_is_read_whole_and_a_second_look_changes_nothing(pulls: Pulls, tmp_path: Path) -> None:
+    fill(tmp_path, range(30), "2025-01-02")
+    once = pulls.work(pulls.pull("crm", table="main.members"))
+    before = state_of(pulls.service.store)
+    again = pulls.work(pulls.pull("crm", table="members"))
+
+    assert (once.summary.rows_accepted, again.summary.rows_unchanged) == (30, 30)
+    assert state_of(pulls.service.store) == before
+
+
+@pytest.mark.parametrize("table", ["members; drop table members", 'a"b', "a.b.c", "members--", "(select 1)"])
+def test_a_table_is_a_name_and_nothing_else(pulls: Pulls, table: str) -> None:
+    with pytest.raises(Exception, match="INVALID_ARGUMENT"):
+        pulls.pull("crm", table=table)
+
+
+def test_a_table_that_is_not_there_ends_the_pull_without_telling_the_address(pulls: Pulls, tmp_path: Path) -> None:
+    operation = pulls.pull("crm", table="nothing", credentials={"password": "open sesame"})
+    pulls.work(operation)
+    error = pulls.ended(operation).error
+
+    assert error.message == "the place cannot be read"
+    assert str(tmp_path) not in str(error)
+
+
+@pytest.mark.parametrize(("method", "at", "after"), [*CUTS[:5]])
+def test_a_table_cut_anywhere_ends_in_the_same_state(tmp_path: Path, method: str, at: int, after: bool) -> None:
+    pulls = Pulls(tmp_path)
+    fill(tmp_path, range(600), "2025-01-02")
+    operation = pulls.pull("crm", table="members", cursor_column="seq")
+    restore = killing(pulls.service.store, method, at, after)
+    with pytest.raises(Cut):
+        pulls.work(operation)
+    restore()
+    pulls.work(operation)
+
+    assert pulls.ended(operation).done
+    assert pulls.people() == 600
+
+
+@pytest.mark.parametrize(
+    "cursor", [7, "2025-01-02", datetime(2025, 1, 2, 3, 4, 5, 6), datetime(2025, 1, 2, tzinfo=UTC)]
+)
+def test_a_cursor_is_kept_as_it_is(cursor: int | str | datetime) -> None:
+    assert cursor_from_plain(cursor_to_plain(cursor)) == cursor
+    assert cursor_from_plain(None) is None

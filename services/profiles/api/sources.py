@@ -105,7 +105,7 @@ class SourcesPart:
         caller = current_call().caller
         args = {
             "source_id": source.id, "target": request.target, "folder": request.folder, "pattern": request.pattern,
-            "minutes": request.interval_minutes,
+            "minutes": request.interval_minutes, "table": request.table, "cursor_column": request.cursor_column,
             "sealed": seal_credentials(self.tools.vault, source.id, dict(request.credentials)),
         }  # fmt: skip
         progress = intake_pb2.PullProgress(source=request.name, target=request.target)
