@@ -5,15 +5,16 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-import pyarrow
-import pyarrow.parquet
 from python_calamine import CalamineError, CalamineWorkbook
 
 from services.profiles.errors import FileUnreadable, HeaderInvalid
 from services.profiles.intake.rows import Row, check_header, read_cells, to_text
 from services.profiles.intake.sheets import survey
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 BATCH_ROWS = 500
 Range: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"  # of cells: first and last, row and column, from 0
@@ -101,6 +102,8 @@ def open_parquet(file: BinaryIO) -> tuple[tuple[str, ...], Iterator[Row]]:
         FileUnreadable: the file is damaged.
         HeaderInvalid: a column's name is empty or repeated.
     """
+    import pyarrow.parquet  # 40 MB that only these files need
+
     try:
         table = pyarrow.parquet.ParquetFile(file)
         columns = check_header(table.schema_arrow.names)
@@ -111,6 +114,8 @@ def open_parquet(file: BinaryIO) -> tuple[tuple[str, ...], Iterator[Row]]:
 
 
 def _parquet_rows(table: pyarrow.parquet.ParquetFile, columns: tuple[str, ...]) -> Iterator[Row]:
+    import pyarrow
+
     number = 0
     try:
         for batch in table.iter_batches(batch_size=BATCH_ROWS):
