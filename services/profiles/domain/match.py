@@ -98,7 +98,7 @@ def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
     if name in ("edit", "initial", MISSING) and not _is_supported(levels):
         vetoes.append(LOOSE_NAME)
     anchors = (levels["phone"], levels["email"], levels["resident_id"], birth)
-    is_slip = name in _SAID_THE_SAME and levels["phone"] == "near"
+    is_slip = name in _SAID_THE_SAME and levels["phone"] == "near" and birth not in ("year", OTHER)
     if SAME not in anchors and levels["address"] != "detail" and not is_slip:
         vetoes.append(NO_ANCHOR)
     return tuple(vetoes)

@@ -191,6 +191,14 @@ def test_one_slip_in_a_phone_does_not_part_people_of_one_name_but_neighbours_in_
     assert Band.MERGE is not band(known, {**slip, "name": "邹心怡"})
 
 
+def test_neighbours_in_a_block_of_numbers_born_on_other_days_are_never_merged():
+    one = {"name": "郭洋建", "phone": "13800002015", "email": "k2015@mail.example", "birth_date": "1955-08-18"}
+    other = {"name": "杨建国", "phone": "13800002065", "email": "k2065@mail.example", "birth_date": "1955-06-08"}
+
+    assert Band.MERGE is not band(one, other)
+    assert Band.MERGE is not band({**one, "name": "杨建国"}, other)
+
+
 def test_a_surname_with_a_title_is_its_only_bearer_on_the_phone_at_the_full_address():
     home = {"phone": "13912345671", "address": "北京市朝阳区建国路1号"}
     known = {"name": "向慕雪", "gender": "女", **home}
