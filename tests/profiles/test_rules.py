@@ -126,9 +126,9 @@ def test_a_field_that_must_be_there_is_missed_only_when_its_condition_holds() ->
 @given(st.text(max_size=50), st.text(max_size=50))
 def test_no_value_makes_a_check_fail_to_answer(one: str, two: str) -> None:
     for relation in (checks.LESS, checks.LESS_OR_EQUAL, checks.EQUAL):
-        holds(Compared("x", relation), one, two)
+        assert holds(Compared("x", relation), one, two) in (True, False)
     for kind in (checks.NUMBER, checks.DATE, checks.LENGTH):
-        holds(Range(kind, "1", "2"), one)
+        assert holds(Range(kind, "1", "2"), one) in (True, False)
 
 
 def test_rules_see_standard_forms_and_only_their_own_source() -> None:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import TypeVar
 
+from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis import paging
+from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
 from services.profiles.admission import Admission
 from services.profiles.believed import Believed
 from services.profiles.dictionary import Dictionary
-from services.profiles.errors import ProfileNotFound
+from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.merging import resolve_one
 from services.profiles.messages import profile_message, visible_attributes
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
 from services.profiles.store.shelf import Shelved
-from services.profiles.values import Profile
+from services.profiles.values import Profile, Source
 from services.profiles.vault import Vault
 
 T = TypeVar("T", bound=Shelved)
+Part = TypeVar("Part", bound=Message)
 DEPARTMENT_FIELD = "owner_department"
 
 
@@ -43,10 +46,25 @@ class Tools:
         """Return what admits records."""
         return Admission(self.store, self.vault, self.taker)
 
+    def source(self, name: str) -> Source:
+        """Return the source of a resource name."""
+        found = self.store.sources.get(id_of(name))
+        if found is None:
+            raise SourceNotFound("there is no such source", metadata={"name": name})
+        return found
+
 
 def id_of(name: str) -> str:
     """Return the last part of a resource name."""
     return name.rpartition("/")[2]
+
+
+def header_of(parts: Iterator[Part]) -> Part:
+    """Take the part with the header from the parts of an upload; it comes first."""
+    first = next(parts, None)
+    if first is None or first.WhichOneof("part") != "header":
+        raise Invalid("send the header first", violations=[FieldViolation("header", "must come before chunks")])
+    return first
 
 
 def page_of(

@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 import grpc
 from kehu.profiles.v1 import intake_pb2, resources_pb2
 
-from services.chassis.errors import FieldViolation, Invalid
 from services.profiles.admission import describe, settings_of
-from services.profiles.api.common import Tools, id_of, shown
+from services.profiles.api.common import Tools, header_of, shown
 from services.profiles.believed import believe
 from services.profiles.domain.values import Severity
-from services.profiles.errors import SourceNotFound
 from services.profiles.intake import FileOptions
 from services.profiles.mapping import mapping_messages
 from services.profiles.preview import Preview, Tried, gather, preview
@@ -31,13 +29,8 @@ class PreviewsPart:
         self, requests: Iterator[intake_pb2.PreviewImportRequest], context: grpc.ServicerContext
     ) -> intake_pb2.PreviewImportResponse:
         """Read the first rows of a file; nothing is written."""
-        first = next(requests, None)
-        if first is None or first.WhichOneof("part") != "header":
-            raise Invalid("send the header first", violations=[FieldViolation("header", "must come before chunks")])
-        header = first.header
-        source = self.tools.store.sources.get(id_of(header.name))
-        if source is None:
-            raise SourceNotFound("there is no such source", metadata={"name": header.name})
+        header = header_of(requests).header
+        source = self.tools.source(header.name)
         file, is_whole = gather(part.chunk for part in requests)
         if header.draft:
             source = replace(source, mapping=source.draft_mapping)

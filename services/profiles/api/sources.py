@@ -10,13 +10,13 @@ import grpc
 from google.longrunning import operations_pb2
 from kehu.profiles.v1 import intake_pb2, profiles_pb2, resources_pb2
 
-from services.chassis.errors import AlreadyExists, FieldViolation, Invalid
+from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import DERIVED, MAPPABLE, Entry, Summary, settings_of
-from services.profiles.api.common import Tools, changed, id_of, page_of
-from services.profiles.errors import MappingInvalid, SourceExists, SourceNotFound
+from services.profiles.api.common import Tools, changed, header_of, page_of
+from services.profiles.errors import MappingInvalid, SourceExists
 from services.profiles.importing import queue_import
 from services.profiles.mapping import check_mapping, stored_mapping
 from services.profiles.messages import result_message, source_message, summary_message
@@ -54,7 +54,7 @@ class SourcesPart:
 
     def GetSource(self, request: profiles_pb2.GetSourceRequest, context: grpc.ServicerContext) -> resources_pb2.Source:
         """Return a source."""
-        return source_message(self._source(request.name))
+        return source_message(self.tools.source(request.name))
 
     def ListSources(
         self, request: profiles_pb2.ListSourcesRequest, context: grpc.ServicerContext
@@ -67,7 +67,7 @@ class SourcesPart:
         self, request: profiles_pb2.UpdateSourceRequest, context: grpc.ServicerContext
     ) -> resources_pb2.Source:
         """Change a source."""
-        source = self._source(request.source.name)
+        source = self.tools.source(request.source.name)
         names = fields_to_change(request.update_mask, request.source, CHANGEABLE)
         message = updated(source_message(source), request.source, names)
         validate(message)
@@ -80,11 +80,8 @@ class SourcesPart:
         self, requests: Iterator[profiles_pb2.ImportRecordsRequest], context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
         """Store the file sealed and queue its import."""
-        first = next(requests, None)
-        if first is None or first.WhichOneof("part") != "header":
-            raise Invalid("send the header first", violations=[FieldViolation("header", "must come before chunks")])
-        header = first.header
-        source = self._source(header.name)
+        header = header_of(requests).header
+        source = self.tools.source(header.name)
         upload_id = uuid.uuid4().hex
         upload = store_upload(self.tools.store, self.tools.vault.uploads, upload_id, (part.chunk for part in requests))
         args = {
@@ -101,7 +98,7 @@ class SourcesPart:
         self, request: intake_pb2.PullRecordsRequest, context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
         """Queue a pull, its credentials sealed."""
-        source = self._source(request.name)
+        source = self.tools.source(request.name)
         caller = current_call().caller
         args = {
             "source_id": source.id, "target": request.target, "folder": request.folder, "pattern": request.pattern,
@@ -116,7 +113,7 @@ class SourcesPart:
         self, request: profiles_pb2.BatchUpsertRecordsRequest, context: grpc.ServicerContext
     ) -> profiles_pb2.BatchUpsertRecordsResponse:
         """Take in up to 500 records."""
-        settings = settings_of(self._source(request.parent))
+        settings = settings_of(self.tools.source(request.parent))
         self._check_fields({name for record in request.records for name in record.fields})
         entries = [
             Entry(
@@ -128,12 +125,6 @@ class SourcesPart:
         operation = f"{current_call().caller.subject}/{request.request_id}" if request.request_id else ""
         admitted, tally = self.tools.admission().admit(settings, entries, operation)
         return _response(admitted, _summed(admitted, tally))
-
-    def _source(self, name: str) -> Source:
-        found = self.tools.store.sources.get(id_of(name))
-        if found is None:
-            raise SourceNotFound("there is no such source", metadata={"name": name})
-        return found
 
     def _check_mapping(self, source: Source) -> None:
         check_mapping(source.mapping, self._may_feed)
