@@ -209,6 +209,10 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
     given = frozenset(variable.field for variable in template.variables)
     if binding.body == "*":
         schema = schemas.object_of(method.request, given)
+    elif binding.verb == "PATCH":
+        resource = method.request.fields_by_name[binding.body]
+        placed = frozenset(name.removeprefix(f"{binding.body}.") for name in given)
+        schema = schemas.object_of(resource.message_type, placed, is_change=True)
     else:
         schema = schemas.scalar(method.request.fields_by_name[binding.body])
     content: dict[str, Schema] = {"application/json": {"schema": schema}}

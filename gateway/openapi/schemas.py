@@ -78,15 +78,20 @@ class Schemas:
             self.components[key] = self.object_of(descriptor)
         return {"$ref": f"#/components/schemas/{key}"}
 
-    def object_of(self, descriptor: Descriptor, without: frozenset[str] = frozenset()) -> Schema:
-        """Return the object schema of a message, leaving out fields that are given elsewhere."""
+    def object_of(
+        self, descriptor: Descriptor, without: frozenset[str] = frozenset(), *, is_change: bool = False
+    ) -> Schema:
+        """Return the object schema of a message, leaving out fields that are given elsewhere.
+
+        A change of a resource names only the fields that it changes (AIP-134), so it must have none.
+        """
         fields = [field for field in descriptor.fields if field.name not in without]
         schema: Schema = {
             "type": "object",
             "properties": {field.name: self.field(field) for field in fields},
             "additionalProperties": False,
         }
-        required = [field.name for field in fields if is_required(field)]
+        required = [] if is_change else [field.name for field in fields if is_required(field)]
         if required:
             schema["required"] = required
         return self._described(schema, descriptor.full_name)

@@ -86,3 +86,16 @@ def test_every_reason_has_a_meaning():
 
 def test_the_errors_page_is_up_to_date():
     assert docs_errors.main(["--check"]) == 0, "run `python -m infra.docs_errors`"
+
+
+def test_a_change_must_name_nothing_of_its_resource(document):
+    changes = {
+        path: operations["patch"]["requestBody"]["content"]["application/json"]["schema"]
+        for path, operations in document["paths"].items()
+        if "patch" in operations
+    }
+
+    sources = next(schema for path, schema in changes.items() if path.startswith("/v1/sources/"))
+    assert "display_name" in sources["properties"]
+    assert {path: schema["required"] for path, schema in changes.items() if "required" in schema} == {}
+    assert "owner_department" in document["components"]["schemas"]["profiles.v1.Source"]["required"]

@@ -19,7 +19,7 @@ from services.chassis.jobs.operations import Owner, ended, packed
 from services.chassis.jobs.stores import Document, MongoOperations, OperationStore
 
 LEASE = timedelta(seconds=30)
-ATTEMPTS = 5  # unexpected failures before a job is given up; outages of others do not count
+ATTEMPTS = 5  # unexpected failures without progress before a job is given up; outages and restarts do not count
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +46,7 @@ class Job:
     checkpoint: dict[str, object]
     owner: Owner
     metadata: any_pb2.Any
+    attempts: int  # unexpected failures since the checkpoint last changed, or since a pause
     _store: OperationStore = field(repr=False)
     _lease: str = field(repr=False)
     _stopping: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -54,10 +55,14 @@ class Job:
     def save(self, checkpoint: Mapping[str, object], metadata: Message) -> None:
         """Save the checkpoint and what the operation shows; renews the lease.
 
+        A checkpoint that differs is progress: a failure after it is the first again. So is one after a pause.
+
         Raises:
             LeaseLost: somebody else has the job, or it was cancelled.
             Paused: this worker is stopping; the next one goes on from here.
         """
+        if self.checkpoint != checkpoint:
+            self.attempts = 0
         self.checkpoint = dict(checkpoint)
         now = datetime.now(UTC)
         changes: Document = {"checkpoint": dict(checkpoint), "metadata": packed(metadata), "attempts": 0,
@@ -122,7 +127,7 @@ class Worker:
         for document in self._store.due(datetime.now(UTC), 10):
             job = self._take(document)
             if job is not None:
-                self._run(job, int(str(document["attempts"])))
+                self._run(job)
                 return True
         return False
 
@@ -144,24 +149,25 @@ class Worker:
             dict(checkpoint),
             owner,
             metadata,
+            int(str(document["attempts"])),
             self._store,
             lease,
             self._stop,
         )
 
-    def _run(self, job: Job, attempts: int) -> None:
+    def _run(self, job: Job) -> None:
         done = threading.Event()
         renewer = threading.Thread(target=_keep_lease, args=(job, done), daemon=True)
         renewer.start()
         try:
-            outcome = self._outcome(job, attempts)
+            outcome = self._outcome(job)
         finally:
             done.set()
             renewer.join(5)
         if outcome is not None:
             self._store.update(job.name, job._lease, {**outcome, "lease": ""})
 
-    def _outcome(self, job: Job, attempts: int) -> Document | None:
+    def _outcome(self, job: Job) -> Document | None:
         try:
             response = self._handlers[job.kind](job)
         except LeaseLost:
@@ -178,9 +184,9 @@ class Worker:
             return {**ended(), "error": {"code": code_pb2.FAILED_PRECONDITION, "reason": error.reason,
                                           "message": error.message}}  # fmt: skip
         except Exception:
-            _log.exception("job failed", extra={"job": job.name, "kind": job.kind, "attempt": attempts + 1})
+            _log.exception("job failed", extra={"job": job.name, "kind": job.kind, "attempt": job.attempts + 1})
             self._count(job, "error")
-            return self._after_error(attempts + 1)
+            return self._after_error(job.attempts + 1)
         self._count(job, "done")
         return {**ended(), "response": packed(response)}
 

@@ -1,0 +1,81 @@
+"""What jobs promise whatever they do: given up only when they fail again and again without getting any further."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+from google.longrunning import operations_pb2
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import Message
+
+from services.chassis.jobs import ATTEMPTS, Job, Jobs, MemoryOperations, Owner, Paused, Worker
+
+
+class Failing(RuntimeError):
+    """A failure that nobody foresaw."""
+
+
+class Steps:
+    """A job of steps, which saves after each and fails unexpectedly so often before it goes on."""
+
+    def __init__(self, failures: Iterable[int], *, shows_progress: bool = True) -> None:
+        self.left = list(failures)
+        self.shows_progress = shows_progress
+
+    def run(self, job: Job) -> Message:
+        done = int(str(job.checkpoint.get("done", 0)))
+        while done < len(self.left):
+            job.save({"done": done if self.shows_progress else 0}, wrappers_pb2.Int64Value(value=0))
+            if self.left[done]:
+                self.left[done] -= 1
+                raise Failing
+            done += 1
+            job.save({"done": done if self.shows_progress else 0}, wrappers_pb2.Int64Value(value=0))
+        return wrappers_pb2.Int64Value(value=done)
+
+
+def ended(run: Callable[[Job], Message]) -> operations_pb2.Operation:
+    """Run a job to its end, waking it at once after each failure, each time in another process."""
+    store = MemoryOperations()
+    jobs = Jobs("profiles", store)
+    name = jobs.start("steps", {}, wrappers_pb2.Int64Value(), Owner("user:test", "sales")).name
+    for _ in range(200):
+        Worker("profiles", {"steps": run}, store).run_one()
+        if jobs.get(name, "sales").done:
+            return jobs.get(name, "sales")
+        store.update(name, "", {"wake_at": datetime.now(UTC)})
+    raise AssertionError("the job did not end")
+
+
+def test_a_job_that_gets_further_each_time_is_not_given_up_however_often_it_failed() -> None:
+    operation = ended(Steps([ATTEMPTS - 1] * 10).run)
+
+    assert not operation.HasField("error")
+
+
+def test_a_job_that_fails_at_one_place_again_and_again_is_given_up() -> None:
+    operation = ended(Steps([0, 0, ATTEMPTS]).run)
+
+    assert operation.error.message == "the job failed; see the log"
+
+
+def test_saving_the_same_again_is_no_progress() -> None:
+    operation = ended(Steps([1] * ATTEMPTS, shows_progress=False).run)
+
+    assert operation.error.message == "the job failed; see the log"
+
+
+def test_a_schedule_that_looks_well_between_failures_is_not_given_up() -> None:
+    looks = iter(range(30))
+
+    def look(job: Job) -> Message:
+        number = next(looks, None)
+        if number is None:
+            return wrappers_pb2.Int64Value()
+        if number % 2:
+            raise Failing
+        job.save({}, wrappers_pb2.Int64Value(value=number))
+        raise Paused("until the next look")
+
+    assert not ended(look).HasField("error")
