@@ -37,6 +37,7 @@ class ProfileDocument(Record):
     stage = mongoengine.StringField()
     merged_into = mongoengine.StringField()
     is_handing_over = mongoengine.BooleanField()
+    parting = mongoengine.ListField()
     aliases = mongoengine.ListField(mongoengine.StringField())
     apart = mongoengine.ListField(mongoengine.StringField())
     overrides = mongoengine.ListField(mongoengine.DictField())
@@ -98,6 +99,7 @@ class ProfileWrite:
             stage=profile.stage,
             merged_into=profile.merged_into,
             is_handing_over=profile.is_handing_over,
+            parting=_revision_document(profile.parting) if profile.parting else None,
             aliases=profile.aliases,
             apart=profile.apart,
             overrides=[_override_document(item) for item in profile.overrides],
@@ -145,7 +147,7 @@ def link_document(record: StoredRecord, profile_id: str, now: datetime) -> dict[
 
 def _revision_document(revision: Revision) -> list[object]:
     return [revision.version, revision.time, revision.kind, list(revision.changed_fields),
-            list(revision.source_records), revision.other_profile, revision.by]  # fmt: skip
+            list(revision.source_records), revision.other_profile, revision.by, revision.reason]  # fmt: skip
 
 
 def _override_document(item: StoredOverride) -> list[object]:
@@ -171,6 +173,7 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         stage=get("stage", ""),  # type: ignore[arg-type]
         merged_into=get("merged_into", ""),  # type: ignore[arg-type]
         is_handing_over=get("is_handing_over", False),  # type: ignore[arg-type]
+        parting=Revision(*get("parting")) if get("parting") else None,  # type: ignore[misc]
         aliases=get("aliases", []),  # type: ignore[arg-type]
         apart=get("apart", []),  # type: ignore[arg-type]
         overrides=[StoredOverride(*item) for item in get("overrides", ())],  # type: ignore[attr-defined]

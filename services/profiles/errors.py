@@ -161,6 +161,12 @@ class SecondPersonNeeded(NotAllowed):
     reason = "SECOND_PERSON_NEEDED"
 
 
+class ReasonNeeded(Invalid):
+    """A verdict on which much hangs says why."""
+
+    reason = "REASON_NEEDED"
+
+
 class BulkChanged(NotAllowed):
     """The number of match candidates that fit a rule is not the expected one."""
 

@@ -58,8 +58,24 @@ def profile_ended(profile_id: str, merged_into: str, version: int, now: datetime
     return Fact(message, f"profiles/{profile_id}", version)
 
 
-def profiles_merged(survivor_id: str, merged_id: str, version: int, now: datetime) -> Fact:
-    """Return the fact that `merged_id` is from now on an alias of the survivor."""
-    message = events_pb2.ProfilesMerged(profile_id=survivor_id, merged_profile_id=merged_id, version=version)
+def profiles_merged(survivor_id: str, merged_id: str, merged_version: int, version: int, now: datetime) -> Fact:
+    """Return the fact that `merged_id` is an alias of the survivor, since its own version `merged_version`."""
+    message = events_pb2.ProfilesMerged(
+        profile_id=survivor_id, merged_profile_id=merged_id, version=version, merged_profile_version=merged_version
+    )
     message.event_time.FromDatetime(now)
     return Fact(message, f"profiles/{survivor_id}", version)
+
+
+def profiles_unmerged(old_id: str, alive: Profile, together_since: datetime, now: datetime) -> Fact:
+    """Return the fact that the records of `alive` came out of another profile, with its next version."""
+    message = events_pb2.ProfilesUnmerged(
+        profile_id=old_id, unmerged_profile_id=alive.profile_id, version=alive.version + 1, aliases=alive.aliases,
+        links=[
+            events_pb2.SourceLink(source_id=item.source_id, source_record_id=item.source_record_id)
+            for item in alive.records
+        ],
+    )  # fmt: skip
+    message.event_time.FromDatetime(now)
+    message.together_since.FromDatetime(together_since)
+    return Fact(message, f"profiles/{alive.profile_id}", message.version)

@@ -17,6 +17,7 @@ from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.rederiving import Rederiver
+from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
@@ -30,13 +31,18 @@ def serving(config: ProcessConfig) -> Serving:
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
     jobs = Jobs(SERVICE)
+
+    def prepare() -> None:
+        store.prepare()
+        start(jobs)
+
     tools = Tools(store, vault, SharedTaker(Taker(store, vault, default_model())), jobs, Dictionary(store))
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
         jobs=jobs,
         records=[ProfileDocument],
-        prepare=store.prepare,
+        prepare=prepare,
     )
 
 
@@ -49,8 +55,16 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     """Return the job handlers that `kehu work profiles` runs."""
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
-    importer = Importer(store, vault, Taker(store, vault, default_model()))
+    taker = Taker(store, vault, default_model())
+    importer = Importer(store, vault, taker)
     dictionary = Dictionary(store)
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
-    return {**importer.handlers(), **puller.handlers(), **keepers[0].handlers(), **keepers[1].handlers()}
+    settler = Settler(store, taker.merger)
+    return {
+        **settler.handlers(),
+        **importer.handlers(),
+        **puller.handlers(),
+        **keepers[0].handlers(),
+        **keepers[1].handlers(),
+    }

@@ -1,9 +1,10 @@
 """Make two profiles one, or split one in two: several documents, so each step can be finished by whoever comes next.
 
 A merge first turns the younger profile into an alias that still holds its records (`is_handing_over`), then gives
-them to the survivor, then drops them. A split first stores the new profile as such an alias of the old one, takes the
-records from the old one, then brings the new one to life. Whatever is left half done is settled by giving the
-records to the profile that the alias names; no step loses a record, and none is in two living profiles.
+them to the survivor, then drops them. A split first stores the profile that
+will live as such an alias of the old one (`splitting.py`). Whatever is left half done is settled: a merge by giving the
+records to the profile that the alias names, a split by going on; no step loses a record, and none is in two living
+profiles.
 """
 
 from __future__ import annotations
@@ -12,43 +13,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from services.profiles.aliases import resolve, resolve_one
 from services.profiles.dictionary import Dictionary
-from services.profiles.errors import ProfileNotFound, ProfilesBusy, UnmergeImpossible
+from services.profiles.errors import ProfilesBusy
 from services.profiles.facts import profiles_merged
 from services.profiles.shaping import ended, load, reshape, write
+from services.profiles.splitting import Splitter
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision
 from services.profiles.vault import Vault
 
 ATTEMPTS = 8
-ALIAS_STEPS = 32
-ABANDONED = timedelta(seconds=30)  # a step takes milliseconds; what is older has lost its process
-
-
-def resolve(store: Store, profile_ids: Sequence[str]) -> dict[str, Profile]:
-    """Return the living profile for each id, current or former; unknown ids are left out."""
-    found: dict[str, Profile] = {}
-    waiting = {item: item for item in profile_ids}
-    for _ in range(ALIAS_STEPS):
-        loaded = store.profiles(sorted(set(waiting.values())))
-        reached = {asked: loaded[at] for asked, at in waiting.items() if at in loaded}
-        found.update({asked: item for asked, item in reached.items() if not item.merged_into})
-        waiting = {asked: item.merged_into for asked, item in reached.items() if item.merged_into}
-        if not waiting:
-            break
-    return found
-
-
-def resolve_one(store: Store, profile_id: str) -> Profile:
-    """Return the living profile of a current or former id.
-
-    Raises:
-        ProfileNotFound: there never was one.
-    """
-    found = resolve(store, [profile_id]).get(profile_id)
-    if found is None:
-        raise ProfileNotFound("there is no such profile", metadata={"name": f"profiles/{profile_id}"})
-    return found
+ABANDONED = timedelta(seconds=10)  # a step takes milliseconds; what is older has lost its process
 
 
 class Merger:
@@ -58,6 +34,7 @@ class Merger:
         self._store = store
         self._vault = vault
         self._dictionary = dictionary
+        self._splitter = Splitter(store, vault, dictionary)
 
     def merge(self, profile_ids: Sequence[str], by: str = "") -> str:
         """Merge profiles into the oldest of them and return its id; those that are one already stay so.
@@ -78,7 +55,7 @@ class Merger:
         """Finish the merges and splits whose process died; return how many."""
         found = [item for item in self._store.handing_over() if now - item.update_time > ABANDONED]
         for item in found:
-            self._settle(item.profile_id)
+            (self._splitter.complete if item.parting else self._settle)(item.profile_id)
         return len(found)
 
     def _hand_over(self, gone_id: str, survivor_id: str, by: str) -> None:
@@ -95,9 +72,12 @@ class Merger:
         """Give the records of an alias to the living profile behind it."""
         for _ in range(ATTEMPTS):
             gone = self._store.profiles([gone_id])[gone_id]
-            if not gone.is_handing_over:
+            if not gone.is_handing_over or gone.parting:
                 return
             survivor = resolve_one(self._store, gone_id)
+            if survivor.profile_id != gone.merged_into:  # it ended meanwhile: its end is what this id leads to
+                write(self._store, [ended(gone, survivor.profile_id, datetime.now(UTC), gone.revisions[-1].by)])
+                continue
             if self._take_over(survivor, gone):
                 emptied = replace(gone, is_handing_over=False, records=[], overrides=[], golden=b"")
                 if not self._store.write_profiles([(emptied, [])]):
@@ -113,7 +93,7 @@ class Merger:
         moved = [item for item in gone.records if item.key not in held | elsewhere]
         if not moved and gone.profile_id in survivor.aliases:
             return True
-        now = datetime.now(UTC)
+        now = max(datetime.now(UTC), survivor.since, gone.since)
         joined = replace(survivor, records=[*survivor.records, *moved])
         opened, ciphers = load(self._store, self._vault, [joined])
         standard = opened[0].records
@@ -127,7 +107,8 @@ class Merger:
         )
         by = gone.revisions[-1].by if gone.revisions else ""
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id, by)
-        merged = profiles_merged(survivor.profile_id, gone.profile_id, survivor.version + 1, now)
+        ended_version = gone.revisions[-1].version if gone.revisions else gone.version
+        merged = profiles_merged(survivor.profile_id, gone.profile_id, ended_version, survivor.version + 1, now)
         rules = self._dictionary.rules()
         shaped = reshape(survivor, grown, standard, ciphers, self._vault, rules, now, revision, [merged])
         return not write(self._store, [shaped])
@@ -144,61 +125,13 @@ class Merger:
             else:
                 raise ProfilesBusy("the profile keeps changing; try again")
 
-    def split(self, profile_id: str, keys: Sequence[str], new_id: str, by: str = "") -> tuple[str, str]:
-        """Split records out of a profile into a new one, as `by` says; return the ids of what is left and of the new.
+    def split(
+        self, profile_id: str, keys: Sequence[str], new_id: str, by: str = "", reason: str = ""
+    ) -> tuple[str, str]:
+        """Split records out of a profile, as `by` says; return the ids of what is left and of what was split out.
 
         Raises:
             UnmergeImpossible: the records are not the profile's, or all it has.
             ProfilesBusy: others kept changing it.
         """
-        profile = resolve_one(self._store, profile_id)
-        leaving = [item for item in profile.records if item.key in set(keys)]
-        if len(leaving) != len(set(keys)) or len(leaving) == len(profile.records):
-            raise UnmergeImpossible(
-                "name records that belong to the profile, and leave it at least one",
-                metadata={"name": f"profiles/{profile.profile_id}"},
-            )
-        now = datetime.now(UTC)
-        born = Profile(
-            new_id, now, now, key_id=new_id, records=leaving, merged_into=profile.profile_id, is_handing_over=True,
-            apart=[profile.profile_id, *profile.apart],
-            overrides=[item for item in profile.overrides if item.anchor in set(keys)],
-        )  # fmt: skip
-        self._vault.new_ciphers(self._store, [new_id])
-        if self._store.write_profiles([(born, [])]):
-            raise ProfilesBusy("the new profile exists already; try again")
-        self._release(profile.profile_id, {item.key for item in leaving}, new_id, by)
-        self._bring_to_life(new_id, born, by)
-        return profile.profile_id, new_id
-
-    def _release(self, profile_id: str, keys: set[str], new_id: str, by: str) -> None:
-        for _ in range(ATTEMPTS):
-            profile = self._store.profiles([profile_id])[profile_id]
-            kept = replace(
-                profile,
-                records=[item for item in profile.records if item.key not in keys],
-                overrides=[item for item in profile.overrides if item.anchor not in keys],
-            )
-            if self._write_anew(profile, replace(kept, apart=[*profile.apart, new_id]), sorted(keys), new_id, by):
-                return
-        raise ProfilesBusy("the profile keeps changing; try again")
-
-    def _bring_to_life(self, new_id: str, leaving: Profile, by: str) -> None:
-        for _ in range(ATTEMPTS):
-            born = self._store.profiles([new_id])[new_id]
-            keys = [item.key for item in leaving.records]
-            alive = replace(
-                born, merged_into="", is_handing_over=False, records=list(leaving.records),
-                overrides=list(leaving.overrides), relinked=keys,
-            )  # fmt: skip
-            if self._write_anew(born, alive, keys, born.merged_into, by):
-                return
-        raise ProfilesBusy("the new profile keeps changing; try again")
-
-    def _write_anew(self, was: Profile, profile: Profile, keys: Sequence[str], other_id: str, by: str) -> bool:
-        now = datetime.now(UTC)
-        opened, ciphers = load(self._store, self._vault, [profile])
-        revision = Revision(0, now, "unmerged", (), keys, other_id, by)
-        rules = self._dictionary.rules()
-        shaped = reshape(was, profile, opened[0].records, ciphers, self._vault, rules, now, revision)
-        return not write(self._store, [shaped])
+        return self._splitter.split(profile_id, keys, new_id, by, reason)

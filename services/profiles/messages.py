@@ -191,6 +191,7 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
         source_records=[_record_name(key) for key in revision.source_records],
         other_profile=f"profiles/{revision.other_profile}" if revision.other_profile else "",
         changed_by=revision.by,
+        reason=revision.reason,
     )
     _stamp(message, time=revision.time)
     return message

@@ -10,10 +10,11 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
+from services.profiles.aliases import resolve, resolve_one
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.values import ManualOverride
 from services.profiles.errors import OverrideNotFound, ProfileNotFound, ProfilesBusy
-from services.profiles.merging import ATTEMPTS, resolve, resolve_one
+from services.profiles.merging import ATTEMPTS
 from services.profiles.shaping import load, reshape, write
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision, StoredOverride, record_key

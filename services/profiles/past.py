@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from services.profiles.aliases import ALIAS_STEPS
 from services.profiles.errors import HistoryNotKept, ProfileNotFound
-from services.profiles.merging import ALIAS_STEPS
 from services.profiles.store import Store
 from services.profiles.values import Profile
 
@@ -22,7 +22,7 @@ def profile_at(store: Store, profile_id: str, time: datetime) -> Profile:
         if found is None:
             break
         if found.since > time:
-            return _version_at(store, found, time)
+            found = _version_at(store, found, time)
         if not found.merged_into:
             return found
         profile_id = found.merged_into

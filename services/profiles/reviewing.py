@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 
 from services.chassis.errors import Conflict
 from services.chassis.records import new_id
+from services.profiles.aliases import resolve
 from services.profiles.domain.review import CLAIMED_FOR
-from services.profiles.errors import CandidateClaimed, CandidateDecided, SecondPersonNeeded
-from services.profiles.merging import Merger, resolve
+from services.profiles.errors import CandidateClaimed, CandidateDecided, ReasonNeeded, SecondPersonNeeded
+from services.profiles.merging import Merger
 from services.profiles.store import Store
 from services.profiles.values import Pair, Profile
 
@@ -111,10 +112,13 @@ class Reviews:
         Raises:
             CandidateDecided, CandidateClaimed: somebody else was first.
             SecondPersonNeeded: the steward gave the first verdict.
+            ReasonNeeded: much hangs on it, and no reason was given.
         """
         if pair.first_by == self._steward and pair.state == "awaiting_second":
             metadata = {"name": f"matchCandidates/{pair.id}"}
             raise SecondPersonNeeded("another person must agree", metadata=metadata)
+        if not reason and (pair.needs_second or (pair.record and state == "rejected")):
+            raise ReasonNeeded("say why", metadata={"name": f"matchCandidates/{pair.id}"})
         pair = self.claim(pair)
         pair = replace(pair, reason=reason, claimed_by="", claim_until=None)
         if pair.needs_second and pair.first_state != state:
@@ -155,7 +159,7 @@ class Reviews:
         if len(home.records) < 2:
             return False
         if state == "rejected":
-            self._merger.split(home.profile_id, [pair.record], new_id(), self._steward)
+            self._merger.split(home.profile_id, [pair.record], new_id(), self._steward, pair.reason)
         return True
 
     def _keep_apart(self, pair: Pair) -> bool:

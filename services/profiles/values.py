@@ -68,15 +68,18 @@ class Revision:
     source_records: Sequence[str] = ()
     other_profile: str = ""
     by: str = ""
+    reason: str = ""
 
 
 @dataclass(slots=True)
 class Profile:
     """A golden record with the source records it is derived from; the stored form.
 
-    `merged_into` makes it an alias; `is_handing_over` says that the survivor may not have its records yet. `apart` are
-    profiles it never merges with. `relinked` are the keys of records that joined or changed, for the next write only.
-    `carried` is what the store read beside the state at this version, facts that wait among it, and writes back.
+    `merged_into` makes it an alias; `is_handing_over` says that the survivor may not have its records yet; `parting`
+    that it will live, once the records it names are out of the other profile; its time is since when both were one.
+    `apart` are profiles it never merges with. `relinked` are the keys of records that joined or changed, for the next
+    write only. `carried` is what the store read beside the state at this version, facts that wait among it, and writes
+    back.
     """
 
     profile_id: str
@@ -91,6 +94,7 @@ class Profile:
     stage: str = ""
     merged_into: str = ""
     is_handing_over: bool = False
+    parting: Revision | None = None
     aliases: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     overrides: list[StoredOverride] = field(default_factory=list)
@@ -114,7 +118,7 @@ class Profile:
         last = self.revisions[-1:]
         return replace(
             self, version=last[0].version if last else self.version, records=named, apart=[], overrides=[],
-            revisions=last, relinked=[], carried={},
+            revisions=last, relinked=[], parting=None, carried={},
         )  # fmt: skip
 
     @property

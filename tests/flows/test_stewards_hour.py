@@ -60,7 +60,8 @@ def test_a_stewards_hour(stack, till):
     assert (decided["state"], till.get(f"/v1/{other}")["name"]) == ("STATE_CONFIRMED", name)
 
     split = till.post(
-        f"/v1/{name}:unmerge", {"source_records": [{"source": "sources/shop", "source_record_id": "W-2"}]}
+        f"/v1/{name}:unmerge",
+        {"source_records": [{"source": "sources/shop", "source_record_id": "W-2"}], "reason": "two cards"},
     )
     assert split["new_profile"]["display_name"].startswith("王")
     counted = till.post("/v1/matchCandidates:bulkDecide", {

@@ -361,7 +361,7 @@ def test_a_pair_that_became_one_by_other_means_leaves_the_queue(api: Api) -> Non
 
 def test_unmerge_splits_records_out_and_they_stay_apart(api: Api) -> None:
     (first,), _ = api.upsert("till", ("1", person(1))), api.upsert("shop", ("a", similar(1)))
-    request = profiles_pb2.UnmergeProfileRequest(name=first.profile)
+    request = profiles_pb2.UnmergeProfileRequest(name=first.profile, reason="two persons")
     request.source_records.add(source="sources/shop", source_record_id="a")
     split = api.call("UnmergeProfile", request)
 

@@ -85,7 +85,7 @@ def test_after_an_unmerge_the_time_between_still_shows_one_profile(desk: Desk) -
     name = desk.upsert("till", "1", person(1))
     desk.upsert("shop", "a", {**person(1), "email": "other@example.cn"})
     together = moment()
-    request = profiles_pb2.UnmergeProfileRequest(name=name)
+    request = profiles_pb2.UnmergeProfileRequest(name=name, reason="two persons")
     request.source_records.add(source="sources/shop", source_record_id="a")
     born = desk.call("UnmergeProfile", request).new_profile.name
 

@@ -172,7 +172,7 @@ def test_a_merge_takes_the_override_along_and_a_split_gives_it_back_with_its_rec
     desk.service.taker.merger.merge([one.split("/")[1], other.split("/")[1]])
     assert desk.profile(one).phones[0] == NEW_PHONE
 
-    request = profiles_pb2.UnmergeProfileRequest(name=one)
+    request = profiles_pb2.UnmergeProfileRequest(name=one, reason="two persons")
     request.source_records.add(source="sources/shop", source_record_id="a")
     split = desk.call("UnmergeProfile", request)
     assert split.profile.phones == ["+86" + person(1)["phone"]]

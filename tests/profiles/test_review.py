@@ -46,11 +46,11 @@ def claim(name: str) -> profiles_pb2.ClaimMatchCandidateRequest:
 
 
 def confirm(name: str, **more: str) -> profiles_pb2.ConfirmMatchCandidateRequest:
-    return profiles_pb2.ConfirmMatchCandidateRequest(name=name, **more)
+    return profiles_pb2.ConfirmMatchCandidateRequest(**{"name": name, "reason": "looked at both", **more})
 
 
 def reject(name: str, **more: str) -> profiles_pb2.RejectMatchCandidateRequest:
-    return profiles_pb2.RejectMatchCandidateRequest(name=name, **more)
+    return profiles_pb2.RejectMatchCandidateRequest(**{"name": name, "reason": "looked at both", **more})
 
 
 def take_next(desk: Desk, caller: str) -> str:
@@ -181,6 +181,8 @@ def test_a_pair_of_high_value_is_settled_only_when_two_persons_agree(desk: Desk,
     (pair,) = listed(desk)
     method = f"{verdict}MatchCandidate"
     request = getattr(profiles_pb2, f"{method}Request")(name=pair.name)
+    assert desk.refused(method, request, caller=LI) == "REASON_NEEDED"
+    request.reason = "seen both at the counter"
 
     first = desk.call(method, request, caller=LI)
     assert (first.state, first.first_decided_by, first.decided_by) == (State.STATE_AWAITING_SECOND, "user:li", "")
@@ -250,7 +252,7 @@ def test_history_names_who_merged_and_who_split_and_nobody_for_the_match_model(d
     one, other = ask(desk, 1)
     (pair,) = listed(desk)
     desk.call("ConfirmMatchCandidate", confirm(pair.name), caller=LI)
-    request = profiles_pb2.UnmergeProfileRequest(name=one)
+    request = profiles_pb2.UnmergeProfileRequest(name=one, reason="two persons")
     request.source_records.add(source="sources/shop", source_record_id="d1")
     born = desk.call("UnmergeProfile", request, caller=WANG).new_profile.name
 
@@ -259,4 +261,6 @@ def test_history_names_who_merged_and_who_split_and_nobody_for_the_match_model(d
     assert found == [
         (kind.KIND_UNMERGED, "user:wang", born), (kind.KIND_MERGED, "user:li", other), (kind.KIND_CREATED, "", ""),
     ]  # fmt: skip
-    assert [item.changed_by for item in desk.history(born)] == ["user:wang"]
+    assert born == other, "it is again who it was"
+    assert [item.changed_by for item in desk.history(born)] == ["user:wang", "user:li", ""]
+    assert desk.history(one)[0].reason == desk.history(born)[0].reason == "two persons"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -14,13 +15,15 @@ from kehu.profiles.v1 import events_pb2
 
 from services.chassis.records import new_id
 from services.profiles.admission import Entry, settings_of
+from services.profiles.aliases import resolve_one
 from services.profiles.believed import believe, to_plain
 from services.profiles.domain.overrides import read_override
 from services.profiles.domain.values import ManualOverride
 from services.profiles.folding import are_apart
-from services.profiles.merging import resolve_one
+from services.profiles.merging import Merger
 from services.profiles.overriding import Overrider
 from services.profiles.shaping import load
+from services.profiles.store import MemoryStore
 from services.profiles.values import Profile, Source
 from tests.profiles.people import Service, person
 
@@ -113,6 +116,7 @@ def test_merge_unmerge_merge_returns_to_the_same_state(keys_dir: Path, sizes, ov
     for item in data.draw(st.permutations(ids[1:])):
         _, parts[item] = world.merger.split(ids[0], sorted(apart[item]["records"]), new_id())
 
+    assert parts == {item: item for item in ids[1:]}, "each is again who it was"
     assert world.state(ids[0]) == apart[ids[0]]
     assert {item: world.state(part) for item, part in parts.items()} == {item: apart[item] for item in ids[1:]}
     for part in data.draw(st.permutations(list(parts.values()))):
@@ -178,3 +182,98 @@ def test_parts_that_were_split_off_one_after_another_stay_apart(keys_dir: Path) 
         world.take(source, "0", {**person(0), "email": "changed@example.cn"})
 
     assert sorted(item.profile_id for item in world.living()) == sorted([whole, *parts])
+
+
+class Dies(Exception):
+    """The process ends here."""
+
+
+def dying_store(world: World, writes: int) -> MemoryStore:
+    """Return a view of the store that dies at its n-th write from now on."""
+    left = [writes]
+
+    class Dying:
+        def __getattr__(self, name: str) -> object:
+            if name in ("write_profiles", "write_part"):
+                if left[0] == 0:
+                    raise Dies
+                left[0] -= 1
+            return getattr(world.store, name)
+
+    return Dying()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("writes", range(7))
+def test_a_split_that_was_begun_ends_whoever_finishes_it(keys_dir: Path, writes: int) -> None:
+    world = World(keys_dir)
+    ids = world.found(4, (2, 1, 2, 1))
+    world.merger.merge([ids[2], ids[3]])
+    world.merger.merge(ids[:3])
+    apart = sorted(world.store.profiles([ids[0]])[ids[0]].record_keys)
+    leaving = [key for key in apart if key.endswith(("/2", "/3"))]
+    dying = Merger(dying_store(world, writes), world.service.vault, world.service.tools.dictionary)
+    with suppress(Dies):
+        dying.split(ids[0], leaving, new_id(), "user:li", "two persons")
+    if writes == 1:  # the profile has not given the record up yet
+        assert world.take("till", "2", {**person(2), "email": "later@example.cn"}) == ids[0]
+    assert sum(len(item.record_keys) for item in world.living()) in (len(apart), len(apart) - len(leaving))
+
+    world.merger.settle_abandoned(datetime.now(UTC) + timedelta(minutes=1))
+
+    found = {item.profile_id: sorted(item.record_keys) for item in world.living()}
+    whole = {ids[0]: apart}
+    split = {ids[0]: [key for key in apart if key not in leaving], ids[2]: leaving}
+    assert found == (split if writes else whole)
+    assert [resolve_one(world.store, name).profile_id for name in ids] == [
+        ids[0], ids[0], *([ids[2]] * 2 if writes else [ids[0]] * 2)
+    ]  # fmt: skip
+    assert writes != 1 or "later@example.cn" in str(world.state(ids[2])["believed"]), "no correction is lost on the way"
+    told = [fact.message for fact in world.store.facts if isinstance(fact.message, events_pb2.ProfilesUnmerged)]
+    assert [(item.profile_id, item.unmerged_profile_id, list(item.aliases)) for item in told] == (
+        [(ids[0], ids[2], [ids[3]])] if writes else []
+    )
+
+
+def test_an_id_goes_where_its_own_records_go_at_any_depth(keys_dir: Path) -> None:
+    world = World(keys_dir)
+    a, b, c = world.found(3, (1, 1, 1))
+    world.merger.merge([b, c])
+    world.merger.merge([a, b])
+
+    assert world.merger.split(a, ["till/1"], new_id()) == (a, b), "what was merged into it stays"
+    assert resolve_one(world.store, c).profile_id == a
+    world.merger.merge([a, b])
+    assert world.merger.split(a, ["till/2"], new_id()) == (a, c)
+    world.merger.merge([a, c])
+    assert world.merger.split(a, ["till/0"], new_id()) == (b, a), "the profile keeps its id with its own records"
+    assert [resolve_one(world.store, name).profile_id for name in (a, b, c)] == [a, b, b]
+
+
+def test_a_record_that_never_was_a_profile_gets_a_new_id_and_says_since_when_it_was_there(keys_dir: Path) -> None:
+    world = World(keys_dir)
+    (whole,) = world.found(1, (2,))
+    came = datetime.now(UTC)
+    world.take("crm", "0", person(0))
+    world.take("crm", "0", {**person(0), "email": "second@example.cn"})
+    born = new_id()
+
+    assert world.merger.split(whole, ["crm/0"], born) == (whole, born)
+    (told,) = [fact.message for fact in world.store.facts if isinstance(fact.message, events_pb2.ProfilesUnmerged)]
+    assert came <= told.together_since.ToDatetime(UTC) <= told.event_time.ToDatetime(UTC)
+    assert [link.source_record_id for link in told.links] == ["0"]
+
+
+def test_versions_of_an_id_order_its_merges_and_splits(keys_dir: Path) -> None:
+    world = World(keys_dir)
+    a, b = world.found(2, (1, 1))
+    for _ in range(3):
+        world.merger.merge([a, b])
+        world.merger.split(a, ["till/1"], new_id())
+    told = [fact.message for fact in world.store.facts]
+    of_b = [
+        item.merged_profile_version if isinstance(item, events_pb2.ProfilesMerged) else item.version
+        for item in told
+        if isinstance(item, events_pb2.ProfilesMerged | events_pb2.ProfilesUnmerged)
+    ]
+
+    assert len(of_b) == 6 and of_b == sorted(set(of_b))

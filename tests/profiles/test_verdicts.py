@@ -139,7 +139,7 @@ def test_a_check_that_died_after_the_split_is_answered_by_repeating_it(desk: Des
 
 def test_a_check_of_what_was_split_meanwhile_leaves_the_queue(desk: Desk) -> None:
     name, record_id = sampled_merge(desk)
-    request = profiles_pb2.UnmergeProfileRequest(name=name)
+    request = profiles_pb2.UnmergeProfileRequest(name=name, reason="two persons")
     request.source_records.add(source="sources/shop", source_record_id=record_id)
     desk.call("UnmergeProfile", request)
 

@@ -16,10 +16,10 @@ from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
 from services.profiles.admission import Admission
+from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
-from services.profiles.merging import resolve_one
 from services.profiles.messages import profile_message, visible_attributes
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store

@@ -8,10 +8,10 @@ import grpc
 from kehu.profiles.v1 import events_pb2, profiles_pb2
 
 from services.chassis import paging
+from services.profiles.aliases import resolve
 from services.profiles.api.common import Tools
 from services.profiles.believed import Believed
 from services.profiles.facts import profile_changed
-from services.profiles.merging import resolve
 from services.profiles.values import Profile, record_key
 
 STATES_PER_PAGE = 500
