@@ -22,7 +22,7 @@ MARKER_OF_FIXTURE = {
     "opensearch_url": "opensearch",
     "stack": "flow",
 }
-OPT_IN = ("opensearch", "flow")
+OPT_IN = ("opensearch", "flow", "spark")
 
 
 def unavailable(reason: str) -> None:

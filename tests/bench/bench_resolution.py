@@ -24,7 +24,10 @@ from tests.bench.table_people import febrl, make_people
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "resolution-peers"
-PEERS = ("splink==5.0.0", "duckdb==2.0.0", "recordlinkage==0.16", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==26.0.1")
+PEERS = (
+    "splink==5.0.0", "duckdb==2.0.0", "pyspark==4.3.0", "recordlinkage==0.16", "pandas==2.3.3", "numpy==2.4.6",
+    "pyarrow==26.0.1",
+)  # fmt: skip
 THRESHOLDS = (0.5, 0.8, 0.95, 0.99)
 DECIDES = {
     "merge_weight": 0.0, "review_weight": -4.0, "turned": ["given_name", "surname"], "thresholds": THRESHOLDS,
@@ -105,10 +108,11 @@ def run(short: bool) -> list[dict[str, object]]:
 
 def peers() -> Path:
     """Make the peers' environment if it is not there, and return its packages' folder."""
-    python = TOOLS / "bin" / "python"
-    if not python.exists():
-        subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(TOOLS)], check=True)
+    python, stamp = TOOLS / "bin" / "python", TOOLS / "peers.txt"
+    if not stamp.exists() or stamp.read_text("utf-8") != "\n".join(PEERS):
+        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", "3.11", str(TOOLS)], check=True)
         subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), *PEERS], check=True)
+        stamp.write_text("\n".join(PEERS), "utf-8")
     return next((TOOLS / "lib").glob("python3*")) / "site-packages"
 
 

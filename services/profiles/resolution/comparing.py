@@ -19,6 +19,12 @@ from services.profiles.resolution.kernels import (
     within_two,
 )
 
+TURNED = "turned"  # level of two columns that stand in each other's place
+EQUAL_LEVELS = ("same", "other")
+EDIT_LEVELS = ("same", "one", "two", "other")
+ALIKE_LEVELS = ("same", "close", "alike", "loose", "other")
+ALIKE_DEGREES = (0.92, 0.88, 0.7)  # least Jaro-Winkler similarity of close, alike and loose
+
 
 class Comparison(Protocol):
     """One digit of the pattern."""
@@ -63,7 +69,7 @@ class Equal:
 
     name: str
     column: Column
-    levels: Sequence[str] = ("same", "other")
+    levels: Sequence[str] = EQUAL_LEVELS
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
@@ -76,7 +82,7 @@ class Edits:
 
     name: str
     column: Column
-    levels: Sequence[str] = ("same", "one", "two", "other")
+    levels: Sequence[str] = EDIT_LEVELS
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
@@ -90,8 +96,8 @@ class Alike:
 
     name: str
     column: Column
-    degrees: tuple[float, float, float] = (0.92, 0.88, 0.7)
-    levels: Sequence[str] = ("same", "close", "alike", "loose", "other")
+    degrees: tuple[float, float, float] = ALIKE_DEGREES
+    levels: Sequence[str] = ALIKE_LEVELS
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
@@ -122,7 +128,7 @@ class Turnable:
     @property
     def levels(self) -> Sequence[str]:
         """See Comparison."""
-        return (*self.words.levels, "turned") if self.leads else self.words.levels
+        return (*self.words.levels, TURNED) if self.leads else self.words.levels
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""

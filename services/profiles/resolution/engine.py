@@ -13,12 +13,12 @@ from services.profiles.resolution.judging import APART, Judge, Judged, joined
 NO_SIDES = np.zeros(0, np.int8)
 
 
-def edges_of(keys: Keys, judge: Judge, sides: np.ndarray = NO_SIDES) -> Judged:
-    """Return the pairs that share a key and are not apart."""
+def edges_of(keys: Keys, judge: Judge, sides: np.ndarray = NO_SIDES, *, keeps_apart: bool = False) -> Judged:
+    """Return the pairs that share a key and are not apart; all that share a key with `keeps_apart`."""
 
     def work(part: Part) -> Judged:
         judged = judge.judge(*keys.pairs_of(part, sides))
-        return judged.where(judged.bands != APART)
+        return judged if keeps_apart else judged.where(judged.bands != APART)
 
     with workers() as pool:
         return joined(list(pool.map(work, keys.parts())))
