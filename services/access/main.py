@@ -25,7 +25,7 @@ def serving(config: ProcessConfig) -> Serving:
     """Return what the chassis serves for access."""
     records.connect(config, "access")
     wanted = read_bootstrap(config.bootstrap_file)
-    sealer = Sealer("access", config.keys_dir)
+    sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
     stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
     context = build_context(config, *stores)
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.chassis.crypto.settings import FILE, Protection, faults
+
 SERVICES = ("access", "profiles", "consent", "marketing", "tickets", "analytics", "search")
 TRUST_DOMAIN = "kehu.internal"
 MESSAGE_BYTES = 4 * 1024 * 1024  # of one gRPC message, both ways; larger work is paged or streamed
@@ -63,6 +65,7 @@ class ProcessConfig:
     allow_self_approval: bool
     gateway_host: str
     gateway_port: int
+    protection: Protection = field(default_factory=Protection)
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -118,6 +121,17 @@ class _Reader:
             found[service.strip()] = address.strip()
         return found
 
+    def pairs(self, name: str) -> dict[str, str]:
+        """Parse name=value,…"""
+        found = {}
+        for part in filter(None, self.environ.get(name, "").split(",")):
+            key, separator, value = part.partition("=")
+            if not separator or not key.strip() or not value.strip():
+                self.faults.append(f"{name}: must look like name=value,name=value")
+                continue
+            found[key.strip()] = value.strip()
+        return found
+
 
 def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> ProcessConfig:
     """Return the configuration of a process; the gateway has no stores and needs none named.
@@ -152,6 +166,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         allow_self_approval=read.flag("KEHU_ALLOW_SELF_APPROVAL"),
         gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
+        protection=_protection(read),
     )
     for name, value in (
         ("KEHU_TOKEN_ISSUER", config.token_issuer),
@@ -162,6 +177,18 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
     if read.faults:
         raise ConfigError("the environment is not complete:\n  " + "\n  ".join(read.faults))
     return config
+
+
+def _protection(read: _Reader) -> Protection:
+    found = Protection(
+        ciphers=read.pairs("KEHU_CIPHERS"),
+        master_key=read.text("KEHU_MASTER_KEY", FILE),
+        former=tuple(name for name in read.text("KEHU_MASTER_KEY_FORMER", "").split(",") if name),
+        settings=read.pairs("KEHU_MASTER_KEY_SETTINGS"),
+        cache_seconds=read.number("KEHU_KEY_CACHE_SECONDS", 600, 1, 86_400),
+    )
+    read.faults += faults(found)
+    return found
 
 
 def _smtp(read: _Reader) -> SmtpConfig:

@@ -60,7 +60,7 @@ def working(config: ProcessConfig) -> Mapping[str, Handler] | None:
     store = MongoMarketingStore()
     consents = RemoteConsents(channels.stub(ConsentServiceStub))
     contacts = RemoteContacts(channels.stub(ProfilesServiceStub))
-    index = BlindIndex(config.keys_dir)
+    index = BlindIndex(config.keys_dir, SERVICE)
     gate = Gate(store, consents, contacts, lambda address: index.token("email", address.strip().lower()))
     clocks = Clocks(lambda: datetime.now(UTC), time.monotonic)
     sender = Sender(store, gate, SmtpMailer(config.smtp), _link_of(config), clocks)

@@ -29,7 +29,7 @@ SERVICE = "profiles"
 def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve profiles` runs."""
     records.connect(config, SERVICE)
-    store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
+    store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
     jobs = Jobs(SERVICE)
 
     def prepare() -> None:
@@ -54,7 +54,7 @@ def consuming(config: ProcessConfig) -> type | None:
 def working(config: ProcessConfig) -> dict[str, Handler] | None:
     """Return the job handlers that `kehu work profiles` runs."""
     records.connect(config, SERVICE)
-    store, vault = MongoStore(SERVICE), Vault(config.keys_dir)
+    store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
     taker = Taker(store, vault, default_model())
     importer = Importer(store, vault, taker)
     dictionary = Dictionary(store)

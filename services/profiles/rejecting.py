@@ -47,7 +47,7 @@ class Rejects:
     ) -> Reject:
         """Return the set-apart row: of the same row of the same source the same one, so a file again adds none."""
         plain = orjson.dumps(content)
-        reject_id = self._vault.token("reject", f"{source_id}\0{number}\0{plain.decode()}")
+        reject_id = self._vault.reject_token("reject", f"{source_id}\0{number}\0{plain.decode()}")
         record_id = str(content["id"])
         return Reject(
             reject_id, source_id, operation, number, [list(item) for item in reasons],
@@ -56,7 +56,7 @@ class Rejects:
         )  # fmt: skip
 
     def _token(self, source_id: str, record_id: str) -> str:
-        return self._vault.token("reject-record", record_key(source_id, record_id))
+        return self._vault.reject_token("reject-record", record_key(source_id, record_id))
 
     def close(self, source_id: str, operation: str, admitted: Mapping[int, Admitted], own: Collection[str]) -> None:
         """Close the rows whose records these entries, by number, brought in good order; never one that came later.

@@ -9,9 +9,19 @@ from pathlib import Path
 
 import orjson
 
-from services.chassis.crypto import BlindIndex, DataKeys, FieldCipher, MasterKey, Sealer
+from services.chassis.crypto import (
+    PERSONAL,
+    SENSITIVE,
+    BlindIndex,
+    DataKeys,
+    FieldCipher,
+    MasterKey,
+    Protection,
+    Sealer,
+)
 from services.profiles.believed import Believed, from_plain, to_plain
 from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.classes import has_sensitive, is_sensitive
 from services.profiles.domain.plain import record_from_plain, record_to_plain
 from services.profiles.domain.values import ManualOverride, RawRecord, StandardRecord
 from services.profiles.store import Store
@@ -46,30 +56,41 @@ class Ciphers:
 class Vault:
     """Keys of this installation, and the data keys of customers that the store keeps wrapped."""
 
-    def __init__(self, keys_dir: Path, cache_size: int = 4096) -> None:
-        """Read, or make, the key files."""
-        self._data_keys = DataKeys(MasterKey(keys_dir), cache_size)
-        self._blind = BlindIndex(keys_dir)
-        self.events = Sealer("events", keys_dir)
-        self.uploads = Sealer("uploads", keys_dir)
+    def __init__(self, keys_dir: Path, protection: Protection | None = None) -> None:
+        """Read, or make, the key files; protect as the installation chose."""
+        chosen = protection or Protection()
+        self.master = MasterKey(keys_dir, chosen)
+        self._data_keys = DataKeys(self.master, chosen.cache_keys, chosen.cache_seconds)
+        self._ciphers = {name: chosen.cipher(name) for name in (PERSONAL, SENSITIVE)}
+        self._matching, self._content, self._ids, self._rejects, self._erased = (
+            BlindIndex(keys_dir, purpose) for purpose in ("matching", "content", "ids", "rejects", "erasures")
+        )
+        self.events = Sealer("events", keys_dir, chosen.cipher_of_keys)
+        self.uploads = Sealer("uploads", keys_dir, chosen.cipher_of_keys)
 
     def ciphers(self, store: Store, profiles: Iterable[Profile]) -> Ciphers:
         """Return the ciphers that open these profiles and their records."""
         wanted = {key for item in profiles for key in _key_ids(item) if key}
         wrapped = store.data_keys(sorted(wanted))
-        return Ciphers({key_id: self._data_keys.cipher(key_id, value) for key_id, value in wrapped.items()})
+        return Ciphers(self._data_keys.ciphers(wrapped))
 
     def new_ciphers(self, store: Store, key_ids: Sequence[str]) -> Ciphers:
-        """Make and store data keys for new customers; a key that is there already, from a crashed try, is used."""
-        made = {key_id: self._data_keys.new(key_id) for key_id in key_ids}
+        """Make and store data keys for new customers; a key that is there already, from a crashed try, is used.
+
+        Raises:
+            MasterKeyUnavailable: the keeper of the master key does not answer; nothing was stored.
+        """
+        made = self._data_keys.new(key_ids)
         known = store.add_data_keys({key_id: wrapped for key_id, (wrapped, _) in made.items()})
         ciphers = {key_id: cipher for key_id, (_, cipher) in made.items()}
-        ciphers.update({key_id: self._data_keys.cipher(key_id, wrapped) for key_id, wrapped in known.items()})
+        ciphers.update(self._data_keys.ciphers(known))
         return Ciphers(ciphers)
 
     def seal_record(self, record: StandardRecord, key: str, number: int, cipher: FieldCipher) -> bytes:
         """Seal a standard record with its originals."""
-        return cipher.seal(RECORD, orjson.dumps(record_to_plain(record)), f"{key}/{number}")
+        plain = record_to_plain(record)
+        suite = self._ciphers[SENSITIVE if is_sensitive(record) else PERSONAL]
+        return cipher.seal(RECORD, orjson.dumps(plain), f"{key}/{number}", suite)
 
     def open_record(self, stored: StoredRecord, ciphers: Ciphers) -> StandardRecord:
         """Open a source record."""
@@ -78,7 +99,8 @@ class Vault:
 
     def seal_golden(self, believed: Believed, profile_id: str, cipher: FieldCipher) -> bytes:
         """Seal what is believed of a person, with its lineage."""
-        return cipher.seal(GOLDEN, orjson.dumps(to_plain(believed)), profile_id)
+        suite = self._ciphers[SENSITIVE if has_sensitive(believed.values()) else PERSONAL]
+        return cipher.seal(GOLDEN, orjson.dumps(to_plain(believed)), profile_id, suite)
 
     def open_golden(self, profile: Profile, ciphers: Ciphers) -> Believed:
         """Open what is believed of a person."""
@@ -88,7 +110,7 @@ class Vault:
     def seal_override(self, override: ManualOverride, override_id: str, cipher: FieldCipher) -> bytes:
         """Seal a steward's value with its reason."""
         content = [override.value, record_to_plain(override.record), override.reason]
-        return cipher.seal(OVERRIDE, orjson.dumps(content), override_id)
+        return cipher.seal(OVERRIDE, orjson.dumps(content), override_id, self._ciphers[SENSITIVE])
 
     def open_overrides(self, profile: Profile, ciphers: Ciphers) -> dict[str, ManualOverride]:
         """Open a profile's overrides, by their ids; those of a destroyed key are gone."""
@@ -107,16 +129,24 @@ class Vault:
 
     def token(self, kind: str, normalized: str) -> str:
         """Return the blind token of one blocking key; phone, email and resident_id are kinds to look up by."""
-        return self._blind.token(kind, normalized)
+        return self._matching.token(kind, normalized)
 
     def content_hash(self, raw: RawRecord) -> str:
         """Return a keyed hash that is equal for equal content, whatever its time."""
         content = orjson.dumps(dict(raw.fields), option=orjson.OPT_SORT_KEYS)
-        return self._blind.token("content", f"{record_key(raw.source_id, raw.source_record_id)}\0{content.decode()}")
+        return self._content.token("content", f"{record_key(raw.source_id, raw.source_record_id)}\0{content.decode()}")
+
+    def reject_token(self, kind: str, text: str) -> str:
+        """Return the blind token of a set-apart row ("reject") or of its record ("reject-record")."""
+        return self._rejects.token(kind, text)
+
+    def erased_token(self, key: str) -> str:
+        """Return the blind token by which the erasure ledger knows a source record."""
+        return self._erased.token("erased", key)
 
     def founded_id(self, key: str) -> str:
         """Return the id of the profile that a record founds: a repeat after a crash founds the same one."""
-        first, second = self._blind.token("profile", key), self._blind.token("profile-2", key)
+        first, second = self._ids.token("profile", key), self._ids.token("profile-2", key)
         return (_hex(first) + _hex(second))[:PROFILE_ID_CHARACTERS]
 
     def forget(self, key_id: str) -> None:

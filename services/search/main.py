@@ -38,16 +38,17 @@ def _engine(config: ProcessConfig) -> Engine:
 
 
 def _maker(config: ProcessConfig) -> DocumentMaker:
-    keyed = keyed_by(BlindIndex(config.keys_dir))
-    return DocumentMaker(keyed, Sealer("events", config.keys_dir), Sealer(SERVICE, config.keys_dir))
+    keyed = keyed_by(BlindIndex(config.keys_dir, SERVICE))
+    own = Sealer(SERVICE, config.keys_dir, config.protection.cipher_of_keys)
+    return DocumentMaker(keyed, Sealer("events", config.keys_dir), own)
 
 
 def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve search` runs."""
     records.connect(config, SERVICE)
     engine, jobs = _engine(config), Jobs(SERVICE)
-    hits = HitReader(Sealer(SERVICE, config.keys_dir))
-    servicer = SearchServicer(engine, keyed_by(BlindIndex(config.keys_dir)), hits, jobs)
+    hits = HitReader(Sealer(SERVICE, config.keys_dir, config.protection.cipher_of_keys))
+    servicer = SearchServicer(engine, keyed_by(BlindIndex(config.keys_dir, SERVICE)), hits, jobs)
     add = search_pb2_grpc.add_SearchServiceServicer_to_server
     return Serving(SERVICE, [(add, servicer)], jobs=jobs, prepare=engine.prepare)
 

@@ -17,8 +17,8 @@ from services.tickets.store.mongo import MongoTicketsStore
 
 def _store(config: ProcessConfig) -> MongoTicketsStore:
     records.connect(config, "tickets")
-    facts = Facts(Sealer("events", config.keys_dir))
-    return MongoTicketsStore(Sealer("tickets", config.keys_dir), facts)
+    facts = Facts(Sealer("events", config.keys_dir, config.protection.cipher_of_keys))
+    return MongoTicketsStore(Sealer("tickets", config.keys_dir, config.protection.cipher_of_keys), facts)
 
 
 def serving(config: ProcessConfig) -> Serving:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from services.chassis.crypto import (
+    AES_256_GCM,
+    SM4_GCM,
     BlindIndex,
     DataKeys,
     FieldCipher,
@@ -17,7 +23,10 @@ from services.chassis.crypto import (
     Sealer,
     add_key,
     read_keys,
+    remove_key,
 )
+from services.chassis.crypto.keys import LOOK_SECONDS
+from services.chassis.crypto.suites import SM4, Sm4Gcm
 
 
 def flipped(sealed: bytes) -> list[bytes]:
@@ -72,16 +81,48 @@ def test_one_purpose_cannot_open_what_another_sealed(tmp_path: Path) -> None:
         Sealer("uploads", tmp_path).open(events.seal(b"x"))
 
 
-def test_after_a_key_is_added_old_bytes_open_and_new_bytes_use_the_new_key(tmp_path: Path) -> None:
-    old = Sealer("events", tmp_path)
-    sealed = old.seal(b"x")
+def test_a_key_that_is_added_is_noticed_without_a_restart(tmp_path: Path) -> None:
+    running, other = Sealer("events", tmp_path), Sealer("events", tmp_path)
+    sealed = running.seal(b"x")
     add_key("events", tmp_path)
     new = Sealer("events", tmp_path)
 
     assert new.open(sealed) == b"x"
-    assert old.newest_key_id != new.newest_key_id
+    assert running.open(new.seal(b"y")) == b"y"  # at once: a key it lacks makes it look
+    time.sleep(LOOK_SECONDS + 0.1)
+    assert other.newest_key_id == new.newest_key_id  # after a second: it seals with the new one too
+
+
+def test_a_key_with_a_time_opens_at_once_and_seals_from_then_on(tmp_path: Path) -> None:
+    before = Sealer("events", tmp_path).newest_key_id
+    coming = add_key("events", tmp_path, seals_from=int(time.time()) + 3600)
+    sealer = Sealer("events", tmp_path)
+
+    assert (sealer.newest_key_id, sealer.key_ids()) == (before, [before, coming.key_id])
+    text = (tmp_path / "events.key").read_text()
+    (tmp_path / "events.key").write_text(re.sub(r" \d+\n", f" {int(time.time()) - 1}\n", text))
+    assert Sealer("events", tmp_path).newest_key_id == coming.key_id
+
+
+def test_a_key_that_is_removed_opens_nothing_any_more_and_the_newest_is_never_removed(tmp_path: Path) -> None:
+    sealer = Sealer("events", tmp_path)
+    sealed, old = sealer.seal(b"x"), sealer.newest_key_id
+    with pytest.raises(SealBroken, match="add another first"):
+        remove_key("events", tmp_path, old)
+    add_key("events", tmp_path)
+    remove_key("events", tmp_path, old)
+    time.sleep(LOOK_SECONDS + 0.1)
+
     with pytest.raises(SealBroken):
-        old.open(new.seal(b"x"))
+        sealer.open(sealed)
+
+
+def test_a_key_file_under_repair_leaves_a_running_process_with_what_it_read(tmp_path: Path) -> None:
+    sealer = Sealer("events", tmp_path)
+    (tmp_path / "events.key").write_text("broken\n")
+    time.sleep(LOOK_SECONDS + 0.1)
+
+    assert sealer.open(sealer.seal(b"x")) == b"x"
 
 
 def test_sealing_twice_never_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -90,31 +131,12 @@ def test_sealing_twice_never_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len({sealer.seal(b"x") for _ in range(2000)}) == 2000
 
 
-def test_a_data_key_unwraps_under_its_own_id_only(tmp_path: Path) -> None:
-    master = MasterKey(tmp_path)
-    wrapped = master.wrap(b"k" * 32, "key-1")
-
-    assert master.unwrap(wrapped, "key-1") == b"k" * 32
-    with pytest.raises(SealBroken):
-        master.unwrap(wrapped, "key-2")
-
-
-def test_rewrapping_moves_a_data_key_to_the_newest_master_key(tmp_path: Path) -> None:
-    wrapped, cipher = DataKeys(MasterKey(tmp_path)).new("key-1")
-    sealed = cipher.seal("golden", b"x", "profiles/1")
-    add_key("master", tmp_path)
-    master = MasterKey(tmp_path)
-
-    assert master.is_stale(wrapped)
-    again = master.rewrap(wrapped, "key-1")
-    assert not master.is_stale(again)
-    assert DataKeys(master).cipher("key-1", again).open("golden", sealed, "profiles/1") == b"x"
-
-
-def test_a_field_moved_to_another_field_document_or_key_is_refused() -> None:
+@pytest.mark.parametrize("suite", [AES_256_GCM, SM4_GCM])
+def test_a_field_moved_to_another_field_document_key_or_cipher_is_refused(suite: str) -> None:
     cipher = FieldCipher("key-1", b"k" * 32)
-    sealed = cipher.seal("phones", b"x", "profiles/1")
+    sealed = cipher.seal("phones", b"x", "profiles/1", suite)
 
+    assert cipher.open("phones", sealed, "profiles/1") == b"x"
     for field, place, key_id in [
         ("emails", "profiles/1", "key-1"),
         ("phones", "profiles/2", "key-1"),
@@ -122,19 +144,60 @@ def test_a_field_moved_to_another_field_document_or_key_is_refused() -> None:
     ]:
         with pytest.raises(SealBroken):
             FieldCipher(key_id, b"k" * 32).open(field, sealed, place)
-    for bad in [*flipped(sealed), b"", sealed[:20]]:
+    other = sealed[:1] + bytes([3 - sealed[1]]) + sealed[2:]
+    for bad in [*flipped(sealed), b"", sealed[:20], other, sealed[:1], sealed[2:]]:
         with pytest.raises(SealBroken):
             cipher.open("phones", bad, "profiles/1")
 
 
-def test_the_cache_of_unwrapped_keys_is_bounded_and_forgets_destroyed_keys(tmp_path: Path) -> None:
+def test_what_release_0_1_sealed_stays_readable() -> None:
+    key, nonce = b"k" * 32, b"\xc5\x01" + b"n" * 10  # even a nonce that looks like the header of today
+    for first in (nonce, b"n" * 12):
+        old = first + AESGCM(key).encrypt(first, "张三".encode(), b"golden\x00p1\x00key-1")
+        assert FieldCipher("key-1", key).open("golden", old, "p1") == "张三".encode()
+
+
+def test_sm4_gcm_gives_the_example_of_rfc_8998() -> None:
+    cipher = Sm4Gcm.__new__(Sm4Gcm)
+    cipher._algorithm = SM4(bytes.fromhex("0123456789ABCDEFFEDCBA9876543210"))
+    plain = b"".join(bytes([byte]) * 8 for byte in bytes.fromhex("AABBCCDDEEFFEEAA"))
+    aad = bytes.fromhex("FEEDFACEDEADBEEFFEEDFACEDEADBEEFABADDAD2")
+    sealed = cipher.encrypt(bytes.fromhex("00001234567800000000ABCD"), plain, aad)
+
+    assert sealed.hex().upper().startswith("17F399F08C67D5EE19D0DC9969C4BB7D")
+    assert sealed[-16:].hex().upper() == "83DE3541E4C2B58177E065A9BF7B62EC"
+    with pytest.raises(InvalidTag):
+        cipher.decrypt(bytes.fromhex("00001234567800000000ABCE"), sealed, aad)
+
+
+@pytest.mark.parametrize("suite", [AES_256_GCM, SM4_GCM])
+def test_a_sealer_opens_what_either_cipher_sealed(tmp_path: Path, suite: str) -> None:
+    sealed = Sealer("events", tmp_path, suite).seal("欧阳小明".encode(), b"a")
+
+    assert sealed[0] == {AES_256_GCM: 1, SM4_GCM: 2}[suite]
+    assert Sealer("events", tmp_path).open(sealed, b"a") == "欧阳小明".encode()
+    with pytest.raises(SealBroken):
+        Sealer("events", tmp_path).open(bytes([3 - sealed[0]]) + sealed[1:], b"a")
+
+
+def test_the_memory_of_unwrapped_keys_is_bounded_in_number_and_forgets_destroyed_keys(tmp_path: Path) -> None:
     keys = DataKeys(MasterKey(tmp_path), cache_size=10)
-    wrapped = {f"key-{i}": keys.new(f"key-{i}")[0] for i in range(50)}
+    wrapped = {key_id: value for key_id, (value, _) in keys.new([f"key-{i}" for i in range(50)]).items()}
 
     assert len(keys) == 10
-    assert keys.cipher("key-3", wrapped["key-3"]).key_id == "key-3"
+    assert keys.ciphers({"key-3": wrapped["key-3"]})["key-3"].key_id == "key-3"
     keys.forget("key-3")
     assert len(keys) == 9
+
+
+def test_an_unwrapped_key_leaves_memory_after_its_time(tmp_path: Path) -> None:
+    now = [0.0]
+    keys = DataKeys(MasterKey(tmp_path), cache_seconds=60, clock=lambda: now[0])
+    keys.new(["key-1", "key-2"])
+    now[0] = 61.0
+    keys.ciphers({})
+
+    assert len(keys) == 0
 
 
 def test_tokens_are_equal_for_equal_values_of_one_kind_only(tmp_path: Path) -> None:
@@ -143,6 +206,21 @@ def test_tokens_are_equal_for_equal_values_of_one_kind_only(tmp_path: Path) -> N
     assert index.token("phone", "+8613800138000") == BlindIndex(tmp_path).token("phone", "+8613800138000")
     assert index.token("phone", "+8613800138000") != index.token("email", "+8613800138000")
     assert len(index.token("phone", "1")) == 22
+
+
+def test_a_token_of_one_purpose_links_to_no_table_of_another(tmp_path: Path) -> None:
+    purposes = ("matching", "content", "ids", "rejects", "erasures", "search", "marketing")
+    tokens = [BlindIndex(tmp_path, purpose).token("email", "li@example.cn") for purpose in purposes]
+
+    assert len(set(tokens)) == len(purposes)
+    assert not (tmp_path / "index.key").exists()
+
+
+def test_an_installation_of_release_0_1_goes_on_with_its_tokens(tmp_path: Path) -> None:
+    token = BlindIndex(tmp_path).token("phone", "+8613800138000")
+
+    assert BlindIndex(tmp_path, "matching").token("phone", "+8613800138000") == token
+    assert [item.name for item in tmp_path.iterdir()] == ["index.key"]
 
 
 def test_tokens_differ_between_installations_and_survive_added_keys(tmp_path: Path) -> None:
