@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI
@@ -104,15 +105,38 @@ class Gateway:
             endpoint, segments = self._find(scope)
             check_headers(exchange)
             reply = await endpoint.route.answer(exchange, segments)
+            if reply.rest is not None:
+                await self._stream(exchange, reply, reply.rest, send)
         except Problem as problem:
             reply = self._problem_reply(problem, exchange)
         except Exception:
-            _log.exception("request failed", extra={"request_id": exchange.request_id})
-            reply = self._problem_reply(refusal(500, Reason.INTERNAL, HIDDEN), exchange)
+            reply = self._problem_reply(self._unforeseen(exchange), exchange)
         finally:
             self._in_flight -= 1
-        await send_reply(send, reply, exchange.request_id)
+        if reply.rest is None:
+            await send_reply(send, reply, exchange.request_id)
         self._measure(exchange, endpoint, reply.status)
+
+    async def _stream(self, exchange: Exchange, reply: Reply, rest: AsyncIterator[bytes], send: Send) -> None:
+        """Send a reply as it is made; what ends it early is its last line, for the status went out before."""
+        await send_reply(send, reply, exchange.request_id)
+        async with aclosing(rest):  # type: ignore[type-var]
+            try:
+                async for part in rest:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                last = b""
+            except Problem as problem:
+                last = self._last_line(problem, exchange)
+            except Exception:
+                last = self._last_line(self._unforeseen(exchange), exchange)
+        await send({"type": "http.response.body", "body": last})
+
+    def _last_line(self, problem: Problem, exchange: Exchange) -> bytes:
+        return b'{"error":' + problem.body(self._docs_url, exchange.request_id) + b"}\n"
+
+    def _unforeseen(self, exchange: Exchange) -> Problem:
+        _log.exception("request failed", extra={"request_id": exchange.request_id})
+        return refusal(500, Reason.INTERNAL, HIDDEN)
 
     def _find(self, scope: Scope) -> tuple[Endpoint, list[str]]:
         try:

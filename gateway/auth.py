@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -54,6 +55,11 @@ class Doorkeeper:
         caller = self.authenticate(exchange)
         self.decide(caller, method, exchange.request_id)
         return caller
+
+    async def pace(self, subject: str) -> None:
+        """Count another call of a caller who is admitted, waiting while it is above its rate."""
+        while wait := self._callers.take(subject, self._now()):
+            await asyncio.sleep(wait)
 
     def authenticate(self, exchange: Exchange) -> Caller:
         """Return the caller of the bearer token, with the purpose named; see admit."""

@@ -23,6 +23,9 @@ class Limits:
     deadline: float = 10.0
     longest_deadline: float = 60.0
     upload_deadline: float = 3600.0
+    streams: int = 64  # bodies of lines under way
+    streams_each: int = 4  # per caller
+    idle: float = 300.0  # that such a body may be silent
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from gateway.openapi.errors import error_lines
 from gateway.pages import build_pages
 from gateway.routes.derived import DerivedRoute, Edge
 from gateway.routes.operations import OperationRoute, operation_methods
+from gateway.routes.streams import StreamRoute
 from gateway.routes.tokens import PREFIX, TokenRoute
 from gateway.routes.uploads import UploadRoute
 from gateway.routes.views import VIEW_TEMPLATE, ViewRoute
@@ -50,6 +51,8 @@ def route_class(method: Method) -> type[DerivedRoute]:
     """Return what answers for a method."""
     if method.is_upload:
         return UploadRoute
+    if method.is_lines:
+        return StreamRoute
     if method.service == "operations":
         return OperationRoute
     return TokenRoute if method.bindings[0].template.startswith(PREFIX) else DerivedRoute

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 JSON_TYPE = (b"content-type", b"application/json")
+LINES_TYPE = (b"content-type", b"application/x-ndjson")
 PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 # Replies hold personal data: no cache keeps them, no page frames or sniffs them.
 SAFE_HEADERS: Headers = (
@@ -42,11 +43,12 @@ TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,3})?")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole reply."""
+    """A whole reply, or the beginning of one whose `rest` follows as it is made."""
 
     status: int
     body: bytes
     headers: Headers = (JSON_TYPE,)
+    rest: AsyncIterator[bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -164,12 +166,9 @@ def check_headers(exchange: Exchange) -> None:
 
 
 async def send_reply(send: Send, reply: Reply, request_id: str) -> None:
-    """Send a whole reply, with the headers every reply has."""
-    headers = [
-        *reply.headers,
-        *SAFE_HEADERS,
-        (b"x-request-id", request_id.encode()),
-        (b"content-length", str(len(reply.body)).encode()),
-    ]
+    """Send a whole reply, with the headers every reply has; of one with a rest its beginning."""
+    headers = [*reply.headers, *SAFE_HEADERS, (b"x-request-id", request_id.encode())]
+    if reply.rest is None:
+        headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": reply.rest is not None})

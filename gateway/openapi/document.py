@@ -14,6 +14,7 @@ from gateway.transcoding.requests import is_text
 from gateway.wire import MULTIPART, URLENCODED
 
 QUERY_DEPTH = 3
+LINES = "application/x-ndjson"
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 PROBLEM_SCHEMA: Schema = {
     "type": "object",
@@ -142,7 +143,7 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
         "summary": comment.split(". ")[0].rstrip("."),
         "description": comment,
         "parameters": parameters_of(schemas, method, binding, template),
-        "responses": {"200": success(schemas, method.response), "default": PROBLEM},
+        "responses": {"200": success(schemas, method), "default": PROBLEM},
     }
     if method.is_public:
         operation["security"] = []
@@ -152,11 +153,14 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
     return operation
 
 
-def success(schemas: Schemas, response: Descriptor) -> Schema:
-    """Return the 200 response: JSON, or bytes for an HttpBody."""
-    if response.full_name == "google.api.HttpBody":
+def success(schemas: Schemas, method: Method) -> Schema:
+    """Return the 200 response: JSON, lines of it, or bytes for an HttpBody."""
+    if method.response.full_name == "google.api.HttpBody":
         return {"description": "OK", "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}
-    return {"description": "OK", "content": {"application/json": {"schema": schemas.message(response)}}}
+    content_type = LINES if method.is_lines else "application/json"
+    about = "OK; each line is one of these, a last one `error` with the problem that ended the stream"
+    described = about if method.is_lines else "OK"
+    return {"description": described, "content": {content_type: {"schema": schemas.message(method.response)}}}
 
 
 def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: Template) -> list[Schema]:
@@ -165,8 +169,9 @@ def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: 
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for _, name in enumerate_names(template)
     ]
-    if binding.body != "*":
-        taken = frozenset({variable.field for variable in template.variables} | {binding.body})
+    if binding.body != "*" or method.is_lines:
+        body = "lines" if method.is_lines else binding.body
+        taken = frozenset({variable.field for variable in template.variables} | {body})
         found.extend(query_parameters(schemas, method.request, taken, ""))
     names = ["RequestTimeout"] if method.is_public else ["Purpose", "RequestTimeout"]
     if not method.is_read and is_text(method.request, "request_id"):
@@ -204,6 +209,9 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
     """Return the request body of an operation, None when it takes none."""
     if method.is_upload:
         return upload_body(schemas, method, template)
+    if method.is_lines:
+        about = schemas.comments.get(f"{method.request.full_name}.lines", "")
+        return {"required": True, "content": {LINES: {"schema": {"type": "string", "description": about}}}}
     if not binding.body:
         return None
     given = frozenset(variable.field for variable in template.variables)

@@ -1,1 +1,1 @@
-"""What answers on a route: derived from a method (derived, uploads, operations, tokens) or composed (views)."""
+"""What answers on a route: derived from a method (uploads, streams, operations and tokens too) or composed (views)."""

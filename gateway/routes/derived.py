@@ -128,7 +128,10 @@ class DerivedRoute:
             Problem: the call failed.
         """
         limits = self.edge.limits
-        timeout = exchange.timeout_seconds(limits.deadline, limits.longest_deadline)
+        return await self.send(exchange, message, exchange.timeout_seconds(limits.deadline, limits.longest_deadline))
+
+    async def send(self, exchange: Exchange, message: Message, timeout: float) -> bytes:
+        """Return the service's reply within some seconds; see call."""
         metadata = metadata_of(exchange, with_token=not self.method.is_public)
         try:
             return await self.edge.upstreams.call(

@@ -41,6 +41,7 @@ def operation_method(descriptor: MethodDescriptor) -> Method:
         access=rule,
         plan=plans_by_path([descriptor.containing_service.full_name])[path],
         is_upload=False,
+        is_lines=False,
         is_read=is_read,
     )
 

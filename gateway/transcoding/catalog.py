@@ -41,6 +41,7 @@ class Method:
     access: options_pb2.AccessRule
     plan: MethodPlan
     is_upload: bool
+    is_lines: bool
     is_read: bool
 
     @property
@@ -93,6 +94,7 @@ def method_of(descriptor: MethodDescriptor) -> Method:
         access=options.Extensions[options_pb2.access],
         plan=plan_of(descriptor),
         is_upload=options.Extensions[options_pb2.upload],
+        is_lines=options.Extensions[options_pb2.lines],
         is_read=options.idempotency_level == MethodOptions.NO_SIDE_EFFECTS,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -25,7 +25,7 @@ from services.profiles.domain.standardize import standardize
 from services.profiles.domain.validation import RULE
 from services.profiles.domain.values import RawRecord, Severity, StandardRecord
 from services.profiles.folding import Incoming, Outcome
-from services.profiles.intake import FAULTS, Row, describe_fault
+from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
 from services.profiles.mapping import domain_mapping
 from services.profiles.rejecting import Admitted, Rejects
 from services.profiles.rules import RuleBook, rule_book
@@ -126,7 +126,15 @@ class Prepared:
 class Admission:
     """Admits rows of sources."""
 
-    def __init__(self, store: Store, vault: Vault, taker: Taker | SharedTaker) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        taker: Taker | SharedTaker,
+        may_feed: Callable[[str], bool] = MAPPABLE.__contains__,
+    ) -> None:
+        """Admit with these tools; `may_feed` tells which fields a record (not a row) may bring."""
+        self._may_feed = may_feed
         self._store = store
         self._vault = vault
         self._taker = taker
@@ -143,6 +151,10 @@ class Admission:
     def _read_one(self, settings: SourceSettings, entry: Entry, prepared: Prepared, now: datetime) -> None:
         if entry.fault:
             prepared.refused.append((entry, "", [(entry.fault_column, entry.fault)]))
+            return
+        unknown = "" if entry.is_row else next((name for name in entry.values if not self._may_feed(name)), "")
+        if unknown:
+            prepared.refused.append((entry, entry.source_record_id, [(unknown, FIELD_UNKNOWN)]))
             return
         raw = _raw(settings, entry, now)
         record = admissible(raw, settings, self._rules)
@@ -207,6 +219,8 @@ class Admission:
         """Return the entry of a set-apart row with corrected columns."""
         content = orjson.loads(self._vault.uploads.open(reject.row, f"rejects/{reject.id}".encode()))
         values = {**content["values"], **corrections}
+        if corrections:
+            values.pop(WHOLE_ROW, None)  # what could not be read is replaced by them
         record_id = values.pop(SOURCE_RECORD_ID, content["id"]) if not content["is_row"] else content["id"]
         time = datetime.fromisoformat(content["time"]) if content["time"] else None
         return Entry(reject.row_number, values, content["is_row"], record_id, time)

@@ -73,6 +73,10 @@ class BadSpice(errors.Invalid):
     reason = "BAD_SPICE"
 
 
+class KitchenBusy(errors.Unavailable):
+    """Try again."""
+
+
 class CredentialsRefused(errors.Unauthenticated):
     """As the access service says it."""
 
@@ -114,6 +118,8 @@ class Kitchen:
         self.messages = messages
         self.calls = []
         self.token_seconds = 900
+        self.orders = []
+        self.before_order = lambda number: None
 
     def GetDish(self, request, context):
         call = current_call()
@@ -180,6 +186,12 @@ class Kitchen:
         reply = self.messages["ImportRecipeResponse"](size_bytes=size, sha256=digest.hexdigest(), longest_chunk=longest)
         reply.header.CopyFrom(header)
         return reply
+
+    def StreamOrders(self, request, context):
+        self.before_order(request.first_line)
+        lines = request.lines.split(b"\n")[:-1]
+        self.orders.append((request.first_line, lines, request.request_id))
+        return self.messages["StreamOrdersResponse"](last_line=request.first_line + len(lines) - 1)
 
     def Scrub(self, request, context):
         return self.messages["Dish"](name="scrubbed")
@@ -295,5 +307,7 @@ def world(module_world):
     module_world.policy.denied.clear()
     module_world.harness.trail.entries.clear()
     module_world.kitchen.calls.clear()
+    module_world.kitchen.orders.clear()
+    module_world.kitchen.before_order = lambda number: None
     module_world.ready[0] = True
     return module_world

@@ -15,7 +15,7 @@ from services.chassis import paging
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
-from services.profiles.admission import Admission
+from services.profiles.admission import DERIVED, MAPPABLE, Admission
 from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
 from services.profiles.dictionary import Dictionary
@@ -44,7 +44,11 @@ class Tools:
 
     def admission(self) -> Admission:
         """Return what admits records."""
-        return Admission(self.store, self.vault, self.taker)
+        return Admission(self.store, self.vault, self.taker, self.may_feed)
+
+    def may_feed(self, name: str) -> bool:
+        """Tell whether a source may bring this field."""
+        return name in MAPPABLE or (name not in DERIVED and self.dictionary.get(name) is not None)
 
     def source(self, name: str) -> Source:
         """Return the source of a resource name."""

@@ -14,11 +14,13 @@ from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.rules import RulesPart
 from services.profiles.api.sources import SourcesPart
+from services.profiles.api.streams import StreamsPart
 from services.profiles.api.verdicts import VerdictsPart
 
 
 class ProfilesServicer(
     SourcesPart,
+    StreamsPart,
     PreviewsPart,
     RulesPart,
     RejectsPart,

@@ -14,7 +14,7 @@ from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
-from services.profiles.admission import DERIVED, MAPPABLE, Entry, Summary, settings_of
+from services.profiles.admission import Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, header_of, page_of
 from services.profiles.errors import MappingInvalid, SourceExists
 from services.profiles.importing import queue_import
@@ -127,11 +127,11 @@ class SourcesPart:
         return _response(admitted, _summed(admitted, tally))
 
     def _check_mapping(self, source: Source) -> None:
-        check_mapping(source.mapping, self._may_feed)
-        check_mapping(source.draft_mapping, self._may_feed, "draft_mapping")
+        check_mapping(source.mapping, self.tools.may_feed)
+        check_mapping(source.draft_mapping, self.tools.may_feed, "draft_mapping")
 
     def _check_fields(self, names: set[str]) -> None:
-        unknown = sorted(name for name in names if not self._may_feed(name))
+        unknown = sorted(name for name in names if not self.tools.may_feed(name))
         if unknown:
             violations = [
                 FieldViolation(f"records.fields.{name}", "the dictionary has no such field") for name in unknown
@@ -141,9 +141,6 @@ class SourcesPart:
                 metadata={"column": "", "field": unknown[0]},
                 violations=violations[:50],
             )
-
-    def _may_feed(self, name: str) -> bool:
-        return name in MAPPABLE or (name not in DERIVED and self.tools.dictionary.get(name) is not None)
 
 
 def _read(message: resources_pb2.Source, name: str) -> object:

@@ -5,6 +5,6 @@
 """
 
 from services.profiles.intake.formats import FileOptions, RowSource, open_rows
-from services.profiles.intake.rows import FAULTS, Row, describe_fault
+from services.profiles.intake.rows import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
 
-__all__ = ["FAULTS", "FileOptions", "Row", "RowSource", "describe_fault", "open_rows"]
+__all__ = ["FAULTS", "FIELD_UNKNOWN", "WHOLE_ROW", "FileOptions", "Row", "RowSource", "describe_fault", "open_rows"]

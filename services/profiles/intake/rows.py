@@ -8,6 +8,7 @@ from datetime import date, datetime, time, timedelta
 
 from services.profiles.errors import HeaderInvalid
 
+FIELD_UNKNOWN = "FIELD_UNKNOWN"
 FAULTS = {
     "ROW_WIDTH": "The row has more or fewer cells than the header; look for a stray delimiter or quote.",
     "ROW_UNREADABLE": "The row cannot be read; look for an open quote or broken JSON.",
@@ -20,6 +21,9 @@ FAULTS = {
     "VALUE_NOT_LISTED": "The value is not in the list of the source's mapping; correct it or add it to the list.",
     "DELETE_MARK_UNREADABLE": "The mark of deletion is neither yes nor no; write 1 or 0.",
     "HEADER_REPEATED": "The row repeats the header; remove it, the file was put together of several.",
+    "LINE_TOO_LONG": "The line is longer than 65536 bytes; its beginning is kept. Send shorter values.",
+    "RECORD_INVALID": "A member of the record is not of the form of records:batchUpsert; see /docs.",
+    FIELD_UNKNOWN: "The dictionary has no such field; define it first or leave it out.",
 }
 MAX_EXACT_NUMBER = 10**15  # a spreadsheet keeps 15 significant digits
 WHOLE_ROW = ""  # the column, which no header can be, of a row that has no cells
