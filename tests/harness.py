@@ -13,7 +13,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from services.chassis.access import ALL_SHOWN, Caller, Decision, Obligations
+from services.chassis.access import ALL_SHOWN, Caller, Decision, FieldGrant, Obligations
 from services.chassis.client import intercepted
 from services.chassis.errors import Unauthenticated
 from services.chassis.server import (
@@ -48,6 +48,12 @@ class OpenPolicy:
 
     obligations: Obligations = ALL_SHOWN
     denied: set[tuple[str, str]] = field(default_factory=set)
+    field_grants: tuple[FieldGrant, ...] = ()
+
+    @property
+    def known(self) -> OpenPolicy:
+        """Be one's own snapshot."""
+        return self
 
     @property
     def current(self) -> OpenPolicy:

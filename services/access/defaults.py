@@ -47,7 +47,8 @@ ACTIONS = {
     },
     "role:administrator": {
         "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
-        "index": "*", "sources": "read list", "fields": "list read",
+        "index": "*", "sources": "read list",
+        "fields": "list read list_changes read_change approve_change reject_change",
     },
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from services.profiles.dictionary import Dictionary
 from services.profiles.domain import problems
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
 from services.profiles.domain.sources import (
@@ -28,7 +29,6 @@ from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
 from services.profiles.mapping import domain_mapping
 from services.profiles.rejecting import Admitted, Rejects
-from services.profiles.rules import RuleBook, rule_book
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
@@ -139,7 +139,6 @@ class Admission:
         self._vault = vault
         self._taker = taker
         self._rejects = Rejects(store, vault)
-        self._rules = rule_book(store)
 
     def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
         """Read and standardize entries; nothing is written."""
@@ -157,7 +156,7 @@ class Admission:
             prepared.refused.append((entry, entry.source_record_id, [(unknown, FIELD_UNKNOWN)]))
             return
         raw = _raw(settings, entry, now)
-        record = admissible(raw, settings, self._rules)
+        record = admissible(raw, settings, self._taker.dictionary)
         if record.is_rejected:
             grave = [(item.field, item.reason) for item in record.problems if item.severity is Severity.REJECT]
             prepared.refused.append((entry, raw.source_record_id, grave))
@@ -226,12 +225,12 @@ class Admission:
         return Entry(reject.row_number, values, content["is_row"], record_id, time)
 
 
-def admissible(raw: RawRecord, settings: SourceSettings, rules: RuleBook) -> StandardRecord:
-    """Return the standard form of a record with all its problems, those of the rules in use among them."""
+def admissible(raw: RawRecord, settings: SourceSettings, dictionary: Dictionary) -> StandardRecord:
+    """Return the standard form of a record with all its problems, those of the dictionary and the rules among them."""
     if is_deletion(raw):
         return deleted_record(raw, settings)
     record = standardize(raw, settings)
-    found = rules.broken(record)
+    found = dictionary.broken(record)
     return replace(record, problems=(*record.problems, *found)) if found else record
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import resources_pb2
 
+from services.profiles.checks import domain_rule
+from services.profiles.domain import validation
 from services.profiles.domain.dictionary import DEFAULT_FIELDS, DEFAULT_RULES, FieldDefinition, Rule, Survivorship
+from services.profiles.domain.formats import FORMAT_MISMATCH, Format, fits_format
+from services.profiles.domain.values import Problem, Severity, StandardRecord
+from services.profiles.remembered import Remembered
 from services.profiles.store import Store
 from services.profiles.values import Field
 
-FRESH_SECONDS = 2.0  # how long another process may still use the former dictionary
 ALL = 1000
-_FORMATS = {
+FORMATS: Mapping[int, Format] = {
+    resources_pb2.FieldDefinition.FORMAT_DATE: Format.DATE,
+    resources_pb2.FieldDefinition.FORMAT_NUMBER: Format.NUMBER,
+    resources_pb2.FieldDefinition.FORMAT_PHONE: Format.PHONE,
+    resources_pb2.FieldDefinition.FORMAT_EMAIL: Format.EMAIL,
+    resources_pb2.FieldDefinition.FORMAT_CODE: Format.CODE,
+}
+_FORMATS_OF_BUILT_IN = {
     "YYYY-MM-DD": resources_pb2.FieldDefinition.FORMAT_DATE,
     "E.164": resources_pb2.FieldDefinition.FORMAT_PHONE,
 }
@@ -27,7 +37,7 @@ def _built_in(definition: FieldDefinition) -> Field:
         definition.name,
         definition.label,
         definition.value_format,
-        _FORMATS.get(definition.value_format, resources_pb2.FieldDefinition.FORMAT_TEXT),
+        _FORMATS_OF_BUILT_IN.get(definition.value_format, resources_pb2.FieldDefinition.FORMAT_TEXT),
         value_class,
         definition.group,
         options_pb2.Mask.Value(f"MASK_{definition.mask.upper()}"),
@@ -43,31 +53,42 @@ def _built_in(definition: FieldDefinition) -> Field:
 BUILT_IN: Mapping[str, Field] = {item.name: _built_in(item) for item in DEFAULT_FIELDS}
 
 
-def _rule(item: Field) -> Rule:
+def rule_of(item: Field) -> Rule:
     """Return the rule of a definition; a word that means none, stored before they were checked, is the default."""
     known = item.survivorship in set(Survivorship)
     return Rule(Survivorship(item.survivorship) if known else Survivorship.MOST_TRUSTED, item.rule_version)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ruling:
+    """What the store says of fields and records at one moment; `formats` are those of custom fields."""
+
+    fields: Mapping[str, Field]
+    rules: Mapping[str, Rule]
+    checks: Sequence[validation.Rule]
+    formats: Mapping[str, Format]
+
+
 class Dictionary:
-    """Field definitions by id, read from the store and remembered for moments."""
+    """Field definitions and validation rules in use; one is passed to all who ask it in a process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, Field] = {}
-        self._rules: Mapping[str, Rule] = DEFAULT_RULES
-        self._read_at = float("-inf")
-        self._lock = threading.Lock()
+        self._ruling = Remembered(self._read)
 
-    def all(self) -> dict[str, Field]:
+    def _read(self) -> _Ruling:
+        stored = [item for item in self._store.fields.page({}, "", ALL) if not item.is_deleted]
+        checks = [domain_rule(item.id, item.active) for item in self._store.rules.page({}, "", ALL) if item.active]
+        return _Ruling(
+            {**BUILT_IN, **{item.id: item for item in stored}},
+            {**DEFAULT_RULES, **{item.id: rule_of(item) for item in stored if item.survivorship}},
+            checks,
+            {item.id: FORMATS[item.format] for item in stored if not item.built_in and item.format in FORMATS},
+        )
+
+    def all(self) -> Mapping[str, Field]:
         """Return every definition by id."""
-        with self._lock:
-            if time.monotonic() - self._read_at > FRESH_SECONDS:
-                stored = self._store.fields.page({}, "", ALL)
-                self._known = {**BUILT_IN, **{item.id: item for item in stored}}
-                self._rules = {**DEFAULT_RULES, **{item.id: _rule(item) for item in stored if item.survivorship}}
-                self._read_at = time.monotonic()
-            return self._known
+        return self._ruling().fields
 
     def get(self, field_id: str) -> Field | None:
         """Return one definition."""
@@ -75,10 +96,18 @@ class Dictionary:
 
     def rules(self) -> Mapping[str, Rule]:
         """Return how each field's value is chosen; fields without a rule are left out."""
-        self.all()
-        return self._rules
+        return self._ruling().rules
+
+    def broken(self, record: StandardRecord) -> tuple[Problem, ...]:
+        """Return a problem for each rule in use that the record breaks and each custom field not of its format."""
+        now = self._ruling()
+        found = [
+            Problem(name, FORMAT_MISMATCH, Severity.WARNING)
+            for name, kind in now.formats.items()
+            if (text := record.originals.get(name, "").strip()) and not fits_format(text, kind)
+        ]
+        return (*validation.broken(now.checks, record), *found)
 
     def forget(self) -> None:
-        """Read again at the next question: this process changed a definition."""
-        with self._lock:
-            self._read_at = float("-inf")
+        """Read again at the next question: this process changed a definition or a rule."""
+        self._ruling.forget()

@@ -156,7 +156,7 @@ class CandidateClaimed(NotAllowed):
 
 
 class SecondPersonNeeded(NotAllowed):
-    """Who gave the first verdict cannot give the second."""
+    """Who gave the first verdict, or proposed a change, cannot agree to it."""
 
     reason = "SECOND_PERSON_NEEDED"
 
@@ -207,3 +207,45 @@ class PullFailed(NotAllowed):
     """The place to pull from cannot be listed or read."""
 
     reason = "PULL_FAILED"
+
+
+class FieldChangeNeeded(NotAllowed):
+    """The attribute is changed by a reviewed change only."""
+
+    reason = "FIELD_CHANGE_NEEDED"
+
+
+class FieldChangeNotFound(NotFound):
+    """No change of the dictionary has this name."""
+
+    reason = "FIELD_CHANGE_NOT_FOUND"
+
+
+class FieldChangeDecided(NotAllowed):
+    """The change was applied or rejected already."""
+
+    reason = "FIELD_CHANGE_DECIDED"
+
+
+class FieldChangeNotPreviewed(NotAllowed):
+    """The effect of the change was not counted yet."""
+
+    reason = "FIELD_CHANGE_NOT_PREVIEWED"
+
+
+class FieldChangeOutdated(NotAllowed):
+    """The field was changed since the change was proposed."""
+
+    reason = "FIELD_CHANGE_OUTDATED"
+
+
+class FieldChangeEmpty(Invalid):
+    """The change changes nothing."""
+
+    reason = "FIELD_CHANGE_EMPTY"
+
+
+class FieldRevisionNotFound(NotFound):
+    """The field has no such revision, or it is that of now."""
+
+    reason = "FIELD_REVISION_NOT_FOUND"

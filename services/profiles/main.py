@@ -13,6 +13,7 @@ from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
+from services.profiles.effects import EffectCounter
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
@@ -30,13 +31,14 @@ def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve profiles` runs."""
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
-    jobs = Jobs(SERVICE)
+    jobs, dictionary = Jobs(SERVICE), Dictionary(store)
 
     def prepare() -> None:
         store.prepare()
         start(jobs)
 
-    tools = Tools(store, vault, SharedTaker(Taker(store, vault, default_model())), jobs, Dictionary(store))
+    taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
+    tools = Tools(store, vault, taker, jobs, dictionary)
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
@@ -55,16 +57,13 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     """Return the job handlers that `kehu work profiles` runs."""
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
-    taker = Taker(store, vault, default_model())
-    importer = Importer(store, vault, taker)
     dictionary = Dictionary(store)
+    taker = Taker(store, vault, default_model(), dictionary)
+    importer = Importer(store, vault, taker)
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
-    settler = Settler(store, taker.merger)
-    return {
-        **settler.handlers(),
-        **importer.handlers(),
-        **puller.handlers(),
-        **keepers[0].handlers(),
-        **keepers[1].handlers(),
-    }
+    settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
+    found: dict[str, Handler] = {}
+    for item in (settler, importer, counter, puller, *keepers):
+        found.update(item.handlers())
+    return found

@@ -304,6 +304,7 @@ def field_message(item: Field) -> resources_pb2.FieldDefinition:
         permitted_purposes=item.permitted_purposes,
         built_in=item.built_in,
         rule_version=item.rule_version,
+        revision=item.revision,
         etag=etag_of(item.version),
     )
     _stamp(message, create_time=item.create_time, update_time=item.update_time)

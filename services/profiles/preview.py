@@ -10,13 +10,13 @@ from datetime import datetime
 from itertools import islice
 
 from services.profiles.admission import admissible, entry_of
+from services.profiles.dictionary import Dictionary
 from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
 from services.profiles.domain.values import Problem, Severity, StandardRecord
 from services.profiles.errors import FileTooLarge
 from services.profiles.intake import FileOptions, Row, open_rows
 from services.profiles.intake.formats import tell_format
 from services.profiles.intake.suggestions import Suggestion, suggest
-from services.profiles.rules import RuleBook
 
 PREVIEW_ROWS = 100
 PREVIEW_BYTES = 32 * 1024 * 1024  # held in memory, for a preview leaves nothing behind
@@ -66,7 +66,12 @@ def gather(parts: Iterable[bytes]) -> tuple[io.BytesIO, bool]:
 
 
 def preview(
-    file: io.BytesIO, is_whole: bool, options: FileOptions, settings: SourceSettings, rules: RuleBook, now: datetime
+    file: io.BytesIO,
+    is_whole: bool,
+    options: FileOptions,
+    settings: SourceSettings,
+    dictionary: Dictionary,
+    now: datetime,
 ) -> Preview:
     """Read the first rows under the settings' mapping, or under what the columns suggest when it has none.
 
@@ -82,14 +87,14 @@ def preview(
     suggestions = suggest(columns, [row.values for row in rows if not row.fault])
     if not settings.mapping:
         settings = replace(settings, mapping=tuple(ColumnMapping(item.column, item.field) for item in suggestions))
-    tried = [_try(row, settings, rules, now) for row in rows]
+    tried = [_try(row, settings, dictionary, now) for row in rows]
     return Preview(opened.format, opened.encoding, columns, settings, tried, suggestions)
 
 
-def _try(row: Row, settings: SourceSettings, rules: RuleBook, now: datetime) -> Tried:
+def _try(row: Row, settings: SourceSettings, dictionary: Dictionary, now: datetime) -> Tried:
     entry = entry_of(row)
     if entry.fault:
         return Tried(row.number, None, (Problem(entry.fault_column, entry.fault, Severity.REJECT),))
     raw = read_row(settings, entry.values, now)
-    record = admissible(raw, settings, rules)
+    record = admissible(raw, settings, dictionary)
     return Tried(row.number, record, record.problems)

@@ -9,7 +9,8 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis.jobs import Handler, Job, Paused
-from services.profiles.dictionary import FRESH_SECONDS, Dictionary
+from services.profiles.dictionary import Dictionary
+from services.profiles.remembered import FRESH_SECONDS
 from services.profiles.shaping import load, rederive, write
 from services.profiles.store import Store
 from services.profiles.values import Profile

@@ -1,14 +1,9 @@
-"""Validation rules in use, and the job that tries one on what is stored."""
+"""The job that tries a validation rule on what is stored."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import cast
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -16,115 +11,17 @@ from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.chassis.errors import Conflict
 from services.chassis.jobs import Job
-from services.chassis.records import etag_of
-from services.profiles.dictionary import FRESH_SECONDS
-from services.profiles.domain import validation as checks
+from services.profiles.checks import domain_rule
 from services.profiles.domain.validation import Rule
-from services.profiles.domain.values import Problem, Severity, StandardRecord
+from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import RuleNotFound
 from services.profiles.shaping import load
 from services.profiles.store import Store
-from services.profiles.values import StoredRule
 from services.profiles.vault import Vault
 
 TRY_RULE = "try-rule"
-RULES_LIMIT = 1000
 PROFILES_PER_BATCH = 200
 EXAMPLES_LIMIT = 20  # RuleTrial documents this maximum
-OUTPUT = ("name", "revision", "active_revision", "trial", "create_time", "update_time", "etag")
-KINDS = {
-    pb.RangeCheck.KIND_NUMBER: checks.NUMBER,
-    pb.RangeCheck.KIND_DATE: checks.DATE,
-    pb.RangeCheck.KIND_LENGTH: checks.LENGTH,
-}
-RELATIONS = {
-    pb.CompareCheck.RELATION_LESS: checks.LESS,
-    pb.CompareCheck.RELATION_LESS_OR_EQUAL: checks.LESS_OR_EQUAL,
-    pb.CompareCheck.RELATION_EQUAL: checks.EQUAL,
-    pb.CompareCheck.RELATION_NOT_EQUAL: checks.NOT_EQUAL,
-}
-
-
-def plain_of(message: pb.ValidationRule) -> str:
-    """Return what of a rule makes a revision, as JSON."""
-    kept = pb.ValidationRule()
-    kept.CopyFrom(message)
-    for name in OUTPUT:
-        kept.ClearField(name)  # type: ignore[arg-type]
-    return json_format.MessageToJson(kept, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
-
-
-def rule_message(rule: StoredRule) -> pb.ValidationRule:
-    """Return the message of a rule: its latest revision."""
-    message = json_format.Parse(rule.latest, pb.ValidationRule())
-    message.name = f"validationRules/{rule.id}"
-    message.revision, message.active_revision = rule.revision, rule.active_revision
-    if rule.trial:
-        json_format.Parse(rule.trial, message.trial)
-    if rule.create_time and rule.update_time:
-        message.create_time.FromDatetime(rule.create_time)
-        message.update_time.FromDatetime(rule.update_time)
-    message.etag = etag_of(rule.version)
-    return message
-
-
-def domain_rule(rule_id: str, plain: str) -> Rule:
-    """Return a revision as the domain knows it."""
-    message = json_format.Parse(plain, pb.ValidationRule())
-    is_grave = message.severity == pb.ValidationRule.SEVERITY_REJECT
-    severity = Severity.REJECT if is_grave else Severity.WARNING
-    return Rule(rule_id, message.field, _check(message), severity, message.source.rpartition("/")[2])
-
-
-def _check(message: pb.ValidationRule) -> checks.Check:
-    kind = message.WhichOneof("check")
-    if kind == "range":
-        return checks.Range(KINDS[message.range.kind], message.range.least, message.range.most)
-    if kind == "shape":
-        return checks.Shape(tuple(message.shape.shapes))
-    if kind == "list":
-        return checks.Listed(frozenset(message.list.values))
-    if kind == "compare":
-        return checks.Compared(message.compare.other_field, RELATIONS[message.compare.relation])
-    return checks.Present(message.present.when_field)
-
-
-class RuleBook:
-    """The rules in use, read from the store and remembered for moments."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._rules: Sequence[Rule] = ()
-        self._read_at = float("-inf")
-        self._lock = threading.Lock()
-
-    def broken(self, record: StandardRecord) -> tuple[Problem, ...]:
-        """Return a problem for each rule in use that the record breaks."""
-        rules = self._in_use()
-        return checks.broken(rules, record) if rules else ()
-
-    def _in_use(self) -> Sequence[Rule]:
-        with self._lock:
-            if time.monotonic() - self._read_at > FRESH_SECONDS:
-                stored = self._store.rules.page({}, "", RULES_LIMIT)
-                self._rules = [domain_rule(item.id, item.active) for item in stored if item.active]
-                self._read_at = time.monotonic()
-            return self._rules
-
-    def forget(self) -> None:
-        """Read the rules anew at the next use."""
-        with self._lock:
-            self._read_at = float("-inf")
-
-
-def rule_book(store: Store) -> RuleBook:
-    """Return the one rule book of a store in this process."""
-    return _book(cast("Hashable", store))
-
-
-@lru_cache(maxsize=4)
-def _book(store: Hashable) -> RuleBook:
-    return RuleBook(cast("Store", store))
 
 
 class Trials:

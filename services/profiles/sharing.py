@@ -33,6 +33,7 @@ class SharedTaker:
     def __init__(self, taker: Taker) -> None:
         self._taker = taker
         self.merger = taker.merger
+        self.dictionary = taker.dictionary
         self._lock = threading.Lock()
         self._turn = threading.Lock()
         self._open: _Gathering | None = None

@@ -89,14 +89,21 @@ class Round:
 class Taker:
     """Takes batches of standard records into one store."""
 
-    def __init__(self, store: Store, vault: Vault, model: MatchModel, part_profiles: int = PART_PROFILES) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        model: MatchModel,
+        dictionary: Dictionary,
+        part_profiles: int = PART_PROFILES,
+    ) -> None:
         """Take in with these tools, writing `part_profiles` at a time."""
         self._part_profiles = part_profiles
         self._store = store
         self._vault = vault
         self._model = model
-        self._dictionary = Dictionary(store)
-        self.merger = Merger(store, vault, self._dictionary)
+        self.dictionary = dictionary
+        self.merger = Merger(store, vault, dictionary)
 
     def take(self, batch: Sequence[Incoming]) -> tuple[list[Taken], Tally]:
         """Take records in and return what became of each, in the same order, when all is durably written.
@@ -167,7 +174,7 @@ class Taker:
     def _write_changed(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> set[str]:
         """Shape and write profiles, a part being shaped while the store writes the last; durable when it returns."""
         lost: set[str] = set()
-        rules = self._dictionary.rules()
+        rules = self.dictionary.rules()
         with ThreadPoolExecutor(1, thread_name_prefix="take-write") as writer:
             writing: Future[list[str]] | None = None
             for start in range(0, len(changed), self._part_profiles):

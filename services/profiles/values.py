@@ -150,7 +150,8 @@ class Source:
 class Field:
     """An entry of the data dictionary that was added, or that changes a built-in one.
 
-    `rule_version` counts the changes of `survivorship`.
+    `rule_version` counts the changes of `survivorship`. `revision` counts all its changes; `author`, `approver`,
+    `reason` and `change` (id of the FieldChange, if it was one) are of the last. A deleted entry stays, as its last.
     """
 
     id: str
@@ -167,6 +168,12 @@ class Field:
     permitted_purposes: Sequence[str] = ()
     built_in: bool = False
     rule_version: int = 0
+    revision: int = 0
+    author: str = ""
+    approver: str = ""
+    reason: str = ""
+    change: str = ""
+    is_deleted: bool = False
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

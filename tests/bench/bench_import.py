@@ -28,6 +28,7 @@ from infra.sample.generate import generate
 from infra.servers import Mongo
 from services.chassis import records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument, ProfileWrite
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import IMPORT, Importer
@@ -84,7 +85,8 @@ def import_sample(folder: Path, store: MongoStore, files: Path, names: list[str]
     """Import the named sources one after the other, as the worker does; return what it took."""
     vault = Vault(folder / "keys")
     operations = MemoryOperations()
-    worker = Worker("profiles", Importer(store, vault, Taker(store, vault, default_model())).handlers(), operations)
+    taker = Taker(store, vault, default_model(), Dictionary(store))
+    worker = Worker("profiles", Importer(store, vault, taker).handlers(), operations)
     rows, cpu, wall = 0, 0.0, 0.0
     for settings in (item for item in SOURCES if item["source_id"] in names):
         _queue(store, vault, operations, settings, files)

@@ -34,12 +34,20 @@ def test_a_stewards_hour(stack, till):
     assert first_phone(till, name) == "+8613600001111"
     before = now()
 
-    changed = till.patch("/v1/fields/phone", {"survivorship": "most_trusted"})
-    done = till.wait_operation({"name": changed["rederivation"]})
+    with pytest.raises(KehuProblem, match="second person"):
+        till.patch("/v1/fields/phone", {"survivorship": "most_trusted"})
+    body = {"field": "fields/phone", "field_definition": {"survivorship": "most_trusted"}, "reason": "tills know best"}
+    change = till.post("/v1/fieldChanges", body)
+    effect = till.wait_operation(till.post(f"/v1/{change['name']}:preview", {}))
+    assert int(effect["values_changed"]) >= 1
+    with pytest.raises(KehuProblem):
+        till.post(f"/v1/{change['name']}:approve", {})
+    approved = stack.administrator.post(f"/v1/{change['name']}:approve", {})
+    done = till.wait_operation({"name": approved["rederivation"]})
     assert int(done["profiles_changed"]) >= 1
     assert first_phone(till, name) == "+8613912345671"
     lineage = {item["field"]: item for item in reversed(till.get(f"/v1/{name}/lineage")["fields"])}
-    assert (lineage["phone"]["rule"], lineage["phone"]["rule_version"]) == ("most_trusted", changed["rule_version"])
+    assert (lineage["phone"]["rule"], lineage["phone"]["rule_version"]) == ("most_trusted", 1)
 
     body = {"field": "phone", "value": "137 0000 2222", "reason": "said so", "expire_time": "2999-01-01T00:00:00Z"}
     made = till.post(f"/v1/{name}/overrides", body)

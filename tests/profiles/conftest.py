@@ -11,13 +11,16 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc, resources_pb2
+from kehu.profiles.v1 import dictionary_pb2, profiles_pb2, profiles_pb2_grpc, resources_pb2
 
 from services.chassis.jobs import Worker
+from services.profiles.effects import EffectCounter
 from services.profiles.overriding import Overrider
 from services.profiles.rederiving import Rederiver
 from tests.harness import Harness
 from tests.profiles.people import Service, batch, source_request
+
+SECOND = "user:second@data-office"
 
 
 @dataclass
@@ -55,11 +58,39 @@ class Desk:
         """Return the reason why a call is refused."""
         return reason_of(lambda: self.call(method, request, **caller))
 
+    def propose(
+        self, field: str, definition: resources_pb2.FieldDefinition | None, **more: object
+    ) -> dictionary_pb2.FieldChange:
+        """Propose a change of the dictionary as the steward."""
+        request = dictionary_pb2.CreateFieldChangeRequest(field=f"fields/{field}", reason="the owner asked", **more)
+        if definition is not None:
+            request.field_definition.CopyFrom(definition)
+            request.field_definition.SetInParent()
+        return self.call("CreateFieldChange", request)
+
+    def counted(self, change: dictionary_pb2.FieldChange) -> dictionary_pb2.FieldChange:
+        """Count a change's effect and return it as the steward then reads it."""
+        self.call("PreviewFieldChange", dictionary_pb2.PreviewFieldChangeRequest(name=change.name))
+        while self.work():
+            pass
+        return self.call("GetFieldChange", dictionary_pb2.GetFieldChangeRequest(name=change.name))
+
+    def approve(self, change: dictionary_pb2.FieldChange, caller: str = SECOND) -> dictionary_pb2.FieldChange:
+        """Apply a change as another steward."""
+        return self.call(
+            "ApproveFieldChange", dictionary_pb2.ApproveFieldChangeRequest(name=change.name), caller=caller
+        )
+
+    def change(self, field: str, definition: resources_pb2.FieldDefinition | None) -> dictionary_pb2.FieldChange:
+        """Change the dictionary the whole way: proposed, counted, approved."""
+        return self.approve(self.counted(self.propose(field, definition)))
+
     def work(self) -> bool:
         """Run one due job of golden records; tell whether there was one."""
         store, vault, dictionary = self.service.store, self.service.vault, self.service.tools.dictionary
         rederiver = Rederiver(store, vault, dictionary, 2, others_know_after=0)
-        handlers = {**rederiver.handlers(), **Overrider(store, vault, dictionary).handlers()}
+        handlers = {**rederiver.handlers(), **Overrider(store, vault, dictionary).handlers(),
+                    **EffectCounter(store, vault, 2).handlers()}  # fmt: skip
         return Worker("profiles", handlers, self.service.operations).run_one()
 
 

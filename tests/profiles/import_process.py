@@ -8,6 +8,7 @@ from pathlib import Path
 import mongoengine
 
 from services.chassis.jobs import Worker
+from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
 from services.profiles.store import MongoStore
@@ -20,7 +21,8 @@ def main() -> None:
     uri, database, keys = sys.argv[1:4]
     mongoengine.connect(db=database, alias="profiles", host=uri, tz_aware=True, uuidRepresentation="standard")
     store, vault = MongoStore(), Vault(Path(keys))
-    worker = Worker("profiles", Importer(store, vault, Taker(store, vault, default_model())).handlers())
+    taker = Taker(store, vault, default_model(), Dictionary(store))
+    worker = Worker("profiles", Importer(store, vault, taker).handlers())
     print("ready", flush=True)
     while True:
         worker.run_one()

@@ -55,10 +55,11 @@ class Service:
     def __init__(self, keys_dir: Path, store: Store | None = None) -> None:
         self.store: Store = store or MemoryStore()
         self.vault = Vault(keys_dir)
-        self.taker = Taker(self.store, self.vault, default_model(), part_profiles=30)
+        self.dictionary = Dictionary(self.store)
+        self.taker = Taker(self.store, self.vault, default_model(), self.dictionary, part_profiles=30)
         self.operations = MemoryOperations()
         self.jobs = Jobs("profiles", self.operations)
-        self.tools = Tools(self.store, self.vault, SharedTaker(self.taker), self.jobs, Dictionary(self.store))
+        self.tools = Tools(self.store, self.vault, SharedTaker(self.taker), self.jobs, self.dictionary)
         self.importer = Importer(self.store, self.vault, self.taker, batch_rows=100)
 
     def worker(self) -> Worker:

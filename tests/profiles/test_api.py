@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -289,12 +289,12 @@ def test_a_custom_field_is_hidden_until_it_is_classified(api: Api) -> None:
     (result,) = api.upsert("till", ("1", unknown))
 
     assert dict(api.profile(result.profile).attributes) == {}
-    update = profiles_pb2.UpdateFieldDefinitionRequest(
-        field_definition=resources_pb2.FieldDefinition(
-            name="fields/hobby", classification=options_pb2.CLASSIFICATION_PERSONAL, group="behaviour"
-        )
+    stored = api.service.store.fields.get("hobby")
+    assert stored is not None
+    api.service.store.fields.replace(
+        replace(stored, classification=options_pb2.CLASSIFICATION_PERSONAL, group="behaviour")
     )
-    api.call("UpdateFieldDefinition", update)
+    api.service.dictionary.forget()
     assert dict(api.profile(result.profile).attributes) == {"hobby": "chess"}
     api.harness.policy.obligations = Obligations()
     assert dict(api.profile(result.profile).attributes) == {}

@@ -15,7 +15,7 @@ from tests.profiles.people import Service, person, source_request
 class SlowTaker:
     """Counts its batches; the first waits until the others have gathered."""
 
-    merger = None
+    merger = dictionary = None
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from kehu.profiles.v1 import profiles_pb2, resources_pb2
+from kehu.profiles.v1 import dictionary_pb2, profiles_pb2, resources_pb2
 
 from services.profiles.believed import believe, from_plain, to_plain
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule, Survivorship
@@ -21,12 +21,20 @@ TRUSTED = record("1", source_id="till", trust_rank=1, name="王建国", phone="1
 RECENT = record("2", source_id="shop", trust_rank=9, name="王建国", phone="18698765432", at=NOW)
 
 
-def set_rule(desk: Desk, field: str, rule: str) -> resources_pb2.FieldDefinition:
-    definition = resources_pb2.FieldDefinition(name=f"fields/{field}", survivorship=rule)
-    request = profiles_pb2.UpdateFieldDefinitionRequest(
-        field_definition=definition, update_mask=FieldMask(paths=["survivorship"])
-    )
-    return desk.call("UpdateFieldDefinition", request)
+def set_rule(desk: Desk, field: str, rule: str) -> str:
+    """Change a rule by a reviewed change; return the operation that derives all profiles anew."""
+    return desk.change(field, resources_pb2.FieldDefinition(survivorship=rule)).rederivation
+
+
+def definition_of(desk: Desk, field: str) -> resources_pb2.FieldDefinition:
+    return desk.call("GetFieldDefinition", profiles_pb2.GetFieldDefinitionRequest(name=f"fields/{field}"))
+
+
+def changing(field: str, rule: str) -> dictionary_pb2.CreateFieldChangeRequest:
+    return dictionary_pb2.CreateFieldChangeRequest(
+        field=f"fields/{field}", reason="asked", field_definition=resources_pb2.FieldDefinition(survivorship=rule),
+        update_mask=FieldMask(paths=["survivorship"]),
+    )  # fmt: skip
 
 
 def two_phones(desk: Desk) -> tuple[str, str, str]:
@@ -70,7 +78,8 @@ def test_a_changed_rule_derives_every_golden_record_anew_and_tells_what_changed(
     assert desk.profile(name).phones[0] == new
     facts = len(desk.service.store.facts)
 
-    changed = set_rule(desk, "phone", "most_trusted")
+    set_rule(desk, "phone", "most_trusted")
+    changed = definition_of(desk, "phone")
     assert (changed.rule_version, changed.survivorship) == (1, "most_trusted")
     assert desk.profile(name).phones[0] == new
     assert desk.work()
@@ -87,7 +96,7 @@ def test_a_changed_rule_derives_every_golden_record_anew_and_tells_what_changed(
 def test_a_changed_rule_counts_from_the_next_write_on_before_its_operation_has_run(desk: Desk) -> None:
     name, old, _ = two_phones(desk)
     set_rule(desk, "phone", "most_trusted")
-    desk.service.taker._dictionary.forget()
+    desk.service.dictionary.forget()
     desk.upsert("shop", "a", {**person(1), "phone": "13600001111", "email": "new@example.cn"}, "2026-02-01T00:00:00Z")
 
     assert desk.profile(name).phones[0] == old
@@ -95,13 +104,13 @@ def test_a_changed_rule_counts_from_the_next_write_on_before_its_operation_has_r
 
 def test_the_operation_of_one_version_starts_once_and_reports_what_it_did(desk: Desk) -> None:
     two_phones(desk)
-    first, again = set_rule(desk, "phone", "most_trusted"), set_rule(desk, "phone", "most_trusted")
-    assert first.rederivation == again.rederivation != ""
-    assert again.rule_version == 1
+    operation = set_rule(desk, "phone", "most_trusted")
+    assert operation
+    assert desk.refused("CreateFieldChange", changing("phone", "most_trusted")) == "FIELD_CHANGE_EMPTY"
 
     desk.work()
     outcome = resources_pb2.Rederivation()
-    desk.service.jobs.get(first.rederivation, "data-office").response.Unpack(outcome)
+    desk.service.jobs.get(operation, "data-office").response.Unpack(outcome)
     assert (outcome.field, outcome.profiles_read, outcome.profiles_changed) == ("fields/phone", 1, 1)
     assert not desk.work()
 
@@ -116,14 +125,13 @@ def test_the_operation_waits_until_no_process_uses_the_former_rule(desk: Desk) -
     rederiver = Rederiver(service.store, service.vault, service.tools.dictionary)
     Worker("profiles", rederiver.handlers(), service.operations).run_one()
 
-    assert not service.jobs.get(started.rederivation, "data-office").done
+    assert not service.jobs.get(started, "data-office").done
     assert desk.profile(name).phones[0] == new
 
 
 def test_a_custom_field_follows_its_rule_with_lineage(desk: Desk) -> None:
-    definition = resources_pb2.FieldDefinition(survivorship="most_recent", classification=2)
-    request = profiles_pb2.CreateFieldDefinitionRequest(field_id="hobby", field_definition=definition)
-    desk.call("CreateFieldDefinition", request)
+    desk.change("hobby", resources_pb2.FieldDefinition(survivorship="most_recent", classification=2))
+    desk.work()
     desk.upsert("till", "1", {**person(1), "hobby": "chess"}, OLD)
     name = desk.upsert("shop", "a", {**person(1), "hobby": "tennis"}, NEW)
     assert desk.profile(name).attributes["hobby"] == "tennis"
@@ -131,11 +139,12 @@ def test_a_custom_field_follows_its_rule_with_lineage(desk: Desk) -> None:
     set_rule(desk, "hobby", "most_trusted")
     desk.work()
     assert desk.profile(name).attributes["hobby"] == "chess"
-    assert desk.lineage(name)["hobby"].rule_version == 1
+    assert desk.lineage(name)["hobby"].rule_version == 2
 
 
 def test_codes_that_come_with_the_address_have_no_rule_of_their_own_and_a_word_that_is_none_is_refused(
     desk: Desk,
 ) -> None:
-    assert bad_fields(lambda: set_rule(desk, "city_code", "most_recent")) == ["update_mask"]
-    assert bad_fields(lambda: set_rule(desk, "phone", "newest")) == ["survivorship"]
+    assert bad_fields(lambda: desk.call("CreateFieldChange", changing("city_code", "most_recent"))) == ["update_mask"]
+    refused = bad_fields(lambda: desk.call("CreateFieldChange", changing("phone", "newest")))
+    assert refused == ["field_definition.survivorship"]

@@ -13,6 +13,7 @@ from services.chassis.access.values import (
     NOTHING_SHOWN,
     Caller,
     Decision,
+    FieldGrant,
     Obligations,
     Revocations,
     RowFilter,
@@ -37,6 +38,7 @@ class PolicySnapshot:
         "_rules",
         "_row_filters",
         "_groups",
+        "field_grants",
         "_cache",
     )
 
@@ -63,7 +65,8 @@ class PolicySnapshot:
         self.revocations = revocations or Revocations()
         self._rules: Rules = build_rules(model_text, rows, tuple(tuple(link) for link in g_rules))
         self._row_filters = tuple(row_filters)
-        self._groups = _field_groups(model_text, rows)
+        self.field_grants = _field_grants(model_text, rows)
+        self._groups = tuple(sorted({grant.group for grant in self.field_grants}))
         self._cache: dict[tuple[str, str, str], Obligations] = {}
 
     def with_revocations(self, revocations: Revocations, keys: Mapping[str, str]) -> PolicySnapshot:
@@ -132,17 +135,25 @@ class PolicySnapshot:
         return row_filter.subject in self._rules.names(caller.subject, caller.department)
 
 
-def _field_groups(model_text: str, rows: Sequence[Row]) -> tuple[str, ...]:
+def _field_grants(model_text: str, rows: Sequence[Row]) -> tuple[FieldGrant, ...]:
+    """Return the rules about field groups; what the model has no word for counts as any, and as allowed."""
     import casbin
 
     model = casbin.Enforcer.new_model(text=model_text)
     if tuple(model["r"]["r"].tokens) != REQUEST_FIELDS:
         raise Invalid("the model's request must be: sub, dom, obj, act, purpose")
-    if "p_obj" not in model["p"]["p"].tokens:
+    tokens = model["p"]["p"].tokens
+    if "p_obj" not in tokens:
         raise Invalid("the model's policy must have the field obj")
-    obj = model["p"]["p"].tokens.index("p_obj")
-    found = {row[obj].removeprefix(FIELD_PREFIX) for row in rows if row[obj].startswith(FIELD_PREFIX)}
-    return tuple(sorted(found))
+    found = []
+    for row in rows:
+        rule = {"p_sub": "*", "p_dom": "*", "p_act": "*", "p_purpose": "*", "p_eft": "allow"}
+        rule.update(zip(tokens, row, strict=True))
+        if rule["p_obj"].startswith(FIELD_PREFIX):
+            group = rule["p_obj"].removeprefix(FIELD_PREFIX)
+            names = ("p_sub", "p_dom", "p_act", "p_purpose", "p_eft")
+            found.append(FieldGrant(group, *(rule[name] for name in names)))
+    return tuple(found)
 
 
 class SnapshotHolder:

@@ -76,6 +76,18 @@ class RowFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldGrant:
+    """One rule about a field group such as `personal/contact`: who may show, mask or search it for what purpose."""
+
+    group: str
+    subject: str
+    department: str
+    action: str
+    purpose: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
 class Obligations:
     """What a reply owes the decision: field groups shown or masked, fields searchable, rows in reach.
 

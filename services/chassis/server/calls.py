@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from services.chassis.access import Caller, Decision
+from services.chassis.access import Caller, Decision, FieldGrant
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One served call; `authorization` is the caller's own token, forwarded to other services."""
+    """One served call; `authorization` is the caller's own token, forwarded to other services.
+
+    `field_grants` are the rules about field groups of the policy that decided it.
+    """
 
     caller: Caller
     decision: Decision
     request_id: str
     deadline: float
     authorization: str = ""
+    field_grants: Sequence[FieldGrant] = ()
 
     def seconds_left(self) -> float:
         """Return how many seconds the caller still waits, never less than 0."""

@@ -171,7 +171,9 @@ class Guard(grpc.ServerInterceptor):
         authorization = str(headers.get("authorization", ""))
         caller = self._caller(plan, peer, authorization, str(headers.get("x-purpose", "")))
         decision = self._decide(plan, peer, caller)
-        call = Call(caller, decision, request_id, time.monotonic() + left, authorization)
+        policy = self._holder.known
+        grants = policy.field_grants if policy else ()
+        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants)
         if not decision.allowed:
             self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
             raise errors.Denied(

@@ -18,6 +18,7 @@ from services.chassis.server import current_call
 from services.profiles.admission import DERIVED, MAPPABLE, Admission
 from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
+from services.profiles.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.messages import profile_message, visible_attributes
@@ -49,6 +50,10 @@ class Tools:
     def may_feed(self, name: str) -> bool:
         """Tell whether a source may bring this field."""
         return name in MAPPABLE or (name not in DERIVED and self.dictionary.get(name) is not None)
+
+    def definitions(self) -> Definitions:
+        """Return what changes definitions."""
+        return Definitions(self.store, self.dictionary)
 
     def source(self, name: str) -> Source:
         """Return the source of a resource name."""

@@ -16,7 +16,6 @@ from services.profiles.domain.values import Severity
 from services.profiles.intake import FileOptions
 from services.profiles.mapping import mapping_messages
 from services.profiles.preview import Preview, Tried, gather, preview
-from services.profiles.rules import rule_book
 from services.profiles.values import Profile
 
 
@@ -35,8 +34,7 @@ class PreviewsPart:
         if header.draft:
             source = replace(source, mapping=source.draft_mapping)
         options = FileOptions(header.file_name, header.format, header.encoding, header.delimiter, header.sheet)
-        rules = rule_book(self.tools.store)
-        tried = preview(file, is_whole, options, settings_of(source), rules, datetime.now(UTC))
+        tried = preview(file, is_whole, options, settings_of(source), self.tools.dictionary, datetime.now(UTC))
         mapping = [[item.column, item.field] for item in tried.settings.mapping]
         return self._response(tried, mapping_messages(source.mapping or mapping))
 

@@ -15,9 +15,10 @@ from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import BUILT_IN
 from services.profiles.api.common import Tools, id_of, page_of
+from services.profiles.checks import KINDS, plain_of, rule_message
 from services.profiles.domain.validation import is_bound
 from services.profiles.errors import RuleExists, RuleInvalid, RuleNotFound, RuleNotTried
-from services.profiles.rules import KINDS, TRY_RULE, plain_of, rule_book, rule_message
+from services.profiles.rules import TRY_RULE
 from services.profiles.values import StoredRule
 
 CHANGEABLE = ("display_name", "source", "field", "severity", "range", "shape", "list", "compare", "present")
@@ -98,7 +99,7 @@ class RulesPart:
             with unchanged_since("", rule.version, request.name):
                 changed = replace(rule, active=active, active_revision=wanted, activations=history)
                 rule = self.tools.store.rules.replace(changed)
-        rule_book(self.tools.store).forget()
+        self.tools.dictionary.forget()
         return rule_message(rule)
 
     def _rule(self, name: str) -> StoredRule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kehu.profiles.v1 import profiles_pb2_grpc
 
 from services.profiles.api.candidates import CandidatesPart
+from services.profiles.api.changes import ChangesPart
 from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
@@ -27,6 +28,7 @@ class ProfilesServicer(
     ProfilesPart,
     CandidatesPart,
     FieldsPart,
+    ChangesPart,
     OverridesPart,
     VerdictsPart,
     InternalPart,

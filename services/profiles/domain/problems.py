@@ -37,6 +37,7 @@ REASONS: dict[str, str] = {
     "ADDRESS_UNKNOWN": "No province, city or county was found in the address; begin it with one.",
     "ADDRESS_AMBIGUOUS": "The county's name exists in several cities; write the city before it.",
     "ADDRESS_CONFLICT": "The address names divisions that do not belong together; correct it.",
+    "FORMAT_MISMATCH": "The value is not of the format that the data dictionary asks of its field; correct it.",
     "TEXT_TOO_LONG": "The text is longer than the field may be; shorten it.",
 }
 

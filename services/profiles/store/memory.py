@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.records import Fact
+from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MemoryShelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
@@ -32,6 +33,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self.sources: MemoryShelf[Source] = MemoryShelf()
         self.fields: MemoryShelf[Field] = MemoryShelf()
+        self.field_changes: MemoryShelf[FieldChange] = MemoryShelf()
+        self.field_revisions: MemoryShelf[FieldRevision] = MemoryShelf()
         self.rejects: MemoryShelf[Reject] = MemoryShelf()
         self.pairs: MemoryShelf[Pair] = MemoryShelf()
         self.rules: MemoryShelf[StoredRule] = MemoryShelf()

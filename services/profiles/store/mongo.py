@@ -26,6 +26,7 @@ from services.profiles.documents import (
     record_document,
     record_of,
 )
+from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
@@ -45,6 +46,10 @@ class MongoStore:
         self._service = service
         self.sources: MongoShelf[Source] = MongoShelf(Source, lambda: self._collection("sources"))
         self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
+        self.field_changes: MongoShelf[FieldChange] = MongoShelf(FieldChange, lambda: self._collection("field_changes"))
+        self.field_revisions: MongoShelf[FieldRevision] = MongoShelf(
+            FieldRevision, lambda: self._collection("field_revisions")
+        )
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
@@ -63,6 +68,9 @@ class MongoStore:
             self._collection("links").create_index([("p", 1)])
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("rejects").create_index([("record", 1)])
+            self._collection("field_changes").create_index([("field", 1)])
+            self._collection("field_changes").create_index([("state", 1)])
+            self._collection("field_revisions").create_index([("field", 1)])
             self._collection("match_candidates").create_index([("state", 1), ("place", 1)])
             self._collection("match_candidates").create_index([("month", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.shelf import Shelf
 from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule
 
@@ -16,7 +17,7 @@ MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead 
 
 
 class Store(Protocol):
-    """The profiles, their keys, their superseded records, uploads, and four shelves."""
+    """The profiles, their keys, their superseded records, uploads, and shelves of small values."""
 
     @property
     def sources(self) -> Shelf[Source]:
@@ -25,6 +26,14 @@ class Store(Protocol):
     @property
     def fields(self) -> Shelf[Field]:
         """Return the field definitions that were added or changed."""
+
+    @property
+    def field_changes(self) -> Shelf[FieldChange]:
+        """Return the proposed changes of field definitions."""
+
+    @property
+    def field_revisions(self) -> Shelf[FieldRevision]:
+        """Return what field definitions were."""
 
     @property
     def rejects(self) -> Shelf[Reject]:
