@@ -88,11 +88,13 @@ class Summary:
     rows_deleted: int = 0
     records_missing: int = 0
     records_deleted: int = 0
+    warnings_by_reason: dict[str, int] = field(default_factory=dict)
 
     def add(self, admitted: Sequence[Admitted], tally: Tally) -> None:
         """Add what became of a batch."""
         counts = Counter(item.outcome for item in admitted)
         reasons = Counter(reason for item in admitted for _, reason in item.reasons)
+        warnings = Counter(reason for item in admitted for reason in {reason for _, reason in item.warnings})
         self.rows_read += len(admitted)
         self.rows_unchanged += counts[Outcome.UNCHANGED]
         self.rows_stale += counts[Outcome.STALE]
@@ -101,6 +103,8 @@ class Summary:
         self.rows_deleted += deletions(admitted)
         for reason, count in reasons.items():
             self.rejects_by_reason[reason] = self.rejects_by_reason.get(reason, 0) + count
+        for reason, count in warnings.items():
+            self.warnings_by_reason[reason] = self.warnings_by_reason.get(reason, 0) + count
         self.profiles_created += tally.profiles_created
         self.profiles_updated += tally.profiles_updated
         self.profiles_merged += tally.profiles_merged
@@ -247,4 +251,8 @@ def _raw(settings: SourceSettings, entry: Entry, now: datetime) -> RawRecord:
 
 
 def _admitted(incoming: Incoming, taken: Taken, is_deletion: bool) -> Admitted:
-    return Admitted(incoming.record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion)
+    record = incoming.record
+    warnings = [(item.field, item.reason) for item in record.problems]
+    return Admitted(
+        record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion, warnings=warnings
+    )  # fmt: skip

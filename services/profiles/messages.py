@@ -239,6 +239,7 @@ def result_message(item: Admitted) -> profiles_pb2.RecordResult:
         profile=f"profiles/{item.profile_id}" if item.profile_id else "",
         reject=f"rejects/{item.reject_id}" if item.reject_id else "",
         reasons=[reason_message(name, reason) for name, reason in item.reasons],
+        warnings=[reason_message(name, reason) for name, reason in item.warnings],
     )
 
 
@@ -327,4 +328,5 @@ def summary_message(summary: Summary) -> resources_pb2.IntakeSummary:
         rows_deleted=summary.rows_deleted,
         records_missing=summary.records_missing,
         records_deleted=summary.records_deleted,
+        warnings_by_reason=summary.warnings_by_reason,
     )

@@ -28,6 +28,7 @@ class Admitted:
     reject_id: str = ""
     reasons: Sequence[tuple[str, str]] = ()
     is_deletion: bool = False
+    warnings: Sequence[tuple[str, str]] = ()
 
 
 class Rejects:

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from kehu.profiles.v1 import intake_pb2, profiles_pb2, profiles_pb2_grpc
+from kehu.profiles.v1 import intake_pb2, profiles_pb2, profiles_pb2_grpc, resources_pb2
 from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.profiles.domain import validation as checks
@@ -24,7 +24,7 @@ from services.profiles.rules import Trials
 from services.profiles.store import Store
 from services.profiles.values import StoredRule
 from tests.harness import Harness
-from tests.profiles.people import Service, batch, csv_of, person, source_request
+from tests.profiles.people import Service, batch, csv_of, person, source_request, upload
 from tests.profiles.test_jobs import finish
 from tests.profiles.test_store import mongo_store, store
 
@@ -252,7 +252,25 @@ def test_a_warning_takes_the_record_in_and_a_preview_shows_it(served: tuple[Serv
 
     assert found.rows_rejected == 0
     assert found.rates_by_reason["RULE_born"] == pytest.approx(6 / 7)
-    assert sent(harness, 1).outcome == profiles_pb2.RecordResult.OUTCOME_CREATED
+    taken = sent(harness, 1)
+    assert taken.outcome == profiles_pb2.RecordResult.OUTCOME_CREATED
+    assert [(item.field, item.reason) for item in taken.warnings] == [("email", "RULE_born")]
+
+
+def test_an_import_counts_its_rows_by_warning_while_it_runs_and_at_its_end(served: tuple[Service, Harness]) -> None:
+    service, harness = served
+    name = made(harness, 'field: "email" severity: SEVERITY_WARNING shape { shapes: "*@mail0.example.cn" }').name
+    tried(service, harness, name)
+    activated(harness, name, 1)
+    for _ in range(2):  # the second time nothing changes, and the file is no better
+        operation = finish(service, harness.stub(Stub).ImportRecords(upload("till", csv_of(range(7))), timeout=10))
+        metadata, response = resources_pb2.ImportMetadata(), resources_pb2.ImportRecordsResponse()
+        operation.metadata.Unpack(metadata)
+        operation.response.Unpack(response)
+
+        assert dict(response.summary.warnings_by_reason) == {"RULE_born": 6}
+        assert metadata.summary == response.summary
+    assert response.summary.rows_unchanged == 7
 
 
 def test_a_deletion_breaks_no_rule(served: tuple[Service, Harness]) -> None:
