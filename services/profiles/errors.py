@@ -249,3 +249,9 @@ class FieldRevisionNotFound(NotFound):
     """The field has no such revision, or it is that of now."""
 
     reason = "FIELD_REVISION_NOT_FOUND"
+
+
+class ResolutionOverLimit(NotAllowed):
+    """The full pass would merge more profiles than it may."""
+
+    reason = "RESOLUTION_OVER_LIMIT"

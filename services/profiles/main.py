@@ -18,6 +18,7 @@ from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.rederiving import Rederiver
+from services.profiles.resolving import Resolver
 from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
@@ -59,11 +60,11 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
     dictionary = Dictionary(store)
     taker = Taker(store, vault, default_model(), dictionary)
-    importer = Importer(store, vault, taker)
+    importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, default_model())
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
     found: dict[str, Handler] = {}
-    for item in (settler, importer, counter, puller, *keepers):
+    for item in (settler, importer, counter, puller, resolver, *keepers):
         found.update(item.handlers())
     return found

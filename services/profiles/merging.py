@@ -58,6 +58,12 @@ class Merger:
             (self._splitter.complete if item.parting else self._settle)(item.profile_id)
         return len(found)
 
+    def settle(self, profile_ids: Sequence[str]) -> None:
+        """Finish the merges of these profiles that somebody else has begun."""
+        for item in self._store.profiles(profile_ids).values():
+            if item.is_handing_over:
+                self._settle(item.profile_id)
+
     def _hand_over(self, gone_id: str, survivor_id: str, by: str) -> None:
         for _ in range(ATTEMPTS):
             gone = self._store.profiles([gone_id])[gone_id]

@@ -188,7 +188,7 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
         version=revision.version,
         kind=resources_pb2.ProfileRevision.Kind.Value(f"KIND_{revision.kind.upper()}"),
         changed_fields=revision.changed_fields,
-        source_records=[_record_name(key) for key in revision.source_records],
+        source_records=[record_name(key) for key in revision.source_records],
         other_profile=f"profiles/{revision.other_profile}" if revision.other_profile else "",
         changed_by=revision.by,
         reason=revision.reason,
@@ -197,7 +197,8 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
     return message
 
 
-def _record_name(key: str) -> str:
+def record_name(key: str) -> str:
+    """Return the resource name of a record's key."""
     source_id, _, record_id = key.partition("/")
     return f"sources/{source_id}/records/{record_id}"
 
@@ -261,7 +262,9 @@ def pair_message(pair: Pair) -> resources_pb2.MatchCandidate:
         first_verdict=PAIR_STATES.get(pair.first_state),
         first_decided_by=pair.first_by,
         reason=pair.reason,
-        checked_record=_record_name(pair.record) if pair.record else "",
+        checked_record=record_name(pair.record) if pair.record else "",
+        other_checked_records=map(record_name, pair.others),
+        model_version=pair.model,
     )
     for comparison, level, weight in pair.steps:
         message.steps.add(comparison=str(comparison), level=str(level), weight=float(str(weight)))

@@ -151,15 +151,16 @@ class Reviews:
         return True
 
     def _undo(self, pair: Pair, state: str) -> bool:
-        """Split the record of a wrong automatic merge out; tell whether it is with others still, or out as was said."""
+        """Split the records of a wrong automatic merge out; tell whether they are with others still, or out as said."""
         home = next(iter(self._store.by_record_keys([pair.record])), None)
         joined = resolve(self._store, [pair.one]).get(pair.one)
         if home is None or joined is None or home.profile_id != joined.profile_id:
             return home is not None and state == "rejected"
-        if len(home.records) < 2:
+        leaving = {pair.record, *pair.others}.intersection(home.record_keys)
+        if len(leaving) == len(home.records):
             return False
         if state == "rejected":
-            self._merger.split(home.profile_id, [pair.record], new_id(), self._steward, pair.reason)
+            self._merger.split(home.profile_id, sorted(leaving), new_id(), self._steward, pair.reason)
         return True
 
     def _keep_apart(self, pair: Pair) -> bool:

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.chassis.records import new_id
+from services.profiles.asking import check, question
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
-from services.profiles.domain.review import needs_second_person, priority_of
 from services.profiles.domain.values import AssignmentKind, MatchScore
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Store
-from services.profiles.values import Pair, pair_id, place_of
+from services.profiles.values import Pair
 from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
@@ -242,31 +242,14 @@ def _without_repeats(batch: Sequence[Incoming]) -> Iterator[list[Incoming]]:
 
 
 def _pairs(fold: Fold) -> list[Pair]:
-    return [_pair(fold, key, one, other, score) for key, (one, other, score) in fold.pairs.items()]
+    return [_pair(fold, one, other, score) for one, other, score in fold.pairs.values()]
+
+
+def _pair(fold: Fold, one: str, other: str, score: MatchScore) -> Pair:
+    both = fold.working[one], fold.working[other]
+    return question(both[0].profile, both[1].profile, sum(len(item.records) for item in both), score)
 
 
 def _checks(fold: Fold) -> list[Pair]:
     """Return the automatic merges that a steward looks at, as a sample."""
-    made = []
-    for key, score in fold.checks.items():
-        item_id, priority = pair_id(key, "check"), priority_of(0, False, 1 - score.probability)
-        home = fold.home_of(key).profile_id
-        made.append(Pair(
-            item_id, home, home, score.weight, score.probability, _steps(score), list(score.vetoes), state="check",
-            priority=priority, place=place_of(priority, item_id), record=key,
-        ))  # fmt: skip
-    return made
-
-
-def _steps(score: MatchScore) -> list[list[object]]:
-    return [[step.comparison, step.level, step.weight] for step in score.steps]
-
-
-def _pair(fold: Fold, key: str, one: str, other: str, score: MatchScore) -> Pair:
-    both = fold.working[one], fold.working[other]
-    records, has_tier = sum(len(item.records) for item in both), any(item.profile.tier for item in both)
-    priority = priority_of(records, has_tier, score.probability)
-    return Pair(
-        key, one, other, score.weight, score.probability, _steps(score), list(score.vetoes), priority=priority,
-        place=place_of(priority, key), needs_second=needs_second_person(records, has_tier, score.vetoes),
-    )  # fmt: skip
+    return [check(key, fold.home_of(key).profile_id, score) for key, score in fold.checks.items()]

@@ -225,7 +225,9 @@ class Pair:
     """Two profiles that may be one person; `state` open, awaiting_second, confirmed, rejected or obsolete.
 
     `place` sorts those of one state by priority. `first_state`, `first_by`: the verdict that awaits another person.
-    `record` makes it a check of an automatic merge: the key of the record that joined. `month` is that of the verdict.
+    `record` makes it a check of an automatic merge: the key of the record that joined; with `is_doubt` the full pass
+    would not have joined it, nor `others`, which leave with it. `month` is that of the verdict, `model` the version of
+    the model that compared them.
     """
 
     id: str
@@ -246,6 +248,9 @@ class Pair:
     first_by: str = ""
     reason: str = ""
     record: str = ""
+    others: Sequence[str] = ()
+    is_doubt: bool = False
+    model: str = ""
     month: str = ""
     version: int = 0
     create_time: datetime | None = None

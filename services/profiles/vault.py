@@ -94,8 +94,11 @@ class Vault:
 
     def open_record(self, stored: StoredRecord, ciphers: Ciphers) -> StandardRecord:
         """Open a source record."""
-        plain = ciphers.get(stored.key_id).open(RECORD, stored.sealed, f"{stored.key}/{stored.number}")
-        return record_from_plain(orjson.loads(plain))
+        return record_from_plain(orjson.loads(self.open_plain(stored, ciphers)))
+
+    def open_plain(self, stored: StoredRecord, ciphers: Ciphers) -> bytes:
+        """Open a source record as the JSON it was sealed as."""
+        return ciphers.get(stored.key_id).open(RECORD, stored.sealed, f"{stored.key}/{stored.number}")
 
     def seal_golden(self, believed: Believed, profile_id: str, cipher: FieldCipher) -> bytes:
         """Seal what is believed of a person, with its lineage."""

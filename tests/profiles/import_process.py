@@ -11,6 +11,7 @@ from services.chassis.jobs import Worker
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.resolving import Resolver
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
@@ -22,7 +23,8 @@ def main() -> None:
     mongoengine.connect(db=database, alias="profiles", host=uri, tz_aware=True, uuidRepresentation="standard")
     store, vault = MongoStore(), Vault(Path(keys))
     taker = Taker(store, vault, default_model(), Dictionary(store))
-    worker = Worker("profiles", Importer(store, vault, taker).handlers())
+    resolver = Resolver(store, vault, taker.merger, default_model())
+    worker = Worker("profiles", {**Importer(store, vault, taker).handlers(), **resolver.handlers()})
     print("ready", flush=True)
     while True:
         worker.run_one()

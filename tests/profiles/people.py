@@ -15,6 +15,7 @@ from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.resolving import Resolver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import Taker
@@ -61,10 +62,11 @@ class Service:
         self.jobs = Jobs("profiles", self.operations)
         self.tools = Tools(self.store, self.vault, SharedTaker(self.taker), self.jobs, self.dictionary)
         self.importer = Importer(self.store, self.vault, self.taker, batch_rows=100)
+        self.resolver = Resolver(self.store, self.vault, self.taker.merger, default_model())
 
     def worker(self) -> Worker:
         """Return a worker that has not started."""
-        return Worker("profiles", self.importer.handlers(), self.operations)
+        return Worker("profiles", {**self.importer.handlers(), **self.resolver.handlers()}, self.operations)
 
     @contextmanager
     def serving(self) -> Iterator[Harness]:

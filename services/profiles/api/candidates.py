@@ -99,16 +99,16 @@ class CandidatesPart:
         message = pair_message(pair)
         found = self._reviews().both(pair) or []
         if pair.record and pair.state in OPEN:
-            message.profiles.extend(self._without_and_alone(found[0], pair.record))
+            message.profiles.extend(self._without_and_alone(found[0], {pair.record, *pair.others}))
         else:
             message.profiles.extend(shown_all(self.tools, found))
         return message
 
-    def _without_and_alone(self, profile: Profile, key: str) -> Iterator[resources_pb2.Profile]:
-        """Yield what would be believed without a record, and from it alone."""
+    def _without_and_alone(self, profile: Profile, keys: set[str]) -> Iterator[resources_pb2.Profile]:
+        """Yield what would be believed without some records, and from them alone."""
         opened, _ = load(self.tools.store, self.tools.vault, [profile])
         for working in opened:
             for with_it in (False, True):
-                records = {name: item for name, item in working.records.items() if (name == key) is with_it}
+                records = {name: item for name, item in working.records.items() if (name in keys) is with_it}
                 part = replace(profile, records=[item for item in profile.records if item.key in records])
                 yield shown(self.tools, part, believe(list(records.values()), self.tools.dictionary.rules()))

@@ -13,6 +13,7 @@ from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
+from services.profiles.api.resolutions import ResolutionsPart
 from services.profiles.api.rules import RulesPart
 from services.profiles.api.sources import SourcesPart
 from services.profiles.api.streams import StreamsPart
@@ -31,6 +32,7 @@ class ProfilesServicer(
     ChangesPart,
     OverridesPart,
     VerdictsPart,
+    ResolutionsPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

@@ -60,7 +60,7 @@ class VerdictsPart:
     ) -> resources_pb2.MatchReport:
         """Return the precision of each band by the verdicts of a month."""
         verdicts = (
-            (MERGE_BAND if pair.record else REVIEW_BAND, pair.probability, pair.state == "confirmed")
+            (_band(pair), pair.probability, pair.state == "confirmed")
             for pair in self._of_month(id_of(request.name))
         )
         report = resources_pb2.MatchReport(name=request.name)
@@ -77,6 +77,11 @@ class VerdictsPart:
         while found := self.tools.store.pairs.page({"month": month}, after, LABELS_PER_READ):
             yield from found
             after = found[-1].id
+
+
+def _band(pair: Pair) -> str:
+    """Return the band a verdict speaks of; a doubt of the full pass is no sample of automatic merges."""
+    return MERGE_BAND if pair.record and not pair.is_doubt else REVIEW_BAND
 
 
 def _fits(pair: Pair, rule: profiles_pb2.MatchRule) -> bool:

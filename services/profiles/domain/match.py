@@ -169,12 +169,13 @@ def decide(
         if top.band is Band.APART or any(DIFFERENT_RESIDENT_ID in score.vetoes for score in scores):
             continue
         best[profile_id] = top
-        if may_join(scores) and not _breaks_one_per_source(own, group):
+        if may_join(scores) and not breaks_one_per_source(own, group):
             strong.append(profile_id)
     return _assign(own, best, strong, groups, candidates, model)
 
 
-def _breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
+def breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
+    """Say whether a source that has each person once would have two records in the group."""
     return own.is_unique_in_source and any(item.key[0] == own.key[0] for item in group)
 
 

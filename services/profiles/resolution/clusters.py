@@ -1,10 +1,11 @@
 """Make clusters of judged pairs: the strongest join first, and each join is checked against all members."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from services.profiles.resolution.judging import CONFLICT, MERGE, TWO_PEOPLE, Judge, Judged
+from services.profiles.resolution.judging import CONFLICT, MERGE, TWO_PEOPLE, Judged
 from services.profiles.resolution.kernels import compiled, unite
 
 LARGEST = 500  # records whose pairs are all compared; what hangs together beyond that needs stronger edges
@@ -25,7 +26,14 @@ class Groups:
         return np.diff(self.starts)
 
 
-def clusters_of(edges: Judged, count: int, judge: Judge, unique: np.ndarray) -> np.ndarray:
+class Judging(Protocol):
+    """What judges pairs, as Judge does."""
+
+    def judge(self, left: np.ndarray, right: np.ndarray) -> Judged:
+        """Return the pairs with weights and bands."""
+
+
+def clusters_of(edges: Judged, count: int, judge: Judging, unique: np.ndarray) -> np.ndarray:
     """Return for each record the number of the first record of its cluster.
 
     Two groups join over their strongest edge if no pair across them is of two people, and pairs that agree are at

@@ -1,23 +1,26 @@
 """Resolve a batch of standard records by the levels, rules and weights that decide single writes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import lru_cache
-from itertools import chain, product
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import product
 
 import numpy as np
 
-from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT, blocking_keys
-from services.profiles.domain.comparison import LEVELS, MISSING, Traits, traits_of, without_identifiers
+from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.comparison import LEVELS, MISSING
 from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
 from services.profiles.domain.model import MatchModel
+from services.profiles.domain.similarity import sounds_of_name
 from services.profiles.domain.training import Lesson, Material, train
-from services.profiles.domain.values import Address, Cluster, StandardRecord
+from services.profiles.domain.values import Cluster, StandardRecord
 from services.profiles.resolution.blocking import Keys, keys_of
 from services.profiles.resolution.clusters import clusters_of
 from services.profiles.resolution.columns import Column, texts_of
 from services.profiles.resolution.comparing import Comparisons, Equal
 from services.profiles.resolution.engine import edges_of, patterns_of, random_patterns
+from services.profiles.resolution.gathering import Codes, Gathered, Lists
 from services.profiles.resolution.judging import (
     CONFLICT,
     DECIDES,
@@ -40,113 +43,77 @@ _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it 
 }
 
 
-class Codes:
-    """Numbers for values in the order they are first met; an empty value has -1."""
-
-    def __init__(self) -> None:
-        self.known: dict[Hashable, int] = {}
-
-    def of(self, value: Hashable) -> int:
-        """Return the number of a value."""
-        return self.known.setdefault(value, len(self.known)) if value else -1
-
-    def all(self, values: Iterable[Hashable]) -> np.ndarray:
-        """Return the numbers of values."""
-        return np.fromiter(map(self.of, values), np.int32)
-
-    def sets(self, values: Sequence[Iterable[Hashable]]) -> Sets:
-        """Return the numbers of several values for each record."""
-        rows = [list(map(self.of, row)) for row in values]
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
-        return Sets(np.fromiter(chain.from_iterable(rows), np.int32), starts)
-
-
 class People:
     """Records as columns, made once for all that is asked of them."""
 
-    def __init__(self, records: Sequence[StandardRecord], *, ignores_shared: bool = True) -> None:
+    def __init__(self, records: Iterable[StandardRecord], *, ignores_shared: bool = True) -> None:
         """Take records, each key once; phones and e-mails known under too many names are no evidence."""
-        self.records = records
-        traits = [traits_of(record) for record in records]
-        self.traits = _without_shared(traits) if ignores_shared else traits
-        self._names = self._name_column()
-        self.comparisons = Comparisons(
+        self.gathered = Gathered()
+        for record in records:
+            self.gathered.add(record)
+        self._most_names = SHARED_LIMIT if ignores_shared else self.gathered.size
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Return the comparisons of these records."""
+        own = self.gathered
+        phones, emails = own.shared(own.phones, self._most_names), own.shared(own.emails, self._most_names)
+        return Comparisons(
             [
-                self._names,
-                self._identifiers("phone", lambda item: item.phones, lambda item: item.implied_phones),
-                self._identifiers("email", lambda item: item.emails, lambda item: ()),
-                self._equal("resident_id", lambda item: item.resident_id),
+                self.names,
+                _identifiers("phone", own.phones, own.implied, phones),
+                _identifiers("email", own.emails, None, emails),
+                Equal("resident_id", Column(own.column("ids"), texts_of([])), LEVELS["resident_id"]),
                 self._births(),
-                self._addresses(),
-                self._equal("gender", lambda item: item.gender),
+                Addresses(own.addresses()),
+                Equal("gender", Column(own.column("genders"), texts_of([])), LEVELS["gender"]),
             ]
         )
 
-    def _name_column(self) -> Names:
-        codes = Codes()
-        first: dict[int, Traits] = {}
-        found = codes.all(item.name and (item.name.surname, item.name.given, item.name.style) for item in self.traits)
-        for code, item in zip(found.tolist(), self.traits, strict=True):
-            first.setdefault(code, item)
-        items = [first[code] for code in range(len(codes.known))]
+    @cached_property
+    def names(self) -> Names:
+        """Return the names."""
+        items = self.gathered.bearers
         fulls, styles, surnames, sounds = Codes(), Codes(), Codes(), Codes()
         parts = np.full((len(items), 8), -1, np.int32)
-        for row, item in zip(parts, items, strict=True):
-            name, (surname, given) = item.name, item.sounds
-            if name is not None:
-                row[:4] = fulls.of(item.full_name), styles.of(name.style), name.is_complete, surnames.of(name.surname)
-                row[4:] = [sounds.of(sound) for sound in (surname, given, surname + given, given + surname)]
-        givens = [item.name.given if item.name else "" for item in items]
-        return Names(found, texts_of([item.full_name for item in items]), texts_of(givens), parts, items)
-
-    def _identifiers(
-        self, name: str, values: Callable[[Traits], Iterable[str]], implied: Callable[[Traits], Iterable[str]]
-    ) -> Identifiers:
-        codes = Codes()
-        own = codes.sets([sorted(values(item)) for item in self.traits])
-        other = codes.sets([sorted(implied(item)) for item in self.traits])
-        return Identifiers(name, own, other, texts_of([str(text) for text in codes.known]))
-
-    def _equal(self, name: str, value: Callable[[Traits], str]) -> Equal:
-        return Equal(name, Column(Codes().all(map(value, self.traits)), texts_of([])), LEVELS[name])
+        for row, name in zip(parts, items, strict=True):
+            surname, given = sounds_of_name(name)
+            row[:4] = fulls.of(name.full), styles.of(name.style), name.is_complete, surnames.of(name.surname)
+            row[4:] = [sounds.of(sound) for sound in (surname, given, surname + given, given + surname)]
+        full, given_texts = texts_of([name.full for name in items]), texts_of([name.given for name in items])
+        return Names(self.gathered.column("names"), full, given_texts, parts)
 
     def _births(self) -> Births:
-        codes, parts = Codes(), Codes()
-        found = codes.all(item.birth_date for item in self.traits)
-        dates = [str(date) for date in codes.known]
+        parts = Codes()
+        dates = [str(date) for date in self.gathered.births.known]
         taken = [[parts.of(part) for part in (date[:4], date[5:7], date[8:])] for date in dates]
-        return Births(found, texts_of(dates), np.array(taken, np.int32).reshape(-1, 3))
-
-    def _addresses(self) -> Addresses:
-        codes = Codes()
-        places = [item.address or Address() for item in self.traits]
-        rows = [(p.province_code, p.city_code, p.district_code, p.detail and (p.detail,)) for p in places]
-        return Addresses(np.array([[codes.of(part) for part in row] for row in rows], np.int32).reshape(-1, 4))
+        return Births(self.gathered.column("births"), texts_of(dates), np.array(taken, np.int32).reshape(-1, 3))
 
     def keys(self, kinds: Sequence[str] = ()) -> Keys:
         """Return the blocking keys, of some kinds or of all."""
-        codes = Codes()
-        rows: list[defaultdict[str, list[int]]] = []
-        for record in self.records:
-            row: defaultdict[str, list[int]] = defaultdict(list)
-            for key in blocking_keys(record):
-                row[key.partition(":")[0]].append(codes.of(key))
-            rows.append(row)
-        rules = []
-        for kind in kinds or sorted({kind for row in rows for kind in row}):
-            slots = max((len(row[kind]) for row in rows if kind in row), default=1)
-            table = np.full((slots, len(rows)), -1, np.int32)
-            for at, row in enumerate(rows):
-                if kind in row:
-                    table[: len(row[kind]), at] = row[kind]
-            rules.append([[slot] for slot in table])
-        return keys_of(rules, KEY_CANDIDATES_LIMIT)
+        return keys_of(self.gathered.key_rules(kinds), KEY_CANDIDATES_LIMIT)
 
     def judge(self, model: MatchModel) -> Judge:
         """Return what judges pairs of these records as match.compare does."""
-        bits = [model.name_adjustment(item.name) for item in self._names.items if item.name]
-        frequency = Frequency(0, self._names.codes, np.array(bits, float))
+        bits = [model.name_adjustment(name) for name in self.gathered.bearers]
+        frequency = Frequency(0, self.names.codes, np.array(bits, float))
         return Judge(self.comparisons, model, lambda patterns, _: _flags()[patterns], [frequency])
+
+
+    def name_shares(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the shares of the most frequent surnames and given names among complete names."""
+        codes = self.gathered.column("names")
+        counts = np.bincount(codes[codes >= 0], minlength=len(self.gathered.bearers)).tolist()
+        named = [(name, n) for name, n in zip(self.gathered.bearers, counts, strict=True) if name.is_complete]
+        total = sum(n for _, n in named)
+        found: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        for name, n in named:
+            found[0][name.surname] += n
+            found[1][name.given] += n
+        surnames, given = (
+            {word: n / total for word, n in counter.most_common(_LISTED_NAMES)} for counter in found
+        )
+        return surnames, given
 
 
 @lru_cache(maxsize=1)
@@ -163,14 +130,10 @@ def _flags() -> np.ndarray:
     return np.array(found, np.uint8)
 
 
-def _without_shared(traits: Sequence[Traits]) -> list[Traits]:
-    """Return the traits without phones and e-mails under which too many names are known."""
-    names: defaultdict[str, set[str]] = defaultdict(set)
-    for item in traits:
-        for identifier in (*item.phones, *item.emails):
-            names[identifier].add(item.full_name)
-    shared = frozenset(identifier for identifier, known in names.items() if len(known) > SHARED_LIMIT)
-    return [without_identifiers(item, shared) for item in traits]
+def _identifiers(name: str, values: Lists, implied: Lists | None, shared: np.ndarray) -> Identifiers:
+    own = values.sets(shared)
+    other = implied.sets(shared) if implied else Sets(np.zeros(0, np.int32), np.zeros(own.starts.size, np.int64))
+    return Identifiers(name, own, other, texts_of([str(text) for text in values.codes.known]))
 
 
 def newest_versions(records: Iterable[StandardRecord]) -> list[StandardRecord]:
@@ -191,13 +154,39 @@ def resolve(records: Iterable[StandardRecord], model: MatchModel) -> tuple[Clust
     chosen = newest_versions(records)
     if not chosen:
         return ()
-    people = People(chosen)
+    people, codes = People(chosen), Codes()
+    unique = [codes.of(record.source_id if record.is_unique_in_source else "") for record in chosen]
+    return _clusters(chosen, *labels_of(people, model, np.array(unique), [record.key for record in chosen]))
+
+
+def labels_of(
+    people: People, model: MatchModel, unique: np.ndarray, names: Sequence[tuple[str, str]]
+) -> tuple[np.ndarray, Judged]:
+    """Return each record's cluster, and the pairs that are not apart.
+
+    `unique` is the source of a record if that has one record for one person, else -1. Equal edges join in the order of
+    the records' names, so that the clusters do not depend on the order in which records were read.
+    """
     judge = people.judge(model)
     edges = edges_of(people.keys(), judge)
-    sources = Codes()
-    unique = sources.all(record.source_id if record.is_unique_in_source else "" for record in chosen)
-    labels = clusters_of(edges, len(chosen), judge, unique)
-    return _clusters(chosen, labels, edges)
+    order = np.array(sorted(range(len(names)), key=lambda at: names[at]), np.int32)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    sorted_edges = replace(edges, left=rank[edges.left], right=rank[edges.right])
+    labels = clusters_of(sorted_edges, order.size, _Ordered(judge, order), unique[order])
+    return order[labels][rank], edges
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordered:
+    """A judge of records in another order."""
+
+    own: Judge
+    order: np.ndarray
+
+    def judge(self, left: np.ndarray, right: np.ndarray) -> Judged:
+        """Return the pairs with weights and bands."""
+        return replace(self.own.judge(self.order[left], self.order[right]), left=left, right=right)
 
 
 def _clusters(records: Sequence[StandardRecord], labels: np.ndarray, edges: Judged) -> tuple[Cluster, ...]:
@@ -224,9 +213,5 @@ def train_people(records: Sequence[StandardRecord], version: str, bands: tuple[f
     ]
     random = random_patterns(len(records), RANDOM_PAIRS, people.comparisons, seed)
     material = Material(LEVELS, random, lessons, len(records) * (len(records) - 1) / 2)
-    complete = [item.name for item in people.traits if item.name and item.name.is_complete]
-    surnames, given_names = (
-        {word: count / len(complete) for word, count in Counter(words).most_common(_LISTED_NAMES)}
-        for words in ((name.surname for name in complete), (name.given for name in complete))
-    )
+    surnames, given_names = people.name_shares()
     return train(material, version, bands, surnames, given_names)

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.profiles.domain.comparison import LEVELS, Traits
+from services.profiles.domain.comparison import LEVELS
 from services.profiles.resolution.columns import Texts
 from services.profiles.resolution.kernels import compiled, within_one
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Distinct names: a row of numbers each (see the places below), and a record that bears it."""
+    """Distinct names: a row of numbers each (see the places below)."""
 
     codes: np.ndarray
     full: Texts
     given: Texts
     parts: np.ndarray
-    items: Sequence[Traits]
     name: str = "name"
     levels: Sequence[str] = LEVELS["name"]
 

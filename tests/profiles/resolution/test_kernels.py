@@ -1,5 +1,7 @@
 """Compiled comparisons agree with rapidfuzz and with the comparisons of single writes."""
 
+from itertools import permutations
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA, JaroWinkler
 
-from services.profiles.domain.comparison import levels_of
+from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
+from services.profiles.domain.model import default_model
 from services.profiles.domain.similarity import is_one_edit
 from services.profiles.resolution.columns import column_of, texts_of
 from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, within_one, within_two
-from services.profiles.resolution.people import People
+from services.profiles.resolution.people import People, resolve
 from tests.profiles.domain.builders import record
 
 WORDS = st.text("abc王伟9", max_size=12)
@@ -81,9 +84,30 @@ FIELDS = st.fixed_dictionaries(
 @settings(max_examples=200, deadline=None)
 @given(FIELDS, FIELDS)
 def test_two_records_reach_the_levels_of_a_single_write(left, right):
-    people = People([record("1", **left), record("2", **right)])
+    records = [record("1", **left), record("2", **right)]
+    people = People(records)
     pattern = people.comparisons.compare(np.array([0], np.int32), np.array([1], np.int32))
     digits = people.comparisons.digits(pattern)[0]
     found = tuple(["", *part.levels][digit] for part, digit in zip(people.comparisons.parts, digits, strict=True))
 
-    assert found == levels_of(*people.traits)
+    assert found == levels_of(*map(traits_of, records))
+
+
+def test_a_phone_under_too_many_names_is_no_evidence_and_one_under_few_is():
+    def level(most):
+        givens = enumerate("一二三四五六"[:most])
+        people = People([record(str(at), name=f"王{given}", phone="13912345671") for at, given in givens])
+        pattern = people.comparisons.compare(np.array([0], np.int32), np.array([1], np.int32))
+        return people.comparisons.digits(pattern)[0, list(LEVELS).index("phone")]
+
+    assert (level(5), level(6)) == (1, 0)
+
+
+def test_the_clusters_do_not_depend_on_the_order_in_which_records_are_read():
+    same = {"name": "王建国", "phone": "13912345671"}
+    twins = [record(str(at), source_id=f"s{at % 2}", is_unique=True, **same) for at in range(4)]
+
+    def clusters(order):
+        return frozenset(frozenset(item.keys) for item in resolve(order, default_model()))
+
+    assert len({clusters(order) for order in permutations(twins)}) == 1

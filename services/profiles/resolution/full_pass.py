@@ -1,0 +1,150 @@
+"""Resolve all stored records at once, and say how the outcome differs from the profiles that are stored.
+
+It runs in a process of its own (`python -m services.profiles.resolution.full_pass`), so that whoever asks for it stays
+small: records come in over a pipe, sealed nowhere and written nowhere, and differences go out. A frame is four bytes of
+length and JSON; the first is the model, then come pages of profiles, an empty frame ends them.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+import orjson
+
+from services.profiles.domain.model import MatchModel, model_from_json
+from services.profiles.domain.plain import record_from_plain
+from services.profiles.domain.values import StandardRecord
+from services.profiles.resolution.gathering import Codes
+from services.profiles.resolution.judging import Judged
+from services.profiles.resolution.kernels import unite
+from services.profiles.resolution.people import People, labels_of
+from services.profiles.values import record_key
+
+MERGE, MIXED, ASK, END = "merge", "mixed", "ask", "end"
+
+
+class FullPass:
+    """The stored profiles and what the records alone would make of them."""
+
+    def __init__(self) -> None:
+        self._profiles: list[str] = []
+        self._keys: list[tuple[str, str]] = []
+        self._homes: list[int] = []
+        self._marks: list[int] = []
+        self._unique = Codes()
+        self._uniques: list[int] = []
+        self._people = People(())
+
+    def add(self, profile_id: str, records: Iterable[tuple[int, StandardRecord]]) -> None:
+        """Take a profile with its records, each with a mark that changes when the record does."""
+        home = len(self._profiles)
+        self._profiles.append(profile_id)
+        for mark, record in records:
+            self._people.gathered.add(record)
+            self._keys.append(record.key)
+            self._homes.append(home)
+            self._marks.append(mark)
+            self._uniques.append(self._unique.of(record.source_id if record.is_unique_in_source else ""))
+
+    def differences(self, model: MatchModel) -> Iterator[dict[str, Any]]:
+        """Yield what differs, then the figures.
+
+        A merge has profiles that are one cluster, with the sum of their records' marks; mixed are profiles of which one
+        or more are in several clusters, with the clusters' records; ask names two profiles that may be one person.
+        """
+        if not self._keys:
+            yield {"kind": END, "profiles": len(self._profiles), "records": 0, "clusters": 0}
+            return
+        labels, edges = labels_of(self._people, model, np.array(self._uniques), self._keys)
+        homes = np.array(self._homes, np.int32)
+        hanging = self._hanging(labels, homes)
+        yield from self._joined(labels, homes, hanging)
+        yield from self._questions(edges, labels, homes, hanging)
+        yield {
+            "kind": END, "profiles": len(self._profiles), "records": len(self._keys),
+            "clusters": int(np.unique(labels).size),
+        }  # fmt: skip
+
+    def _hanging(self, labels: np.ndarray, homes: np.ndarray) -> np.ndarray:
+        """Return for each record the first record that hangs together with it by profiles and clusters."""
+        own = np.arange(homes.size, dtype=np.int32)
+        at_home = _firsts(homes)[np.unique(homes, return_inverse=True)[1]]
+        sides = np.concatenate([own, own]), np.concatenate([labels, at_home]).astype(np.int32)
+        return unite(*sides, homes.size)
+
+    def _joined(self, labels: np.ndarray, homes: np.ndarray, hanging: np.ndarray) -> Iterator[dict[str, Any]]:
+        profiles, clusters = (np.bincount(hanging[_firsts(of)], minlength=homes.size) for of in (homes, labels))
+        differing = np.flatnonzero((profiles[hanging] > 1) | (clusters[hanging] > 1))
+        order = differing[np.argsort(hanging[differing], kind="stable")]
+        for members in np.split(order, np.flatnonzero(np.diff(hanging[order])) + 1) if order.size else ():
+            ids = [self._profiles[at] for at in np.unique(homes[members]).tolist()]
+            if clusters[hanging[members[0]]] > 1:
+                groups: defaultdict[int, list[str]] = defaultdict(list)
+                for at in members.tolist():
+                    groups[int(labels[at])].append(record_key(*self._keys[at]))
+                yield {"kind": MIXED, "profiles": ids, "clusters": list(groups.values())}
+            else:
+                yield {"kind": MERGE, "profiles": ids, "mark": sum(self._marks[at] for at in members.tolist())}
+
+    def _questions(
+        self, edges: Judged, labels: np.ndarray, homes: np.ndarray, hanging: np.ndarray
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the pairs of profiles that records link and that nothing yielded so far brings together."""
+        linked = hanging[edges.left] != hanging[edges.right]
+        pairs = np.stack([homes[edges.left[linked]], homes[edges.right[linked]]], 1)
+        for one, other in np.unique(np.sort(pairs, axis=1), axis=0).tolist():
+            yield {"kind": ASK, "profiles": [self._profiles[one], self._profiles[other]]}
+
+
+def _firsts(numbers: np.ndarray) -> np.ndarray:
+    """Return where each distinct number comes first."""
+    return np.unique(numbers, return_index=True)[1]
+
+
+def write_frame(stream: IO[bytes], content: bytes) -> None:
+    """Write one frame."""
+    stream.write(len(content).to_bytes(4, "big") + content)
+
+
+def read_frame(stream: IO[bytes]) -> bytes:
+    """Return the next frame; EOFError when the other side is gone."""
+    size = stream.read(4)
+    if len(size) < 4:
+        raise EOFError
+    content = stream.read(int.from_bytes(size, "big"))
+    if len(content) < int.from_bytes(size, "big"):
+        raise EOFError
+    return content
+
+
+def records_of(page: Iterable[Any]) -> Iterator[tuple[str, list[tuple[int, StandardRecord]]]]:
+    """Return a page's profiles with their records."""
+    for profile_id, found in page:
+        yield profile_id, [(mark, record_from_plain(plain)) for mark, plain in found]
+
+
+def main() -> None:
+    """Serve one pass over the pipe."""
+    source, sink, found = sys.stdin.buffer, sys.stdout.buffer, FullPass()
+    model = model_from_json(read_frame(source).decode())
+    while page := read_frame(source):
+        for profile_id, records in records_of(orjson.loads(page)):
+            found.add(profile_id, records)
+    for item in found.differences(model):
+        told: Mapping[str, Any] = item
+        if item["kind"] == END:
+            told = {**item, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+        write_frame(sink, orjson.dumps(told))
+    sink.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (EOFError, BrokenPipeError):  # whoever asked is gone
+        sys.exit(1)
