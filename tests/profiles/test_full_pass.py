@@ -18,6 +18,7 @@ from kehu.profiles.v1 import resolution_pb2
 from infra.sample.generate import generate
 from infra.sample.reading import read_records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.domain.values import StandardRecord
 from services.profiles.folding import Incoming
