@@ -116,15 +116,8 @@ class SuppressionDocument(Record):
     )
 
 
-class AliasDocument(Record):
-    """A profile that was merged away, and who answers for it now."""
-
-    survivor_id = me.StringField()
-    meta: ClassVar[dict[str, object]] = _meta("aliases", ["survivor_id"])
-
-
 RECORD_CLASSES: tuple[type[Record], ...] = (
-    SegmentDocument, CampaignDocument, RunDocument, DeliveryDocument, SuppressionDocument, AliasDocument,
+    SegmentDocument, CampaignDocument, RunDocument, DeliveryDocument, SuppressionDocument,
 )  # fmt: skip
 
 

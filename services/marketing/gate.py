@@ -50,7 +50,7 @@ class Gate:
 
     def people(self, profile_ids: Sequence[str], channel: str) -> People:
         """Return where to write to people, by the ids of those who answer for the ids given."""
-        survivors = self._store.survivors(profile_ids)
+        survivors = self._store.identities.living(profile_ids)
         persons = list(dict.fromkeys(survivors.get(profile_id, profile_id) for profile_id in profile_ids))
         found = self._contacts.contacts(persons, channel) if persons else {}
         return People(found, {key: self._token_of(one.address) for key, one in found.items()})
@@ -65,10 +65,10 @@ class Gate:
         own_deliveries: frozenset[str] = frozenset(),
     ) -> Known:
         """Return what is known now; messages of `own_deliveries` do not count towards the cap."""
-        survivors = self._store.survivors(profile_ids)
+        survivors = self._store.identities.living(profile_ids)
         persons = {profile_id: survivors.get(profile_id, profile_id) for profile_id in profile_ids}
         unique = list(dict.fromkeys(persons.values()))
-        family = self._store.family(unique) | {person: person for person in unique}
+        family = self._store.identities.family(unique) | {person: person for person in unique}
         counted = self._counted(campaign, family, now, own_deliveries)
         recent = Counter(person for person, _ in counted)
         of_run = {delivery_id_of(run_id, member) for member in family}

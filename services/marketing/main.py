@@ -44,7 +44,9 @@ def serving(config: ProcessConfig) -> Serving:
     analytics = Channels(config, SERVICE).stub(AnalyticsServiceStub)
     servicer = MarketingServicer(store, jobs, analytics, around)
     add = marketing_pb2_grpc.add_MarketingServiceServicer_to_server
-    return Serving(SERVICE, [(add, servicer)], jobs=jobs, records=RECORD_CLASSES)
+    return Serving(
+        SERVICE, [(add, servicer)], jobs=jobs, records=RECORD_CLASSES, prepare=store.identities.ensure_indexes
+    )
 
 
 def consuming(config: ProcessConfig) -> MarketingConsumer | None:

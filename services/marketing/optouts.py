@@ -14,6 +14,7 @@ from kehu.marketing.v1 import messages_pb2 as pb
 from kehu.marketing.v1 import resources_pb2 as res
 
 from services.chassis.errors import AlreadyExists
+from services.chassis.identities import one_living
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.paging import filter_hash, page_size_of
 from services.marketing import wire
@@ -51,8 +52,7 @@ class OptOuts:
     def CreateSuppression(self, request: pb.CreateSuppressionRequest, context: grpc.ServicerContext) -> res.Suppression:
         """Record that a profile must not be written to; it holds when acknowledged."""
         wanted = request.suppression
-        person = self._store.survivors([wanted.profile_id]).get(wanted.profile_id, wanted.profile_id)
-        kept = self._store.suppress(Suppression(person, wanted.channel, wanted.purpose_id, wanted.reason))
+        kept = self._store.suppress(Suppression(wanted.profile_id, wanted.channel, wanted.purpose_id, wanted.reason))
         self._around.settle(SUPPRESSION_USE_SECONDS)
         return wire.suppression_to_proto(kept)
 
@@ -74,9 +74,10 @@ class OptOuts:
         delivery = self._store.delivery(delivery_id) if delivery_id else None
         if delivery is None:
             raise LinkInvalid("the link is not valid: open it again from the message")
-        person = self._store.survivors([delivery.profile_id]).get(delivery.profile_id, delivery.profile_id)
         self._store.suppress(
-            Suppression(person, delivery.channel, delivery.purpose_id, "unsubscribed", delivery.address_token)
+            Suppression(
+                delivery.profile_id, delivery.channel, delivery.purpose_id, "unsubscribed", delivery.address_token
+            )
         )
         progress = pb.UnsubscribeResponse(message="suppressed")
         with contextlib.suppress(AlreadyExists):  # another click came at the same moment
@@ -93,5 +94,5 @@ class OptOuts:
         """Return all ids of the person behind an id; none for an empty one."""
         if not profile_id:
             return ()
-        person = self._store.survivors([profile_id]).get(profile_id, profile_id)
-        return (person, *self._store.family([person]))
+        person = one_living(self._store.identities, profile_id)
+        return (person, *self._store.identities.family([person]))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from kehu.marketing.v1 import events_pb2
 
+from services.chassis.identities import Identities
 from services.marketing.domain.campaigns import Campaign
 from services.marketing.domain.deliveries import Delivery, DeliveryState, Run
 from services.marketing.domain.segments import Segment
@@ -79,11 +80,6 @@ class MarketingStore(Protocol):
     def suppress(self, suppression: Suppression) -> Suppression:
         """Record a suppression, or return the one that is there."""
 
-    def survivors(self, profile_ids: Sequence[str]) -> dict[str, str]:
-        """Return who answers for each id that was merged away; others are left out."""
-
-    def family(self, survivor_ids: Sequence[str]) -> dict[str, str]:
-        """Return for each id that was merged into one of these, which of them."""
-
-    def merge(self, survivor_id: str, merged_id: str) -> None:
-        """Let the survivor answer for the merged id and all that were merged into it; idempotent."""
+    @property
+    def identities(self) -> Identities:
+        """Return what the service knows of the ids of profiles."""

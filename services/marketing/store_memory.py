@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from kehu.marketing.v1 import events_pb2
 
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.identities import MemoryIdentities
 from services.marketing.domain.campaigns import Campaign
 from services.marketing.domain.deliveries import Delivery, Run, recorded
 from services.marketing.domain.segments import Segment
@@ -31,7 +32,7 @@ class MemoryMarketingStore:
         self._runs: dict[str, Run] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._suppressions: dict[str, Suppression] = {}
-        self._aliases: dict[str, str] = {}
+        self.identities = MemoryIdentities()
         self._lock = threading.RLock()
 
     def segment(self, segment_id: str) -> Segment | None:
@@ -142,28 +143,6 @@ class MemoryMarketingStore:
         with self._lock:
             stamped = replace(suppression, create_time=datetime.now(UTC))
             return self._suppressions.setdefault(suppression.suppression_id, stamped)
-
-    def survivors(self, profile_ids: Sequence[str]) -> dict[str, str]:
-        """Return who answers for merged ids."""
-        with self._lock:
-            return {key: self._aliases[key] for key in profile_ids if key in self._aliases}
-
-    def family(self, survivor_ids: Sequence[str]) -> dict[str, str]:
-        """Return ids merged into these."""
-        wanted = set(survivor_ids)
-        with self._lock:
-            return {merged: survivor for merged, survivor in self._aliases.items() if survivor in wanted}
-
-    def merge(self, survivor_id: str, merged_id: str) -> None:
-        """Let the survivor answer."""
-        with self._lock:
-            root = self._aliases.get(survivor_id, survivor_id)
-            if root == merged_id:
-                return
-            self._aliases[merged_id] = root
-            for key, survivor in list(self._aliases.items()):
-                if survivor == merged_id:
-                    self._aliases[key] = root
 
 
 def _save(kept: dict[str, Kept], key: str, value: Kept) -> Kept:

@@ -9,9 +9,9 @@ from kehu.marketing.v1 import events_pb2
 
 from services.chassis import records
 from services.chassis.errors import AlreadyExists
+from services.chassis.identities import MongoIdentities
 from services.chassis.records import Fact
 from services.marketing.documents import (
-    AliasDocument,
     CampaignDocument,
     DeliveryDocument,
     RunDocument,
@@ -35,6 +35,9 @@ from services.marketing.store import DeliveryFilter
 
 class MongoMarketingStore:
     """The service's own database."""
+
+    def __init__(self) -> None:
+        self.identities = MongoIdentities("marketing")
 
     def segment(self, segment_id: str) -> Segment | None:
         """Return a segment."""
@@ -168,29 +171,6 @@ class MongoMarketingStore:
             if row is not None:
                 return _suppression_of(row)
         return _suppression_of(document.to_mongo().to_dict())
-
-    def survivors(self, profile_ids: Sequence[str]) -> dict[str, str]:
-        """Return who answers for merged ids."""
-        return self._aliases({"_id": {"$in": [str(profile_id) for profile_id in profile_ids]}})
-
-    def family(self, survivor_ids: Sequence[str]) -> dict[str, str]:
-        """Return ids merged into these."""
-        return self._aliases({"survivor_id": {"$in": [str(survivor) for survivor in survivor_ids]}})
-
-    def _aliases(self, query: dict[str, object]) -> dict[str, str]:
-        with records.driver_errors():
-            rows = list(AliasDocument._get_collection().find(query, {"survivor_id": 1}))
-        return {row["_id"]: row["survivor_id"] for row in rows}
-
-    def merge(self, survivor_id: str, merged_id: str) -> None:
-        """Let the survivor answer; chains are shortened, so that one look-up is enough."""
-        root = self.survivors([survivor_id]).get(survivor_id, survivor_id)
-        if root == merged_id:
-            return
-        aliases = AliasDocument._get_collection()
-        with records.driver_errors():
-            aliases.update_one({"_id": str(merged_id)}, {"$set": {"survivor_id": str(root), "version": 1}}, upsert=True)
-            aliases.update_many({"survivor_id": str(merged_id)}, {"$set": {"survivor_id": str(root)}})
 
 
 def _facts(delivery: Delivery) -> list[Fact]:

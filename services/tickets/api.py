@@ -13,6 +13,7 @@ from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis import paging, records
 from services.chassis.errors import AlreadyExists, Conflict, FieldViolation, Invalid
+from services.chassis.identities import one_living
 from services.chassis.server import current_call, validate
 from services.tickets import rows, updates, wire
 from services.tickets.api_policies import PoliciesServicer
@@ -62,11 +63,11 @@ class TicketsServicer(PoliciesServicer):
         return self._reply(self._after_merge(opened))
 
     def _after_merge(self, ticket: Ticket) -> Ticket:
-        """Follow a merge that became known between reading the profile and writing the ticket."""
-        survivor = self._store.survivor_of(ticket.profile_id)
-        if survivor == ticket.profile_id:
+        """Follow a merge or a split that became known between reading the profile and writing the ticket."""
+        customer = rules.customer_of(ticket, self._store.identities)
+        if customer == ticket.profile_id:
             return ticket
-        moved = rules.follow_merge(ticket, survivor, self._now())
+        moved = rules.follow(ticket, customer, self._now())
         try:
             self._store.replace(moved)
         except Conflict:
@@ -78,7 +79,7 @@ class TicketsServicer(PoliciesServicer):
             violation = FieldViolation("ticket.kind", "say request, work_order or complaint")
             raise Invalid("a ticket needs a kind", violations=[violation])
         now = self._now()
-        return Ticket(
+        draft = Ticket(
             id=ticket_id,
             number=self._store.next_number(now.astimezone(NUMBER_ZONE).strftime("%Y%m%d")),
             kind=wire.KINDS[message.kind],
@@ -87,13 +88,16 @@ class TicketsServicer(PoliciesServicer):
             channel=wire.CHANNELS[message.channel],
             subject=message.subject,
             description=message.description,
-            profile_id=self._store.survivor_of(wire.id_of(message.profile)),
+            profile_id="",
+            opened_for=wire.id_of(message.profile),
+            source_record=wire.record_key_of(message),
             department=message.department or department,
             assignee="",
             parent_id=wire.id_of(message.parent),
             create_time=now,
             update_time=now,
         )
+        return replace(draft, profile_id=rules.customer_of(draft, self._store.identities))
 
     def _check_parent(self, ticket_id: str, parent_id: str) -> None:
         ancestors: tuple[str, ...] = ()
@@ -128,7 +132,7 @@ class TicketsServicer(PoliciesServicer):
         """Return a page of tickets."""
         size = paging.page_size_of(request.page_size)
         narrowed = TicketFilter(
-            profile_id=self._store.survivor_of(wire.id_of(request.profile)),
+            profile_id=one_living(self._store.identities, wire.id_of(request.profile)),
             category=wire.CATEGORIES.get(request.status_category),
             kind=wire.KINDS.get(request.kind),
             department=request.department,
@@ -154,9 +158,10 @@ class TicketsServicer(PoliciesServicer):
             change = updates.ticket_edit(message, fields)
             if change.parent_id:
                 self._check_parent(ticket.id, change.parent_id)
-            if change.profile_id:
-                change = replace(change, profile_id=self._store.survivor_of(change.profile_id))
-            return rules.edit(ticket, change, policies, self._now())
+            made = rules.edit(ticket, change, policies, self._now())
+            if change.opened_for is None and change.source_record is None:
+                return made
+            return replace(made, profile_id=rules.customer_of(made, self._store.identities))
 
         return self._change(request.ticket.name, request.ticket.etag, "", edited)
 

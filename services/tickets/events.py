@@ -1,22 +1,26 @@
-"""What tickets learns from others: profiles that became one."""
+"""What tickets learns from others: profiles that became one, or two again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from kehu.profiles.v1 import events_pb2 as profiles
 
 from services.chassis.consuming import Event, on_event
 from services.chassis.errors import Conflict
-from services.tickets.domain.ticket import follow_merge
+from services.tickets.domain.ticket import Ticket, customer_of, follow
 from services.tickets.store import TicketsStore
 
 PAGE = 200
 
 
 class TicketsConsumer:
-    """Keeps tickets linked to golden records that live."""
+    """Keeps tickets linked to golden records that live.
+
+    A fact is remembered first: a ticket that is opened meanwhile with the old id follows it too. Then each ticket that
+    it may concern is linked to whom it belongs by all that is known: done again, late or early it ends the same.
+    """
 
     name = "tickets"
 
@@ -26,23 +30,42 @@ class TicketsConsumer:
 
     @on_event("profiles", profiles.ProfilesMerged)
     def on_profiles_merged(self, event: Event[profiles.ProfilesMerged]) -> None:
-        """Move the tickets of the merged profile to the one that lives on, at the end of its chain of merges.
+        """Move the tickets of the merged profile to the one that lives on, at the end of its chain of merges."""
+        told = event.message
+        self._store.identities.lead(told.merged_profile_id, told.profile_id, told.merged_profile_version)
+        self._relink([told.merged_profile_id])
 
-        The merge is remembered first: a ticket that is opened meanwhile with the old id follows it too. Done
-        again it finds nothing to move. A ticket that changes at this moment is tried again with the event.
+    @on_event("profiles", profiles.ProfilesUnmerged)
+    def on_profiles_unmerged(self, event: Event[profiles.ProfilesUnmerged]) -> None:
+        """Give back the tickets that were opened for the profile, and those about its records."""
+        told = event.message
+        keys = [f"{link.source_id}/{link.source_record_id}" for link in told.links]
+        self._store.identities.move(keys, told.unmerged_profile_id, told.event_time.ToDatetime(UTC))
+        self._store.identities.lead(told.unmerged_profile_id, "", told.version)
+        self._relink([told.unmerged_profile_id, *told.aliases], keys)
+
+    def _relink(self, profile_ids: Sequence[str], record_keys: Sequence[str] = ()) -> None:
+        """Link the tickets opened under these ids, those that led to them, or about these records.
+
+        Raises:
+            Conflict: one is being changed at this moment; the event is tried again.
         """
-        merged = event.message.merged_profile_id
-        self._store.remember_merge(merged, event.message.profile_id)
-        survivor = self._store.survivor_of(merged)
-        if survivor == merged:
-            return
-        while page := self._store.linked_to(merged, PAGE):
-            moved = 0
-            for ticket in page:
-                try:
-                    self._store.replace(follow_merge(ticket, survivor, self._now()))
-                    moved += 1
-                except Conflict:
-                    continue
-            if not moved:
-                raise Conflict("the tickets of a merged profile are being changed; tried again later")
+        ids = [*profile_ids, *self._store.identities.family(profile_ids)]
+        busy = 0
+        for ticket in (*self._opened_for(ids), *self._store.about_records(record_keys)):
+            customer = customer_of(ticket, self._store.identities)
+            if customer == ticket.profile_id:
+                continue
+            try:
+                self._store.replace(follow(ticket, customer, self._now()))
+            except Conflict:
+                busy += 1
+        if busy:
+            raise Conflict("tickets of the profile are being changed; tried again later")
+
+    def _opened_for(self, profile_ids: Iterable[str]) -> Iterator[Ticket]:
+        for profile_id in dict.fromkeys(profile_ids):
+            after = ""
+            while page := self._store.opened_for(profile_id, after, PAGE):
+                after = page[-1].id
+                yield from page

@@ -23,11 +23,13 @@ def _store(config: ProcessConfig) -> MongoTicketsStore:
 
 def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve tickets` runs."""
-    servicer = TicketsServicer(_store(config))
+    store = _store(config)
+    servicer = TicketsServicer(store)
     return Serving(
         "tickets",
         [(tickets_pb2_grpc.add_TicketsServiceServicer_to_server, servicer)],
         records=RECORDS,
+        prepare=store.prepare,
     )
 
 

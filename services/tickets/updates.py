@@ -7,9 +7,10 @@ from collections.abc import Collection
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.tickets.domain.ticket import TicketEdit
-from services.tickets.wire import CHANNELS, PRIORITIES, id_of
+from services.tickets.wire import CHANNELS, PRIORITIES, id_of, record_key_of
 
-TICKET_FIELDS = ("subject", "description", "priority", "department", "profile", "parent", "channel")
+TICKET_FIELDS = ("subject", "description", "priority", "department", "profile", "parent", "channel",
+                 "source_record")  # fmt: skip
 POLICY_FIELDS = ("display_name", "rank", "disabled", "kinds", "departments", "targets", "calendar")
 
 
@@ -21,7 +22,15 @@ def ticket_edit(message: pb.Ticket, fields: Collection[str]) -> TicketEdit:
         description=message.description if "description" in fields else None,
         priority=priority if "priority" in fields else None,
         department=message.department if "department" in fields and message.department else None,
-        profile_id=id_of(message.profile) if "profile" in fields else None,
+        opened_for=id_of(message.profile) if "profile" in fields else None,
+        source_record=_record_of(message, fields),
         parent_id=id_of(message.parent) if "parent" in fields else None,
         channel=CHANNELS[message.channel] if "channel" in fields else None,
     )
+
+
+def _record_of(message: pb.Ticket, fields: Collection[str]) -> str | None:
+    """Return the customer's record; of another customer it is another, or none."""
+    if "source_record" in fields:
+        return record_key_of(message)
+    return "" if "profile" in fields else None

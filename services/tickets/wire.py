@@ -46,6 +46,12 @@ def id_of(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def record_key_of(message: pb.Ticket) -> str:
+    """Return "source/record id" of the customer's record, empty when none is named."""
+    record = message.source_record
+    return f"{id_of(record.source)}/{record.source_record_id}" if record.source_record_id else ""
+
+
 def _name(collection: str, resource_id: str) -> str:
     return f"{collection}/{resource_id}" if resource_id else ""
 
@@ -70,6 +76,9 @@ def ticket_message(ticket: Ticket, now: datetime) -> pb.Ticket:
         update_time=ticket.update_time,
         etag=etag_of(ticket.version),
     )
+    if ticket.source_record:
+        source, _, record_id = ticket.source_record.partition("/")
+        message.source_record.source, message.source_record.source_record_id = f"sources/{source}", record_id
     if ticket.resolve_time is not None:
         message.resolve_time.FromDatetime(ticket.resolve_time)
     if ticket.sla is not None:

@@ -406,7 +406,7 @@ def test_deliveries_are_listed_by_campaign_and_by_person_over_all(world):
     campaign_id = world.campaign()
     world.run(campaign_id)
     world.work()
-    world.store.merge("p9", "p1")
+    world.store.identities.lead("p1", "p9", 2)
 
     first = world.call("ListDeliveries", pb.ListDeliveriesRequest(campaign_id=campaign_id, page_size=2))
     rest = pb.ListDeliveriesRequest(campaign_id=campaign_id, page_size=2, page_token=first.next_page_token)

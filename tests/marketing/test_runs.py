@@ -240,7 +240,7 @@ def test_the_cap_counts_messages_under_an_id_that_was_merged_away():
     world = World(people=2)
     world.campaign(frequency_cap=CAP_ONE)
     world.work(world.start())
-    world.store.merge("p900", "p000")
+    world.store.identities.lead("p000", "p900", 2)
     world.audiences.profile_ids = ["p900", "p901"]
 
     report = world.work(world.start("c1", "run2"))
@@ -251,7 +251,7 @@ def test_the_cap_counts_messages_under_an_id_that_was_merged_away():
 
 def test_a_person_under_two_ids_gets_one_message():
     world = World(people=4, page_size=1)
-    world.store.merge("p003", "p000")
+    world.store.identities.lead("p000", "p003", 2)
     world.campaign()
 
     report = world.work(world.start())
@@ -264,7 +264,9 @@ def test_people_merged_in_the_middle_of_a_run_get_one_message():
     world = World(people=50)
     world.campaign()
     name = world.start()
-    world.mailbox.trouble = lambda address: world.store.merge("p001", "p045") if address.startswith("p010") else None
+    world.mailbox.trouble = lambda address: (
+        world.store.identities.lead("p045", "p001", 2) if address.startswith("p010") else None
+    )
 
     report = world.work(name)
 
@@ -274,7 +276,7 @@ def test_people_merged_in_the_middle_of_a_run_get_one_message():
 def test_a_suppressed_profile_stays_suppressed_after_a_merge():
     world = World(people=2)
     world.store.suppress(Suppression("p777", "email", "offers", "unsubscribed"))
-    world.store.merge("p001", "p777")
+    world.store.identities.lead("p777", "p001", 2)
     world.campaign()
 
     assert skips_of(world.work(world.start())) == {"SUPPRESSED": 1}

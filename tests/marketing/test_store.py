@@ -203,27 +203,6 @@ def test_suppressions_are_found_by_profile_and_by_address(store):
     assert store.suppressions_of(["nobody"], [""]) == []
 
 
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_merges_of_merges_lead_to_the_last_survivor_in_any_order(store, order):
-    a, b, c = (fresh() for _ in range(3))
-    merges = [(b, a), (c, b)]
-    for index in order:
-        store.merge(*merges[index])
-        store.merge(*merges[index])
-
-    assert store.survivors([a, b, c]) == {a: c, b: c}
-    assert store.family([c]) == {a: c, b: c}
-
-
-def test_a_merge_against_itself_changes_nothing(store):
-    a, b = fresh(), fresh()
-    store.merge(b, a)
-
-    store.merge(a, b)
-
-    assert store.survivors([a, b]) == {a: b}
-
-
 def test_the_fact_of_an_outcome_waits_in_its_delivery(mongo_store):
     made = a_delivery(fresh(), "p1")
     mongo_store.save_deliveries([made])

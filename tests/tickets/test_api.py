@@ -355,7 +355,7 @@ def test_states_are_for_search_alone(server, tickets):
 
 
 def test_a_ticket_opened_with_an_old_profile_id_is_linked_to_the_one_that_lives(tickets, store):
-    store.remember_merge("p1", "p2")
+    store.identities.lead("p1", "p2", 2)
 
     assert create(tickets, profile="profiles/p1").profile == "profiles/p2"
     found = tickets.ListTickets(pb.ListTicketsRequest(profile="profiles/p1")).tickets

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import permutations
 
 import pytest
-from kehu.profiles.v1.events_pb2 import ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.chassis.consuming import Event
 from services.chassis.consuming.topology import read_subscriptions
 from services.chassis.crypto import Sealer
 from services.tickets import events
+from services.tickets.domain.ticket import Ticket
 from services.tickets.events import TicketsConsumer
 from services.tickets.store import Facts
 from services.tickets.store.memory import MemoryTicketsStore
@@ -31,8 +33,18 @@ def consumer(store) -> TicketsConsumer:
 
 
 def merged(loser: str, survivor: str, version: int = 5) -> Event[ProfilesMerged]:
-    message = ProfilesMerged(profile_id=survivor, merged_profile_id=loser, version=version)
+    message = ProfilesMerged(
+        profile_id=survivor, merged_profile_id=loser, version=version, merged_profile_version=version
+    )
     return Event(f"{loser}-{survivor}", f"profiles/{survivor}", NOW, version, message)
+
+
+def unmerged(out: str, old: str, version: int, *records: str, aliases: tuple[str, ...] = ()) -> Event[ProfilesUnmerged]:
+    links = [SourceLink(source_id="shop", source_record_id=item) for item in records]
+    message = ProfilesUnmerged(
+        profile_id=old, unmerged_profile_id=out, version=version, links=links, aliases=aliases, event_time=NOW
+    )
+    return Event(f"{out}-{version}", f"profiles/{out}", NOW, version, message)
 
 
 def test_tickets_follow_their_customer_and_say_so(consumer, store):
@@ -53,7 +65,7 @@ def test_the_same_merge_again_changes_nothing(consumer, store):
 
 def test_merges_in_the_wrong_order_end_at_the_last_survivor(consumer, store):
     store.insert(TICKET)
-    store.insert(replace(TICKET, id="b" * 32, number="T20261120-000002", profile_id="p2"))
+    store.insert(replace(TICKET, id="b" * 32, number="T20261120-000002", profile_id="p2", opened_for="p2"))
     consumer.on_profiles_merged(merged("p2", "p3"))
     consumer.on_profiles_merged(merged("p1", "p2"))
 
@@ -73,11 +85,48 @@ def test_more_tickets_than_a_page_all_follow(consumer, store):
         store.insert(replace(TICKET, id=f"{n:032d}", number=f"T20261120-{n:06d}"))
     consumer.on_profiles_merged(merged("p1", "p2"))
 
-    assert store.linked_to("p1", 10) == []
+    assert {each.profile_id for each in store.opened_for("p1", "", 9999)} == {"p2"}
 
 
 def test_the_publisher_knows_what_tickets_listens_to():
     with open(events.__file__, encoding="utf-8") as source:
         found = list(read_subscriptions(source.read()))
 
-    assert [(s.consumer, s.source, s.event) for s in found] == [("tickets", "profiles", "profiles_merged")]
+    assert [(s.consumer, s.source, s.event) for s in found] == [
+        ("tickets", "profiles", "profiles_merged"), ("tickets", "profiles", "profiles_unmerged"),
+    ]  # fmt: skip
+
+
+def ticket(number: int, opened_for: str, record: str = "", **more: str) -> Ticket:
+    changes = {"profile_id": opened_for, "opened_for": opened_for, "source_record": record, **more}
+    return replace(TICKET, id=f"{number:032d}", number=f"T20261120-{number:06d}", **changes)
+
+
+def customers(store) -> list[str]:
+    return [store.get(f"{n:032d}").profile_id for n in range(4)]
+
+
+OF_A_STORY = (merged("b", "a", 2), unmerged("b", "a", 4, "7"), merged("c", "b", 3))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_after_a_split_each_ticket_is_whose_it_was_opened_for_or_whose_record_it_is_about(store, consumer, order):
+    for number, (opened_for, record) in enumerate([("a", ""), ("b", ""), ("a", "shop/7"), ("c", "shop/8")]):
+        store.insert(ticket(number, opened_for, record))
+    for index in (*order, *order):
+        event = OF_A_STORY[index]
+        handle = consumer.on_profiles_merged if isinstance(event.message, ProfilesMerged) else None
+        (handle or consumer.on_profiles_unmerged)(event)
+
+    assert customers(store) == ["a", "b", "b", "b"]
+
+
+def test_a_ticket_opened_for_both_while_they_were_one_stays_with_the_one_that_was_named(store, consumer):
+    consumer.on_profiles_merged(merged("b", "a", 2))
+    for number, opened_for in enumerate("abab"):
+        store.insert(ticket(number, opened_for, profile_id="a"))
+    consumer.on_profiles_unmerged(unmerged("b", "a", 4))
+    assert customers(store) == ["a", "b", "a", "b"]
+
+    consumer.on_profiles_merged(merged("b", "a", 5))
+    assert customers(store) == ["a"] * 4

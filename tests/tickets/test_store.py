@@ -49,6 +49,8 @@ TICKET = Ticket(
     holds=(Interval(NOW, NOW + timedelta(minutes=5)),),
     hold_since=NOW + timedelta(minutes=9),
     first_response_time=NOW + timedelta(minutes=1),
+    opened_for="p1",
+    source_record="shop/W-7",
 )
 POLICY = SlaPolicy(
     id="standard",
@@ -175,7 +177,7 @@ def test_a_deleted_ticket_is_in_no_list_but_in_the_states(store):
     store.insert(TICKET)
     store.replace(erase(TICKET, NOW))
 
-    assert store.page(TicketFilter(), "", 10) == [] and store.linked_to("p1", 10) == []
+    assert store.page(TicketFilter(), "", 10) == [] and store.opened_for("p1", "", 10) == []
     states = store.states("", 10)
     assert [(TICKET.id, 2, True, b"")] == [(s.ticket_id, s.version, s.deleted, s.sealed_text) for s in states]
 
@@ -227,14 +229,31 @@ def test_policies_change_and_go_by_version_only(store):
     assert store.policies() == []
 
 
-def test_merges_are_followed_to_their_end_even_when_they_circle(store):
-    store.remember_merge("a", "b")
-    store.remember_merge("a", "b")
-    store.remember_merge("b", "c")
+def test_tickets_are_found_by_the_id_they_were_opened_for_and_by_the_record_they_are_about(store):
+    for n in range(3):
+        store.insert(numbered(n, profile_id="survivor", source_record=f"shop/{n}"))
+    store.insert(numbered(3, opened_for="p2", source_record=""))
+    store.replace(erase(store.get(f"{2:032d}"), NOW))
 
-    assert (store.survivor_of("a"), store.survivor_of("c"), store.survivor_of("x")) == ("c", "c", "x")
-    store.remember_merge("c", "a")
-    assert store.survivor_of("a") in {"a", "b", "c"}
+    assert [each.id for each in store.opened_for("p1", "", 10)] == [f"{0:032d}", f"{1:032d}"]
+    assert [each.id for each in store.opened_for("p1", f"{0:032d}", 10)] == [f"{1:032d}"]
+    assert [each.id for each in store.about_records(["shop/1", "shop/2", "shop/9", ""])] == [f"{1:032d}"]
+
+
+@pytest.mark.mongo
+def test_tickets_and_merges_from_before_that_was_kept_are_still_found(mongo_uri, tmp_path):
+    connection = mongoengine.connect(db="kehu_tickets", alias="tickets", host=mongo_uri, tz_aware=True)
+    for name in connection["kehu_tickets"].list_collection_names():
+        connection["kehu_tickets"].drop_collection(name)
+    store = MongoTicketsStore(Sealer("tickets", tmp_path), Facts(Sealer("events", tmp_path)))
+    store.insert(numbered(1, opened_for="", source_record="", profile_id="p7"))
+    connection["kehu_tickets"]["merged_profiles"].insert_one({"_id": "p6", "survivor": "p7"})
+    store.prepare()
+
+    (found,) = store.opened_for("p7", "", 10)
+    assert found.opened_for == "p7"
+    assert store.identities.living(["p6"]) == {"p6": "p7"}
+    mongoengine.disconnect(alias="tickets")
 
 
 @pytest.mark.mongo

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.chassis.errors import FieldViolation, Invalid, NotAllowed, NotFound
+from services.chassis.identities import Identities
 from services.tickets.domain.calendar import Interval
 from services.tickets.domain.sla import (
     AppliedSla,
@@ -69,7 +70,10 @@ CATEGORIES: Mapping[Status, Category] = {
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A request, a work order or a complaint; times are UTC, ids without their collection, empty when unset."""
+    """A request, a work order or a complaint; times are UTC, ids without their collection, empty when unset.
+
+    `profile_id` is the customer by now, `opened_for` the id that was named, `source_record` the customer's record.
+    """
 
     id: str
     number: str
@@ -92,6 +96,8 @@ class Ticket:
     resolve_time: datetime | None = None
     version: int = 1
     deleted: bool = False
+    opened_for: str = ""
+    source_record: str = ""
 
     @property
     def category(self) -> Category:
@@ -112,9 +118,10 @@ class TicketEdit:
     description: str | None = None
     priority: Priority | None = None
     department: str | None = None
-    profile_id: str | None = None
     parent_id: str | None = None
     channel: str | None = None
+    opened_for: str | None = None
+    source_record: str | None = None
 
 
 def open_ticket(draft: Ticket, policies: Iterable[SlaPolicy]) -> Ticket:
@@ -260,14 +267,23 @@ def _retarget(before: Ticket, after: Ticket, policies: Iterable[SlaPolicy], caus
     return replace(after, sla=replace(applied, changes=(*(old.changes if old else ()), change)))
 
 
-def follow_merge(ticket: Ticket, survivor_id: str, now: datetime) -> Ticket:
-    """Link the ticket to the record its customer was merged into."""
-    return _changed(ticket, now, profile_id=survivor_id)
+def follow(ticket: Ticket, profile_id: str, now: datetime) -> Ticket:
+    """Link the ticket to the profile that its customer is by now."""
+    return _changed(ticket, now, profile_id=profile_id)
+
+
+def customer_of(ticket: Ticket, identities: Identities) -> str:
+    """Return the customer by now: who has the record after a split moved it, else whom the named id means."""
+    owners = identities.owners([ticket.source_record]) if ticket.source_record else {}
+    return owners.get(ticket.source_record) or identities.living([ticket.opened_for]).get(
+        ticket.opened_for, ticket.opened_for
+    )
 
 
 def erase(ticket: Ticket, now: datetime) -> Ticket:
     """Return what remains of a deleted ticket: its id, number and version, without words or customer."""
-    return _changed(ticket, now, subject="", description="", profile_id="", assignee="", deleted=True)
+    return _changed(ticket, now, subject="", description="", profile_id="", assignee="", deleted=True, opened_for="",
+                    source_record="")  # fmt: skip
 
 
 def check_parent(ticket_id: str, ancestors: tuple[str, ...]) -> None:

@@ -31,6 +31,8 @@ class TicketRecord(records.Record):
     channel = mongoengine.StringField()
     sealed_text = mongoengine.BinaryField()
     profile_id = mongoengine.StringField()
+    opened_for = mongoengine.StringField()
+    source_record = mongoengine.StringField()
     department = mongoengine.StringField()
     assignee = mongoengine.StringField()
     parent_id = mongoengine.StringField()
@@ -52,6 +54,8 @@ class TicketRecord(records.Record):
             *records.RECORD_INDEXES,
             {"fields": ["number"], "unique": True},
             ["profile_id", "-number"],
+            ["opened_for"],
+            {"fields": ["source_record"], "sparse": True},
             ["category", "-number"],
             ["department", "-number"],
             ["assignee", "-number"],
@@ -108,6 +112,8 @@ def ticket_record(ticket: Ticket, sealer: Sealer) -> TicketRecord:
         channel=ticket.channel,
         sealed_text=sealer.seal(text.SerializeToString(), ticket.id.encode()),
         profile_id=ticket.profile_id,
+        opened_for=ticket.opened_for or None,
+        source_record=ticket.source_record or None,
         department=ticket.department,
         assignee=ticket.assignee,
         parent_id=ticket.parent_id,
@@ -139,6 +145,8 @@ def ticket_of(found: Document, sealer: Sealer) -> Ticket:
         subject=text.subject,
         description=text.description,
         profile_id=_text(found, "profile_id"),
+        opened_for=_text(found, "opened_for") or _text(found, "profile_id"),
+        source_record=_text(found, "source_record"),
         department=_text(found, "department"),
         assignee=_text(found, "assignee"),
         parent_id=_text(found, "parent_id"),

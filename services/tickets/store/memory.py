@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from kehu.tickets.v1 import events_pb2
 
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.identities import MemoryIdentities
 from services.chassis.records import Fact
 from services.tickets.domain.sla import SlaPolicy
 from services.tickets.domain.ticket import Ticket
 from services.tickets.store.facts import Facts
-from services.tickets.store.port import Comment, TicketFilter, follow, number_of
+from services.tickets.store.port import Comment, TicketFilter, number_of
 
 
 class MemoryTicketsStore:
@@ -26,7 +28,7 @@ class MemoryTicketsStore:
         self._requests: set[tuple[str, str]] = set()
         self._comments: dict[str, Comment] = {}
         self._policies: dict[str, SlaPolicy] = {}
-        self._merges: dict[str, str] = {}
+        self.identities = MemoryIdentities()
         self._counters: dict[str, int] = {}
         self.published: list[Fact] = []
 
@@ -71,10 +73,15 @@ class MemoryTicketsStore:
         found = [each for each in found if not before_number or each.number < before_number]
         return sorted(found, key=lambda each: each.number, reverse=True)[:limit]
 
-    def linked_to(self, profile_id: str, limit: int) -> list[Ticket]:
-        """Return a profile's tickets."""
-        found = [each for each in self._tickets.values() if each.profile_id == profile_id and not each.deleted]
-        return found[:limit]
+    def opened_for(self, profile_id: str, after_id: str, limit: int) -> list[Ticket]:
+        """Return tickets opened under an id."""
+        found = [each for each in self._tickets.values() if each.opened_for == profile_id and not each.deleted]
+        return sorted((each for each in found if each.id > after_id), key=lambda each: each.id)[:limit]
+
+    def about_records(self, record_keys: Sequence[str]) -> list[Ticket]:
+        """Return tickets about records."""
+        wanted = set(record_keys) - {""}
+        return [each for each in self._tickets.values() if each.source_record in wanted and not each.deleted]
 
     def states(self, after_id: str, limit: int) -> list[events_pb2.TicketChanged]:
         """Return facts by id."""
@@ -134,14 +141,6 @@ class MemoryTicketsStore:
             if known is None or known.version != policy.version:
                 raise Conflict("the record was changed meanwhile; read it again and repeat")
             del self._policies[policy.id]
-
-    def remember_merge(self, merged_id: str, survivor_id: str) -> None:
-        """Remember a merge."""
-        self._merges[merged_id] = survivor_id
-
-    def survivor_of(self, profile_id: str) -> str:
-        """Follow merges."""
-        return follow(profile_id, self._merges.get)
 
 
 def _fits(ticket: Ticket, narrowed: TicketFilter) -> bool:

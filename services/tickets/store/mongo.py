@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import pymongo
@@ -11,6 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from services.chassis import records
 from services.chassis.crypto import Sealer
 from services.chassis.errors import Conflict, Unavailable
+from services.chassis.identities import MongoIdentities
 from services.tickets.domain.sla import SlaPolicy
 from services.tickets.domain.ticket import Ticket
 from services.tickets.store.documents import (
@@ -25,7 +27,7 @@ from services.tickets.store.documents import (
     ticket_record,
 )
 from services.tickets.store.facts import Facts
-from services.tickets.store.port import Comment, TicketFilter, follow, number_of
+from services.tickets.store.port import Comment, TicketFilter, number_of
 
 NUMBER_TRIES = 50  # each lost try means that another ticket got a number meanwhile
 
@@ -37,6 +39,7 @@ class MongoTicketsStore:
         """Seal words at rest with the key of purpose `tickets`."""
         self._sealer = sealer
         self._facts = facts
+        self.identities = MongoIdentities("tickets")
 
     def next_number(self, day: str) -> str:
         """Count up by compare-and-set on one document a day; a gap after a crash is harmless."""
@@ -87,11 +90,25 @@ class MongoTicketsStore:
             found = TicketRecord._get_collection().find(query).sort([("number", pymongo.DESCENDING)]).limit(limit)
             return [ticket_of(each, self._sealer) for each in found]
 
-    def linked_to(self, profile_id: str, limit: int) -> list[Ticket]:
-        """Return a profile's tickets."""
-        query = {"profile_id": str(profile_id), "deleted": False}
-        with records.driver_errors():
-            return [ticket_of(each, self._sealer) for each in TicketRecord._get_collection().find(query).limit(limit)]
+    def opened_for(self, profile_id: str, after_id: str, limit: int) -> list[Ticket]:
+        """Return tickets opened under an id; those from before that was kept, by the profile they are linked to."""
+        under = {"opened_for": str(profile_id)}
+        linked = {"profile_id": str(profile_id), "opened_for": None}
+        found = {}
+        for query in (under, linked):
+            within = {**query, "_id": {"$gt": str(after_id)}, "deleted": False}
+            with records.driver_errors():
+                rows = TicketRecord._get_collection().find(within).sort([("_id", pymongo.ASCENDING)]).limit(limit)
+                found.update({row["_id"]: row for row in rows})
+        return [ticket_of(found[key], self._sealer) for key in sorted(found)[:limit]]
+
+    def about_records(self, record_keys: Sequence[str]) -> list[Ticket]:
+        """Return tickets about records."""
+        found: list[Document] = []
+        for key in record_keys:
+            with records.driver_errors():
+                found += TicketRecord._get_collection().find({"source_record": str(key), "deleted": False})
+        return [ticket_of(each, self._sealer) for each in found]
 
     def states(self, after_id: str, limit: int) -> list[events_pb2.TicketChanged]:
         """Return facts by id."""
@@ -164,23 +181,13 @@ class MongoTicketsStore:
         if not gone.deleted_count:
             raise Conflict("the record was changed meanwhile; read it again and repeat")
 
-    def remember_merge(self, merged_id: str, survivor_id: str) -> None:
-        """Remember a merge."""
+    def prepare(self) -> None:
+        """Create the indexes of what is no record, and take over merges that an earlier release remembered."""
+        self.identities.ensure_indexes()
         with records.driver_errors():
-            records.database("tickets")["merged_profiles"].update_one(
-                {"_id": str(merged_id)}, {"$set": {"survivor": str(survivor_id)}}, upsert=True
-            )
-
-    def survivor_of(self, profile_id: str) -> str:
-        """Follow merges."""
-        merged = records.database("tickets")["merged_profiles"]
-
-        def survivor(each: str) -> str | None:
-            found = merged.find_one({"_id": str(each)})
-            return str(found["survivor"]) if found is not None else None
-
-        with records.driver_errors():
-            return follow(profile_id, survivor)
+            remembered = list(records.database("tickets")["merged_profiles"].find({}))
+        for row in remembered:
+            self.identities.lead(str(row["_id"]), str(row["survivor"]), 0)
 
 
 def _narrowing(narrowed: TicketFilter) -> Document:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from kehu.tickets.v1 import events_pb2
 
+from services.chassis.identities import Identities
 from services.tickets.domain.sla import Kind, SlaPolicy
 from services.tickets.domain.ticket import Category, Ticket
-
-MERGE_CHAIN = 50  # merges of merges that are followed; longer chains are cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,15 @@ class TicketsStore(Protocol):
     def page(self, narrowed: TicketFilter, before_number: str, limit: int) -> list[Ticket]:
         """Return tickets that are not deleted, by number from the newest, below `before_number` if set."""
 
-    def linked_to(self, profile_id: str, limit: int) -> list[Ticket]:
-        """Return tickets of a profile that are not deleted, in any order."""
+    @property
+    def identities(self) -> Identities:
+        """Return what the service knows of the ids of profiles."""
+
+    def opened_for(self, profile_id: str, after_id: str, limit: int) -> list[Ticket]:
+        """Return tickets that were opened under an id and are not deleted, by id."""
+
+    def about_records(self, record_keys: Sequence[str]) -> list[Ticket]:
+        """Return tickets about these source records that are not deleted."""
 
     def states(self, after_id: str, limit: int) -> list[events_pb2.TicketChanged]:
         """Return the facts of all tickets by id, deleted ones included."""
@@ -115,24 +121,6 @@ class TicketsStore(Protocol):
         Raises:
             Conflict: the stored version is another one.
         """
-
-    def remember_merge(self, merged_id: str, survivor_id: str) -> None:
-        """Remember that a profile lives on as another; safe to repeat."""
-
-    def survivor_of(self, profile_id: str) -> str:
-        """Return the profile that a profile lives on as, itself when it was never merged."""
-
-
-def follow(profile_id: str, survivor: Callable[[str], str | None]) -> str:
-    """Return the end of a chain of merges; a chain that comes back to itself ends where it began to repeat."""
-    seen = {profile_id}
-    for _ in range(MERGE_CHAIN):
-        following = survivor(profile_id)
-        if following is None or following in seen:
-            return profile_id
-        seen.add(following)
-        profile_id = following
-    return profile_id
 
 
 def number_of(day: str, counter: int) -> str:
