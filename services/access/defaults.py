@@ -41,7 +41,7 @@ ACTIONS = {
         "deliveries": "list", "fields": "list read",
     },
     "role:steward": {
-        "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*",
+        "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*", "retention": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
     },

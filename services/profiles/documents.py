@@ -116,7 +116,9 @@ class ProfileWrite:
 
 
 def _record_document(record: StoredRecord) -> dict[str, object]:
+    marks = {name: list(value) for name, value in (("m", record.retired), ("q", record.barred)) if value}
     return {
+        **marks,
         "s": record.source_id,
         "i": record.source_record_id,
         "n": record.number,
@@ -132,7 +134,8 @@ def _record_document(record: StoredRecord) -> dict[str, object]:
 
 def record_of(document: Mapping[str, object]) -> StoredRecord:
     """Return the source record of its stored form."""
-    return StoredRecord(*(document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o", "x")))  # type: ignore[arg-type]
+    required = (document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o", "x"))
+    return StoredRecord(*required, document.get("m", ()), document.get("q", ()))  # type: ignore[arg-type, call-arg]
 
 
 def record_document(record: StoredRecord, profile_id: str) -> dict[str, object]:

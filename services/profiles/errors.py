@@ -174,19 +174,19 @@ class BulkChanged(NotAllowed):
 
 
 class RuleNotFound(NotFound):
-    """No validation rule has this name."""
+    """No rule has this name."""
 
     reason = "RULE_NOT_FOUND"
 
 
 class RuleExists(AlreadyExists):
-    """A validation rule with this id exists already."""
+    """A rule with this id exists already."""
 
     reason = "RULE_EXISTS"
 
 
 class RuleInvalid(Invalid):
-    """The rule names an unknown source or field, or a bound that is none."""
+    """The rule names an unknown source or field, or asks for what cannot be."""
 
     reason = "RULE_INVALID"
 
@@ -255,3 +255,27 @@ class ResolutionOverLimit(NotAllowed):
     """The full pass would merge more profiles than it may."""
 
     reason = "RESOLUTION_OVER_LIMIT"
+
+
+class RetentionChanged(NotAllowed):
+    """The number of items that are due is not the expected one."""
+
+    reason = "RETENTION_CHANGED"
+
+
+class RetentionRefused(Invalid):
+    """The run or hold asks for what cannot be together, or for a time that has passed."""
+
+    reason = "RETENTION_REFUSED"
+
+
+class HoldNotFound(NotFound):
+    """No legal hold has this name."""
+
+    reason = "HOLD_NOT_FOUND"
+
+
+class ReceiptNotFound(NotFound):
+    """No retention receipt has this name, or the item is not among its items."""
+
+    reason = "RECEIPT_NOT_FOUND"

@@ -19,6 +19,7 @@ from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.rederiving import Rederiver
 from services.profiles.resolving import Resolver
+from services.profiles.retaining import Keeper
 from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
@@ -61,7 +62,7 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     dictionary = Dictionary(store)
     taker = Taker(store, vault, default_model(), dictionary)
     importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, default_model())
-    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
+    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary), Keeper(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
     found: dict[str, Handler] = {}

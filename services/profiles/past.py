@@ -15,7 +15,7 @@ def profile_at(store: Store, profile_id: str, time: datetime) -> Profile:
 
     Raises:
         ProfileNotFound: there was no such profile then.
-        HistoryNotKept: it was there, but history was not kept yet.
+        HistoryNotKept: it was there, but history was not kept yet, or retention took it.
     """
     for _ in range(ALIAS_STEPS):
         found = store.profiles([profile_id]).get(profile_id)
@@ -31,7 +31,7 @@ def profile_at(store: Store, profile_id: str, time: datetime) -> Profile:
 
 def _version_at(store: Store, profile: Profile, time: datetime) -> Profile:
     past = store.past_at(profile.profile_id, time)
-    if past is not None:
+    if past is not None and past.golden:
         return past
     metadata = {"name": f"profiles/{profile.profile_id}"}
     if time < profile.create_time:

@@ -79,7 +79,7 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
         record = incoming.record
         after[key] = StoredRecord(
             record.source_id, record.source_record_id, number, incoming.content_hash, record.updated_time, now,
-            owner.key_id, sealed, incoming.origin, list(incoming.tokens),
+            owner.key_id, sealed, incoming.origin, list(incoming.tokens), *(2 * [old.barred] if old else ()),
         )  # fmt: skip
         if old:
             superseded.append(old)

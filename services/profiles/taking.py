@@ -21,6 +21,7 @@ from services.profiles.domain.values import AssignmentKind, MatchScore
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
+from services.profiles.retiring import unbarred
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Store
 from services.profiles.values import Pair
@@ -137,6 +138,7 @@ class Taker:
             self.merger.settle_abandoned(now)
         before = self._store.rounds()
         loaded, ciphers = self._load(waiting)
+        waiting = unbarred(waiting, loaded, self._vault)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
         fold = Fold(loaded, self._model, founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}

@@ -20,8 +20,9 @@ class StoredRecord:
     """The current version of a source record, sealed under the data key of the customer it first belonged to.
 
     `number` counts its versions from 1; `content_hash` is keyed, so equal content is seen without opening it;
-    `origin` names the import and row that brought it, so that a resumed import recognizes its own work; `tokens` are
-    its blind blocking keys and identifiers.
+    `origin` names the import and row that brought it, or the run of retention that took from it, so that a resumed job
+    recognizes its own work; `tokens` are its blind blocking keys and identifiers. `retired` marks what retention took
+    out of this version, `barred` what no newer version brings back (see domain.retention).
     """
 
     source_id: str
@@ -34,6 +35,8 @@ class StoredRecord:
     sealed: bytes = field(repr=False)
     origin: str = ""
     tokens: Sequence[str] = ()
+    retired: Sequence[str] = ()
+    barred: Sequence[str] = ()
 
     @property
     def key(self) -> str:
@@ -196,6 +199,58 @@ class StoredRule:
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredHold:
+    """A legal hold; `scope` is profile, source, rule or everything, `target` the id of what is held."""
+
+    id: str
+    scope: str
+    target: str
+    reason: str
+    set_by: str
+    expire_time: datetime | None = None
+    release_time: datetime | None = None
+    released_by: str = ""
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReceipt:
+    """A receipt of retention: its message without seal as JSON, and its seal; `run` is what it is of."""
+
+    id: str
+    run: str
+    content: str
+    seal: str
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeafPage:
+    """The leaf hashes of what a part of a run took, one after the other; ids sort in the order of the parts."""
+
+    id: str
+    run: str
+    hashes: bytes
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ageing:
+    """A stored thing that is no present record, as retention sees it; source and profile as far as it has them."""
+
+    id: str
+    time: datetime
+    source_id: str = ""
+    profile_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Vault:
         self._matching, self._content, self._ids, self._rejects, self._erased = (
             BlindIndex(keys_dir, purpose) for purpose in ("matching", "content", "ids", "rejects", "erasures")
         )
+        self._receipts = BlindIndex(keys_dir, "receipts")
         self.events = Sealer("events", keys_dir, chosen.cipher_of_keys)
         self.uploads = Sealer("uploads", keys_dir, chosen.cipher_of_keys)
 
@@ -151,6 +152,14 @@ class Vault:
         """Return the id of the profile that a record founds: a repeat after a crash founds the same one."""
         first, second = self._ids.token("profile", key), self._ids.token("profile-2", key)
         return (_hex(first) + _hex(second))[:PROFILE_ID_CHARACTERS]
+
+    def leaf_nonce(self, run: str, item: str) -> str:
+        """Return what hides an item among the leaves of a receipt; the same for the same run and item."""
+        return self._receipts.token("retention_leaf", f"{run}\0{item}")
+
+    def receipt_seal(self, content: str) -> str:
+        """Return the keyed hash that proves a receipt."""
+        return self._receipts.token("retention_seal", content)
 
     def forget(self, key_id: str) -> None:
         """Drop a destroyed key from memory."""

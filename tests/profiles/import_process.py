@@ -12,6 +12,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
 from services.profiles.resolving import Resolver
+from services.profiles.retaining import Keeper
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
@@ -24,7 +25,9 @@ def main() -> None:
     store, vault = MongoStore(), Vault(Path(keys))
     taker = Taker(store, vault, default_model(), Dictionary(store))
     resolver = Resolver(store, vault, taker.merger, default_model())
-    worker = Worker("profiles", {**Importer(store, vault, taker).handlers(), **resolver.handlers()})
+    keeper = Keeper(store, vault, Dictionary(store), page=50)
+    handlers = {**Importer(store, vault, taker).handlers(), **resolver.handlers(), **keeper.handlers()}
+    worker = Worker("profiles", handlers)
     print("ready", flush=True)
     while True:
         worker.run_one()

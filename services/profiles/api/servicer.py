@@ -14,6 +14,7 @@ from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.resolutions import ResolutionsPart
+from services.profiles.api.retention import RetentionPart
 from services.profiles.api.rules import RulesPart
 from services.profiles.api.sources import SourcesPart
 from services.profiles.api.streams import StreamsPart
@@ -33,6 +34,7 @@ class ProfilesServicer(
     OverridesPart,
     VerdictsPart,
     ResolutionsPart,
+    RetentionPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

@@ -9,10 +9,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.records import Fact
+from services.profiles.documents import past_id
+from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MemoryShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
+from services.profiles.values import (
+    Ageing,
+    Field,
+    LeafPage,
+    Pair,
+    Profile,
+    Reject,
+    Source,
+    StoredHold,
+    StoredReceipt,
+    StoredRecord,
+    StoredRule,
+    record_key,
+)
 
 
 def _copy(profile: Profile) -> Profile:
@@ -38,14 +53,18 @@ class MemoryStore:
         self.rejects: MemoryShelf[Reject] = MemoryShelf()
         self.pairs: MemoryShelf[Pair] = MemoryShelf()
         self.rules: MemoryShelf[StoredRule] = MemoryShelf()
+        self.retention_rules: MemoryShelf[StoredRule] = MemoryShelf()
+        self.holds: MemoryShelf[StoredHold] = MemoryShelf()
+        self.receipts: MemoryShelf[StoredReceipt] = MemoryShelf()
+        self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
         self.facts: list[Fact] = []
         self._profiles: dict[str, Profile] = {}
         self._owners: dict[str, str] = {}
         self._tokens: defaultdict[str, set[str]] = defaultdict(set)
         self._keys: dict[str, bytes] = {}
-        self._archive: dict[tuple[str, int], StoredRecord] = {}
+        self._archive: dict[tuple[str, int], tuple[StoredRecord, str]] = {}
         self._past: defaultdict[str, dict[int, Profile]] = defaultdict(dict)
-        self._chunks: dict[tuple[str, int], bytes] = {}
+        self._chunks: dict[tuple[str, int], tuple[bytes, datetime]] = {}
         self._round = 0
         self._lock = threading.RLock()
 
@@ -144,13 +163,13 @@ class MemoryStore:
 
     def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
         """Keep superseded record versions."""
-        for record, _ in superseded:
-            self._archive.setdefault((record.key, record.number), record)
+        for record, profile_id in superseded:
+            self._archive.setdefault((record.key, record.number), (record, profile_id))
 
     def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:
         """Return superseded versions."""
         key = f"{source_id}/{source_record_id}"
-        return [record for (found, _), record in sorted(self._archive.items()) if found == key]
+        return [self._archive[found][0] for found in sorted(self._archive) if found[0] == key]
 
     def keep_past(self, profiles: Sequence[Profile]) -> None:
         """Keep what profiles were."""
@@ -168,6 +187,52 @@ class MemoryStore:
         kept = sorted(self._past[profile_id].items(), reverse=True)
         return next((_copy(profile) for _, profile in kept if profile.since <= time), None)
 
+    def drop_versions(self, keys: Sequence[str], profile_ids: Sequence[str]) -> None:
+        """Remove superseded versions and what profiles were."""
+        with self._lock:
+            for found in [item for item in self._archive if item[0] in set(keys)]:
+                del self._archive[found]
+            for profile_id in profile_ids:
+                self.drop_aged(RecordType.PAST_PROFILES, [past_id(profile_id, n) for n in self._past[profile_id]])
+
+    def ageing(self, kind: RecordType, after: str, limit: int) -> list[Ageing]:
+        """Return things of a kind, by id."""
+        with self._lock:
+            found = [item for item in self._ageing(kind) if item.id > after]
+        return sorted(found, key=lambda item: item.id)[:limit]
+
+    def aged(self, kind: RecordType, ids: Sequence[str]) -> list[Ageing]:
+        """Return those that are there."""
+        with self._lock:
+            return [item for item in self._ageing(kind) if item.id in ids]
+
+    def _ageing(self, kind: RecordType) -> list[Ageing]:
+        if kind is RecordType.SUPERSEDED_VERSIONS:
+            kept = self._archive.items()
+            return [Ageing(f"{key}/{n}", r.received_time, r.source_id, owner) for (key, n), (r, owner) in kept]
+        if kind is RecordType.PAST_PROFILES:
+            past = [item for versions in self._past.values() for item in versions.values() if item.golden]
+            return [Ageing(past_id(p.profile_id, p.version), p.since, profile_id=p.profile_id) for p in past]
+        if kind is RecordType.REJECTS:
+            rejects = self.rejects.page({}, "", len(self.rejects._items))
+            return [Ageing(item.id, item.create_time, item.source_id) for item in rejects if item.create_time]
+        return [Ageing(f"{upload}/{n}", time) for (upload, n), (_, time) in self._chunks.items()]
+
+    def drop_aged(self, kind: RecordType, ids: Sequence[str]) -> None:
+        """Remove things of a kind."""
+        with self._lock:
+            for item_id in ids:
+                head, _, number = item_id.rpartition("/")
+                if kind is RecordType.SUPERSEDED_VERSIONS:
+                    self._archive.pop((head, int(number)), None)
+                elif kind is RecordType.PAST_PROFILES:
+                    found = self._past[head].get(int(number))
+                    self._past[head].update({found.version: replace(found, golden=b"")} if found else {})
+                elif kind is RecordType.REJECTS:
+                    self.rejects._items.pop(item_id, None)
+                else:
+                    self._chunks.pop((head, int(number)), None)
+
     def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
         """Return a page of a source's record keys."""
         start = record_key(source_id, "")
@@ -176,11 +241,12 @@ class MemoryStore:
 
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""
-        self._chunks[(upload_id, number)] = sealed
+        self._chunks[(upload_id, number)] = (sealed, datetime.now(UTC))
 
     def chunk(self, upload_id: str, number: int) -> bytes | None:
         """Return a part."""
-        return self._chunks.get((upload_id, number))
+        found = self._chunks.get((upload_id, number))
+        return found[0] if found else None
 
     def drop_upload(self, upload_id: str, chunks: int) -> None:
         """Remove the parts."""

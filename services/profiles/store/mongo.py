@@ -26,16 +26,37 @@ from services.profiles.documents import (
     record_document,
     record_of,
 )
+from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
 from services.profiles.store.shelf import MongoShelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule, record_key
+from services.profiles.values import (
+    Ageing,
+    Field,
+    LeafPage,
+    Pair,
+    Profile,
+    Reject,
+    Source,
+    StoredHold,
+    StoredReceipt,
+    StoredRecord,
+    StoredRule,
+    record_key,
+)
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ROUND = "intake"
 ID_SPACE = 16**8
 LAST_VERSION = 10**VERSION_DIGITS - 1
+NOT_BELIEVED = {"$unset": {"golden": ""}}
+_AGEING = {  # where things of a kind are, and which of their fields are time, source and profile
+    RecordType.SUPERSEDED_VERSIONS: ("source_records", "r", "s", "p"),
+    RecordType.PAST_PROFILES: ("profile_versions", "since", "", "p"),
+    RecordType.REJECTS: ("rejects", "create_time", "source_id", ""),
+    RecordType.UPLOADS: ("upload_chunks", "at", "", ""),
+}
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
@@ -53,6 +74,12 @@ class MongoStore:
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
+        self.retention_rules: MongoShelf[StoredRule] = MongoShelf(
+            StoredRule, lambda: self._collection("retention_rules")
+        )
+        self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
+        self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
+        self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
 
     def _collection(self, name: str) -> Collection:
         return records.database(self._service)[name]
@@ -73,6 +100,8 @@ class MongoStore:
             self._collection("field_revisions").create_index([("field", 1)])
             self._collection("match_candidates").create_index([("state", 1), ("place", 1)])
             self._collection("match_candidates").create_index([("month", 1)])
+            self._collection("receipts").create_index([("run", 1)])
+            self._collection("receipt_leaves").create_index([("run", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
             self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
@@ -265,6 +294,40 @@ class MongoStore:
             found = list(self._collection("profile_versions").find(query).sort("_id", -1).limit(limit))
         return [past_profile(item) for item in found]
 
+    def drop_versions(self, keys: Sequence[str], profile_ids: Sequence[str]) -> None:
+        """Remove superseded versions and what profiles were."""
+        with records.driver_errors():
+            for source_id, _, record_id in (key.partition("/") for key in keys):
+                self._collection("source_records").delete_many({"s": source_id, "i": record_id})
+            for profile_id in profile_ids:
+                of_profile = {"$gte": past_id(profile_id, 0), "$lte": past_id(profile_id, LAST_VERSION)}
+                self._collection("profile_versions").update_many({"_id": of_profile}, NOT_BELIEVED)
+
+    def ageing(self, kind: RecordType, after: str, limit: int) -> list[Ageing]:
+        """Return things of a kind, by id."""
+        name, *fields = _AGEING[kind]
+        with records.driver_errors():
+            found = self._collection(name).find({"_id": {"$gt": after}, **_there(kind)}, _shown(fields))
+            return [_ageing_of(kind, item) for item in found.sort("_id", 1).limit(limit)]
+
+    def aged(self, kind: RecordType, ids: Sequence[str]) -> list[Ageing]:
+        """Return those that are there."""
+        found = []
+        name, *fields = _AGEING[kind]
+        for item_id in ids:
+            with records.driver_errors():
+                found.append(self._collection(name).find_one({"_id": item_id, **_there(kind)}, _shown(fields)))
+        return [_ageing_of(kind, item) for item in found if item]
+
+    def drop_aged(self, kind: RecordType, ids: Sequence[str]) -> None:
+        """Remove things of a kind."""
+        for item_id in ids:
+            with records.driver_errors():
+                if kind is RecordType.PAST_PROFILES:
+                    self._collection("profile_versions").update_one({"_id": item_id}, NOT_BELIEVED)
+                else:
+                    self._collection(_AGEING[kind][0]).delete_one({"_id": item_id})
+
     def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
         """Return a page of a source's record keys; "0" is the character after the "/" of a key."""
         query = {"_id": {"$gt": after or record_key(source_id, ""), "$lt": f"{source_id}0"}}
@@ -277,7 +340,8 @@ class MongoStore:
     def add_chunk(self, upload_id: str, number: int, sealed: bytes) -> None:
         """Keep a part."""
         with records.driver_errors():
-            self._collection("upload_chunks").insert_one({"_id": f"{upload_id}/{number}", "sealed": sealed})
+            part = {"_id": f"{upload_id}/{number}", "sealed": sealed, "at": datetime.now(UTC)}
+            self._collection("upload_chunks").insert_one(part)
 
     def chunk(self, upload_id: str, number: int) -> bytes | None:
         """Return a part."""
@@ -296,6 +360,22 @@ class MongoStore:
         with records.driver_errors():
             found = self._collection("counters").find_one({"_id": ROUND})
         return int(found["count"]) if found else 0
+
+
+def _there(kind: RecordType) -> dict[str, object]:
+    """Return what tells a thing from what is left of it."""
+    return {"golden": {"$exists": True}} if kind is RecordType.PAST_PROFILES else {}
+
+
+def _shown(fields: Sequence[str]) -> dict[str, int]:
+    return {field: 1 for field in fields if field}
+
+
+def _ageing_of(kind: RecordType, document: Mapping[str, Any]) -> Ageing:
+    """Return a thing of its document; one stored before its time was kept is as old as can be."""
+    _, time, source, profile = _AGEING[kind]
+    never = datetime(1970, 1, 1, tzinfo=UTC)
+    return Ageing(str(document["_id"]), document.get(time, never), document.get(source, ""), document.get(profile, ""))
 
 
 def _may_claim(profile: Profile, holder_id: str, link: Mapping[str, Any], aliases: set[str], now: datetime) -> bool:

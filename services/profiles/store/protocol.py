@@ -8,9 +8,22 @@ from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.store.shelf import Shelf
-from services.profiles.values import Field, Pair, Profile, Reject, Source, StoredRecord, StoredRule
+from services.profiles.values import (
+    Ageing,
+    Field,
+    LeafPage,
+    Pair,
+    Profile,
+    Reject,
+    Source,
+    StoredHold,
+    StoredReceipt,
+    StoredRecord,
+    StoredRule,
+)
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
 MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead to
@@ -42,6 +55,22 @@ class Store(Protocol):
     @property
     def rules(self) -> Shelf[StoredRule]:
         """Return the validation rules."""
+
+    @property
+    def retention_rules(self) -> Shelf[StoredRule]:
+        """Return the retention rules."""
+
+    @property
+    def holds(self) -> Shelf[StoredHold]:
+        """Return the legal holds."""
+
+    @property
+    def receipts(self) -> Shelf[StoredReceipt]:
+        """Return the receipts of retention."""
+
+    @property
+    def leaves(self) -> Shelf[LeafPage]:
+        """Return the leaf hashes behind the receipts."""
 
     @property
     def pairs(self) -> Shelf[Pair]:
@@ -94,6 +123,21 @@ class Store(Protocol):
 
     def past_at(self, profile_id: str, time: datetime) -> Profile | None:
         """Return the last past version that had come to be by a time."""
+
+    def drop_versions(self, keys: Sequence[str], profile_ids: Sequence[str]) -> None:
+        """Remove the superseded versions of these records, and what was believed in past versions of these profiles.
+
+        Which records a past version was derived from stays: a split finds its way by it.
+        """
+
+    def ageing(self, kind: RecordType, after: str, limit: int) -> list[Ageing]:
+        """Return things of a kind that is no present record with a greater id, by id."""
+
+    def aged(self, kind: RecordType, ids: Sequence[str]) -> list[Ageing]:
+        """Return those of these things that are there."""
+
+    def drop_aged(self, kind: RecordType, ids: Sequence[str]) -> None:
+        """Remove things of that kind, of past profiles what was believed; what is gone already is not missed."""
 
     def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
         """Return keys of records of a source, by key, greater than `after`; empty to start with the first."""

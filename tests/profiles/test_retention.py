@@ -1,0 +1,639 @@
+"""Retention: what is due is taken, what is held stays, nothing comes back, and a receipt proves it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from google.longrunning import operations_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+from kehu.profiles.v1 import profiles_pb2, resources_pb2
+from kehu.profiles.v1 import retention_pb2 as pb
+
+from services.chassis.jobs import Worker
+from services.profiles.domain import merkle
+from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule, due_rules, without
+from services.profiles.domain.sources import SourceSettings
+from services.profiles.domain.standardize import standardize
+from services.profiles.domain.values import RawRecord
+from services.profiles.receipts import Receipts
+from services.profiles.retaining import Keeper
+from services.profiles.store import Store
+from services.profiles.values import Ageing, StoredReceipt
+from tests.profiles.conftest import Desk, reason_of
+from tests.profiles.people import Service, person, source_request
+from tests.profiles.test_store import mongo_store, profile, record, store, write
+
+__all__ = ["mongo_store", "store"]
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OLD, FRESH = "2019-01-02T03:04:05Z", "2035-01-01T00:00:00Z"
+LAW = "PIPL art. 19; contract ended"
+RECORDS = pb.RetentionRule.RECORD_TYPE_SOURCE_RECORDS
+DELETE, GENERALIZE = pb.RetentionRule.ACTION_DELETE, pb.RetentionRule.ACTION_GENERALIZE
+
+
+# --- the rules themselves -------------------------------------------------------------------------------------------
+
+
+def standard(**fields: str):  # noqa: ANN201
+    raw = RawRecord("till", "1", NOW - timedelta(days=1000), {**person(3), "level": "gold", **fields})
+    return standardize(raw, SourceSettings("till", ()))
+
+
+def rule(field: str = WHOLE, action: Action = Action.DELETE, days: int = 365, **more: object) -> RetentionRule:
+    return RetentionRule(f"r_{field}_{action}", 1, RecordType.SOURCE_RECORDS, days, action, field, **more)  # type: ignore[arg-type]
+
+
+def test_a_record_is_due_when_its_days_are_over_and_not_a_moment_before() -> None:
+    changed = NOW - timedelta(days=365)
+    assert rule().is_due(changed, NOW, NOW)
+    assert not rule().is_due(changed + timedelta(microseconds=1), NOW, NOW)
+    assert not rule(counts_received=True).is_due(changed, NOW, NOW)
+
+
+def test_a_whole_record_leaves_nothing_but_its_name_and_owner() -> None:
+    left = without(standard(), ["*:delete"])
+    assert left.name is None
+    assert (left.phones, left.emails, left.birth_date, left.address, left.originals) == ((), (), "", None, {})
+    assert left.key == ("till", "1")
+
+
+@pytest.mark.parametrize("field", ["name", "phone", "email", "birth_date", "address", "level"])
+def test_a_deleted_field_is_nowhere_in_the_record_and_the_others_stay(field: str) -> None:
+    before, left = standard(), without(standard(), [f"{field}:delete"])
+    assert field not in left.originals
+    assert left.originals == {name: text for name, text in before.originals.items() if name != field}
+    assert before.originals[field] not in repr(left)
+
+
+def test_a_generalized_field_says_less_and_nothing_new() -> None:
+    left = without(standard(), ["name:generalize", "birth_date:generalize", "address:generalize"])
+    assert left.name is not None and left.address is not None
+    assert (left.name.surname, left.name.given) == (standard().name.surname, "")  # type: ignore[union-attr]
+    assert (left.birth_date, left.birth_years) == ("", (1953, 1953))
+    assert (left.address.text, left.address.district_code) == ("浙江省杭州市", "")
+    assert "文三路" not in repr(left)
+    assert without(left, ["address:generalize"]) == left
+
+
+def test_the_gravest_rule_is_taken_for_each_field_and_what_was_done_is_not_done_again() -> None:
+    rules = [rule("address", Action.GENERALIZE), rule("address"), rule("phone"), rule("level", days=4000)]
+    found = due_rules(rules, standard(), NOW, [], NOW)
+    assert [item.mark for item in found] == ["address:delete", "phone:delete"]
+    assert [item.mark for item in due_rules([*rules, rule()], standard(), NOW, [], NOW)] == ["*:delete"]
+    assert due_rules(rules, standard(), NOW, ["*:delete"], NOW) == []
+    assert [i.mark for i in due_rules(rules, standard(), NOW, ["address:generalize", "phone:delete"], NOW)] == [
+        "address:delete"
+    ]
+
+
+def test_a_rule_that_finds_nothing_to_take_is_not_counted() -> None:
+    assert due_rules([rule("resident_id"), rule("unheard_of")], standard(), NOW, [], NOW) == []
+
+
+@given(st.lists(st.binary(max_size=8), min_size=1, max_size=70), st.data())
+def test_every_entry_of_a_tree_is_proven_and_no_other_is(entries: list[bytes], data: st.DataObject) -> None:
+    leaves = [merkle.leaf_hash(item) for item in entries]
+    at = data.draw(st.integers(0, len(leaves) - 1))
+    path, found = merkle.path(leaves, at), merkle.root(leaves)
+    assert merkle.root_by_path(leaves[at], at, len(leaves), path) == found
+    other = merkle.leaf_hash(b"another entry")
+    assert merkle.root_by_path(other, at, len(leaves), path) != found
+
+
+def test_the_tree_is_that_of_rfc_9162() -> None:
+    """The root of seven entries as section 2.1.1 defines it, written out; and that of none."""
+    d = [merkle.leaf_hash(bytes([i])) for i in range(7)]
+    node = merkle.node_hash
+    assert merkle.root(d) == node(node(node(d[0], d[1]), node(d[2], d[3])), node(node(d[4], d[5]), d[6]))
+    assert merkle.root([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    with pytest.raises(ValueError, match="another place"):
+        merkle.root_by_path(d[0], 0, 7, merkle.path(d, 0)[:-1])
+
+
+# --- the stores -----------------------------------------------------------------------------------------------------
+
+
+def test_things_that_age_are_listed_by_id_and_removed_one_by_one(store: Store) -> None:
+    person_ = profile("a", record(1))
+    store.archive([(record(1, number), person_.profile_id) for number in (1, 2)])
+    store.keep_past([replace(person_, version=3), replace(person_, version=12)])
+    store.add_chunk("u1", 0, b"part")
+
+    superseded = store.ageing(RecordType.SUPERSEDED_VERSIONS, "", 10)
+    assert superseded == [Ageing(f"till/1/{n}", record(1).received_time, "till", person_.profile_id) for n in (1, 2)]
+    past = store.ageing(RecordType.PAST_PROFILES, "", 10)
+    assert [(item.id[-3:], item.profile_id, item.time) for item in past] == [
+        ("003", person_.profile_id, person_.since), ("012", person_.profile_id, person_.since)
+    ]  # fmt: skip
+    (part,) = store.ageing(RecordType.UPLOADS, "", 10)
+    assert part.id == "u1/0" and datetime.now(UTC) - part.time < timedelta(minutes=1)
+    assert store.ageing(RecordType.SUPERSEDED_VERSIONS, "till/1/1", 10) == superseded[1:]
+    assert store.ageing(RecordType.SUPERSEDED_VERSIONS, "", 1) == superseded[:1]
+
+    for kind, item in ((RecordType.SUPERSEDED_VERSIONS, superseded[0]), (RecordType.PAST_PROFILES, past[0])):
+        store.drop_aged(kind, [item.id, "never/there/1"])
+        assert store.aged(kind, [item.id]) == []
+        assert len(store.ageing(kind, "", 10)) == 1
+    store.drop_aged(RecordType.UPLOADS, ["u1/0"])
+    assert store.chunk("u1", 0) is None
+
+
+def test_versions_go_with_their_record_and_past_with_its_profile_and_others_stay(store: Store) -> None:
+    mine, other = profile("a", record(1)), profile("b", record(2))
+    store.archive([(record(1), mine.profile_id), (record(2), other.profile_id)])
+    store.keep_past([replace(mine, version=1), replace(other, version=1)])
+
+    store.drop_versions(["till/1"], [mine.profile_id])
+
+    assert store.archived("till", "1") == []
+    assert [(item.golden, item.record_keys) for item in store.past_versions(mine.profile_id, 9, 9)] == [
+        (b"", ["till/1"])
+    ]
+    assert len(store.archived("till", "2")) == 1
+    assert [item.golden for item in store.past_versions(other.profile_id, 9, 9)] == [b"golden"]
+
+
+def test_the_marks_of_retention_are_kept_with_a_record(store: Store) -> None:
+    marked = replace(record(1), retired=["phone:delete"], barred=["phone:delete"])
+    write(store, profile("a", marked, record(2)))
+    found = {item.key: item for item in store.by_record_keys(["till/1"])[0].records}
+    assert (found["till/1"].retired, found["till/1"].barred) == (["phone:delete"], ["phone:delete"])
+    assert not found["till/2"].retired and not found["till/2"].barred
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """A desk with retention: rules made, tried, used; runs run."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk, self.call = desk, desk.call
+        self.store, self.vault = desk.service.store, desk.service.vault
+        self.keeper = Keeper(self.store, self.vault, desk.service.tools.dictionary, page=2)
+
+    def rule(self, rule_id: str, *, use: bool = True, **fields: object) -> str:
+        wanted = {"record_type": RECORDS, "days": 365, "action": DELETE, "basis": LAW, **fields}
+        request = pb.CreateRetentionRuleRequest(retention_rule_id=rule_id, retention_rule=pb.RetentionRule(**wanted))
+        name = self.call("CreateRetentionRule", request).name
+        if use:
+            self.run(rule=name, dry_run=True)
+            self.call("ActivateRetentionRule", pb.ActivateRetentionRuleRequest(name=name, revision=1))
+        return name
+
+    def operation(self, **request: object) -> operations_pb2.Operation:
+        started = self.call("RunRetention", pb.RunRetentionRequest(**request))
+        self.work()
+        return self.desk.service.jobs.get(started.name, "data-office")
+
+    def run(self, **request: object) -> pb.RetentionRun:
+        run = pb.RetentionRun()
+        operation = self.operation(**request)
+        assert operation.response.Unpack(run), operation
+        return run
+
+    def work(self) -> bool:
+        return Worker("profiles", self.keeper.handlers(), self.desk.service.operations).run_one()
+
+    def hold(self, **scope: object) -> pb.LegalHold:
+        request = pb.CreateLegalHoldRequest(legal_hold=pb.LegalHold(reason="case 17", **scope))
+        return self.call("CreateLegalHold", request)
+
+    def receipts(self) -> list[pb.RetentionReceipt]:
+        return list(self.call("ListRetentionReceipts", pb.ListRetentionReceiptsRequest()).retention_receipts)
+
+    def everything_stored(self) -> str:
+        """Return all that is known of anybody, opened: profiles, records, former versions, past."""
+        found = []
+        for item in self.store.page_profiles("", 1000, ()):
+            ciphers = self.vault.ciphers(self.store, [item])
+            found += [self.vault.open_golden(item, ciphers), self.vault.open_overrides(item, ciphers)]
+            found += [self.vault.open_record(stored, ciphers) for stored in item.records]
+            for past in self.store.past_versions(item.profile_id, 10**9, 100):
+                found += [self.vault.open_golden(past, ciphers)] if past.golden else []
+            for stored in item.records:
+                former = self.store.archived(stored.source_id, stored.source_record_id)
+                found += [self.vault.open_record(old, ciphers) for old in former]
+        return repr(found)
+
+
+@pytest.fixture
+def archive(desk: Desk) -> Archive:
+    return Archive(desk)
+
+
+def done(run: pb.RetentionRun) -> dict[str, tuple[int, int, int]]:
+    return {item.rule.rpartition("/")[2]: (item.due_count, item.done_count, item.held_count) for item in run.counts}
+
+
+def test_a_dry_run_counts_names_and_changes_nothing(archive: Archive) -> None:
+    for number in range(5):
+        archive.desk.upsert("till", f"T-{number}", person(number), OLD if number < 3 else FRESH)
+    before = archive.everything_stored(), len(archive.store.facts)
+    name = archive.rule("stale", use=False)
+
+    run = archive.run(rule=name, dry_run=True)
+
+    assert done(run) == {"stale": (3, 0, 0)}
+    assert sorted(run.counts[0].samples) == [f"sources/till/records/T-{n}" for n in range(3)]
+    assert (archive.everything_stored(), len(archive.store.facts)) == before
+    assert archive.receipts() == []
+    assert archive.call("GetRetentionRule", pb.GetRetentionRuleRequest(name=name)).trial.due_count == 3
+
+
+def test_a_rule_is_used_only_after_its_revision_had_a_dry_run(archive: Archive) -> None:
+    name = archive.rule("stale", use=False)
+    activate = pb.ActivateRetentionRuleRequest(name=name, revision=1)
+    assert archive.desk.refused("ActivateRetentionRule", activate) == "RULE_NOT_TRIED"
+    archive.run(rule=name, dry_run=True)
+    archive.call("ActivateRetentionRule", activate)
+    change = pb.UpdateRetentionRuleRequest(retention_rule=pb.RetentionRule(name=name, days=100))
+    changed = archive.call("UpdateRetentionRule", change)
+    assert (changed.revision, changed.active_revision) == (2, 1)
+    activate.revision = 2
+    assert archive.desk.refused("ActivateRetentionRule", activate) == "RULE_NOT_TRIED"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"action": GENERALIZE, "field": "phone"}, "action"),
+        ({"action": GENERALIZE}, "action"),
+        ({"field": "unheard_of"}, "field"),
+        ({"field": "province_code"}, "field"),
+        ({"record_type": pb.RetentionRule.RECORD_TYPE_REJECTS, "field": "phone"}, "field"),
+        ({"record_type": pb.RetentionRule.RECORD_TYPE_UPLOADS, "source": "sources/till"}, "source"),
+        ({"source": "sources/nowhere"}, "source"),
+        ({"field": "phone", "days": 5000}, "days"),
+        ({"record_type": pb.RetentionRule.RECORD_TYPE_REJECTS, "bars_newer_versions": True}, "bars_newer_versions"),
+        (
+            {
+                "record_type": pb.RetentionRule.RECORD_TYPE_REJECTS,
+                "measured_from": pb.RetentionRule.CLOCK_RECEIVED,
+            },
+            "measured_from",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused(archive: Archive, fields: dict[str, object], wrong: str) -> None:
+    wanted = pb.RetentionRule(**{"record_type": RECORDS, "days": 365, "action": DELETE, "basis": LAW, **fields})
+    request = pb.CreateRetentionRuleRequest(retention_rule_id="x", retention_rule=wanted)
+    assert archive.desk.refused("CreateRetentionRule", request) == "RULE_INVALID"
+    assert archive.store.retention_rules.page({}, "", 9) == []
+    assert wrong
+
+
+def test_what_a_run_took_is_nowhere_and_its_row_does_not_bring_it_back(archive: Archive) -> None:
+    desk, old = archive.desk, person(1)
+    first = desk.upsert("till", "T-1", {**old, "phone": "13711112222"}, "2018-01-01T00:00:00Z")
+    name = desk.upsert("till", "T-1", old, OLD)
+    other = desk.upsert("shop", "S-9", person(9), FRESH)
+    assert first == name != other
+    archive.rule("stale")
+    facts = len(archive.store.facts)
+
+    assert done(archive.run()) == {"stale": (1, 1, 0)}
+
+    stored = archive.everything_stored()
+    assert old["phone"] not in stored and "13711112222" not in stored and old["email"] not in stored
+    assert person(9)["phone"][-8:] in stored
+    assert desk.profile(name).display_name == ""
+    assert not archive.call("LookupProfiles", profiles_pb2.LookupProfilesRequest(phone=old["phone"])).profiles
+    (told,) = archive.store.facts[facts:]
+    identity = profiles_identity(archive, told.message.sealed_identity)
+    assert (told.message.profile_id, identity) == (name.rpartition("/")[2], "")
+    past = profiles_pb2.GetProfileRequest(name=name)
+    past.as_of.FromDatetime(archive.store.profiles([name.rpartition("/")[2]])[name.rpartition("/")[2]].create_time)
+    assert desk.refused("GetProfile", past) == "HISTORY_NOT_KEPT"
+    assert desk.history(name)[0].kind == resources_pb2.ProfileRevision.KIND_RETENTION
+
+    desk.upsert("till", "T-1", old, OLD)
+    desk.upsert("till", "T-1", old, FRESH)
+    assert old["phone"] not in archive.everything_stored()
+    assert done(archive.run()) == {"stale": (0, 0, 0)}
+
+
+def profiles_identity(archive: Archive, sealed: bytes) -> str:
+    from kehu.profiles.v1 import events_pb2
+
+    found = events_pb2.ProfileIdentity.FromString(archive.vault.events.open(sealed))
+    return found.display_name + "".join(found.phones) + "".join(found.source_names)
+
+
+def test_a_newer_version_is_a_sign_of_life_unless_the_rule_bars_it(archive: Archive) -> None:
+    desk, old = archive.desk, person(1)
+    name = desk.upsert("till", "T-1", old, OLD)
+    archive.rule("phones", field="phone")
+    archive.rule("mails", field="email", bars_newer_versions=True)
+    assert done(archive.run()) == {"phones": (1, 1, 0), "mails": (1, 1, 0)}
+    taken = desk.profile(name)
+    assert (list(taken.phones), list(taken.emails)) == ([], [])
+    assert taken.display_name
+
+    again = desk.upsert("till", "T-1", {**old, "phone": "13700001111"}, FRESH)
+
+    assert again == name
+    alive = desk.profile(name)
+    assert (list(alive.phones), list(alive.emails)) == (["+8613700001111"], [])
+    assert old["email"] not in archive.everything_stored()
+    assert not archive.call("LookupProfiles", profiles_pb2.LookupProfilesRequest(email=old["email"])).profiles
+    assert done(archive.run()) == {"phones": (0, 0, 0), "mails": (0, 0, 0)}
+
+
+def test_of_a_generalized_field_less_is_believed(archive: Archive) -> None:
+    name = archive.desk.upsert("till", "T-1", person(1), OLD)
+    archive.rule("places", field="address", action=GENERALIZE)
+    archive.run()
+    found = archive.desk.profile(name).address
+    assert (found.text, found.city_code, found.district_code) == ("浙江省杭州市", "330100", "")
+    assert "文三路" not in archive.everything_stored()
+
+
+def test_only_records_of_the_rules_source_are_taken_and_the_profile_keeps_the_others(archive: Archive) -> None:
+    name = archive.desk.upsert("till", "T-1", person(1), OLD)
+    assert archive.desk.upsert("shop", "S-1", {**person(1), "address": "北京市海淀区中关村大街1号"}, OLD) == name
+    archive.rule("till_only", source="sources/till")
+
+    assert done(archive.run()) == {"till_only": (1, 1, 0)}
+
+    found = archive.desk.profile(name)
+    assert found.address.province_code == "110000"
+    assert found.source_count == 2
+    assert "文三路" not in archive.everything_stored()
+
+
+@pytest.mark.parametrize("scope", ["profile", "source", "rule", "everything", "merged"])
+def test_what_is_held_is_skipped_and_counted_until_it_is_released(archive: Archive, scope: str) -> None:
+    desk = archive.desk
+    name = desk.upsert("till", "T-1", person(1), OLD)
+    if scope == "merged":
+        gone = desk.upsert("shop", "S-1", person(2), OLD)
+        desk.service.taker.merger.merge([name.rpartition("/")[2], gone.rpartition("/")[2]])
+    archive.rule("stale", source="sources/till")
+    values = {
+        "profile": {"profile": name}, "source": {"source": "sources/till"}, "rule": {"rule": "retentionRules/stale"},
+        "everything": {"everything": True}, "merged": {"profile": ""},
+    }  # fmt: skip
+    if scope == "merged":
+        values["merged"] = {"profile": gone}
+    hold = archive.hold(**values[scope])
+
+    assert done(archive.run()) == {"stale": (0, 0, 1)}
+    assert person(1)["email"] in archive.everything_stored()
+    assert archive.receipts()[-1].counts[0].held_count == 1
+
+    released = archive.call("ReleaseLegalHold", pb.ReleaseLegalHoldRequest(name=hold.name))
+    assert released.HasField("release_time") and released.released_by == released.set_by != ""
+    assert done(archive.run()) == {"stale": (1, 1, 0)}
+    assert person(1)["email"] not in archive.everything_stored()
+
+
+def test_a_hold_follows_a_person_who_is_split(archive: Archive) -> None:
+    desk = archive.desk
+    name = desk.upsert("till", "T-1", person(1), OLD)
+    assert desk.upsert("shop", "S-1", person(1), OLD) == name
+    archive.hold(profile=name)
+    record_name = resources_pb2.SourceRecordName(source="sources/shop", source_record_id="S-1")
+    desk.call(
+        "UnmergeProfile",
+        profiles_pb2.UnmergeProfileRequest(name=name, source_records=[record_name], reason="two people"),
+    )
+    archive.rule("stale")
+
+    assert done(archive.run()) == {"stale": (0, 0, 2)}
+
+
+def test_a_hold_set_while_a_run_is_under_way_still_holds(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        archive.desk.upsert("till", f"T-{number}", person(number), OLD)
+    archive.rule("stale")
+    find, seen = archive.keeper._retirer.due, []
+
+    def hold_after_the_first_page(*args: object):  # noqa: ANN202
+        found = find(*args)  # type: ignore[arg-type]
+        seen.append(found.last)
+        if len(seen) == 1:
+            archive.hold(everything=True)
+        return found
+
+    monkeypatch.setattr(archive.keeper._retirer, "due", hold_after_the_first_page)
+    run = archive.run()
+    assert run.counts[0].done_count == 0
+    assert run.counts[0].held_count == 4
+
+
+def test_a_hold_that_is_over_and_a_hold_on_nobody_are_refused(archive: Archive) -> None:
+    for scope, reason in (
+        ({"profile": "profiles/" + "0" * 32}, "PROFILE_NOT_FOUND"),
+        ({"source": "sources/nowhere"}, "SOURCE_NOT_FOUND"),
+        ({"rule": "retentionRules/none"}, "RULE_NOT_FOUND"),
+    ):
+        assert reason_of(lambda scope=scope: archive.hold(**scope)) == reason
+    past = pb.LegalHold(everything=True, reason="x")
+    past.expire_time.FromJsonString(OLD)
+    refused = archive.desk.refused("CreateLegalHold", pb.CreateLegalHoldRequest(legal_hold=past))
+    assert refused == "RETENTION_REFUSED"
+
+
+def test_an_expected_count_that_is_wrong_changes_nothing_and_the_right_one_runs(archive: Archive) -> None:
+    for number in range(3):
+        archive.desk.upsert("till", f"T-{number}", person(number), OLD)
+    archive.rule("stale")
+    before = archive.everything_stored()
+
+    failed = archive.operation(expected_count=2)
+
+    assert failed.error.code and "another number" in failed.error.message
+    assert archive.everything_stored() == before
+    assert archive.receipts() == []
+    assert done(archive.run(expected_count=3)) == {"stale": (3, 3, 0)}
+
+
+def test_superseded_versions_past_rejects_and_uploads_are_removed_by_rules_of_their_own(archive: Archive) -> None:
+    desk, store = archive.desk, archive.store
+    for phone in ("13711112222", "13733334444", "13755556666"):
+        desk.upsert("till", "T-1", {**person(1), "phone": phone}, FRESH)
+    desk.upsert("till", "T-2", {**person(2), "phone": "1.38E+10"})
+    store.add_chunk("abandoned", 0, b"part")
+    kinds = {
+        "versions": pb.RetentionRule.RECORD_TYPE_SUPERSEDED_VERSIONS,
+        "past": pb.RetentionRule.RECORD_TYPE_PAST_PROFILES,
+        "rejects": pb.RetentionRule.RECORD_TYPE_REJECTS, "uploads": pb.RetentionRule.RECORD_TYPE_UPLOADS,
+    }  # fmt: skip
+    for rule_id, kind in kinds.items():
+        archive.rule(rule_id, record_type=kind, days=1)
+    assert {name: found[0] for name, found in done(archive.run()).items()} == dict.fromkeys(kinds, 0)
+
+    age(archive, timedelta(days=2))
+    counts = done(archive.run())
+
+    assert counts == {"versions": (2, 2, 0), "past": (2, 2, 0), "rejects": (1, 1, 0), "uploads": (1, 1, 0)}
+    assert store.archived("till", "T-1") == [] and store.chunk("abandoned", 0) is None
+    assert store.rejects.page({}, "", 9) == []
+    assert "13711112222" not in archive.everything_stored()
+    assert archive.receipts()[-1].item_count == 6
+
+
+def age(archive: Archive, by: timedelta) -> None:
+    """Let the things in the memory store be older."""
+    store = archive.store
+    store._archive = {  # type: ignore[attr-defined]
+        key: (replace(found, received_time=found.received_time - by), owner)
+        for key, (found, owner) in store._archive.items()  # type: ignore[attr-defined]
+    }
+    for versions in store._past.values():  # type: ignore[attr-defined]
+        for number, item in versions.items():
+            last = replace(item.revisions[-1], time=item.revisions[-1].time - by)
+            versions[number] = replace(item, revisions=[last])
+    for key, item in store.rejects._items.items():  # type: ignore[attr-defined]
+        store.rejects._items[key] = replace(item, create_time=item.create_time - by)  # type: ignore[attr-defined]
+    store._chunks = {key: (part, time - by) for key, (part, time) in store._chunks.items()}  # type: ignore[attr-defined]
+
+
+def test_a_receipt_proves_one_item_to_whoever_holds_no_key_and_shows_no_other(archive: Archive) -> None:
+    for number in range(5):
+        archive.desk.upsert("till", f"T-{number}", person(number), OLD)
+    archive.rule("stale")
+    run = archive.run()
+    (receipt,) = archive.receipts()
+    assert (receipt.name, receipt.item_count, receipt.is_genuine) == (run.receipt, 5, True)
+    assert (receipt.counts[0].rule, receipt.counts[0].revision, receipt.counts[0].basis) == (
+        "retentionRules/stale", 1, LAW
+    )  # fmt: skip
+
+    request = pb.ProveRetentionRequest(name=receipt.name, item="sources/till/records/T-3")
+    proof = archive.call("ProveRetention", request)
+
+    leaf = hashlib.sha256(b"\0" + (proof.nonce + proof.item).encode()).digest()
+    path = [bytes.fromhex(item) for item in proof.path]
+    found = merkle.root_by_path(leaf, proof.leaf_index, proof.item_count, path)
+    assert found.hex() == receipt.merkle_root
+    assert not any(
+        merkle.leaf_hash(f"{proof.nonce}sources/till/records/T-{n}".encode()) in path for n in range(5) if n != 3
+    )
+    request.item = "sources/till/records/T-9"
+    assert archive.desk.refused("ProveRetention", request) == "RECEIPT_NOT_FOUND"
+    assert "T-3" not in repr(archive.store.receipts.page({}, "", 9)) + repr(archive.store.leaves.page({}, "", 9))
+
+
+def test_receipts_are_chained_and_a_changed_one_is_told(archive: Archive) -> None:
+    archive.rule("stale")
+    for number in range(3):
+        archive.desk.upsert("till", f"T-{number}", person(number), OLD)
+        archive.run()
+    receipts = archive.receipts()
+    assert [item.name[-1] for item in receipts] == ["1", "2", "3"]
+    assert [item.previous_seal for item in receipts] == ["", receipts[0].seal, receipts[1].seal]
+    stored = archive.store.receipts.get("00000002")
+    assert stored is not None
+    forged = replace(stored, content=stored.content.replace('"1"', '"0"'))
+    assert forged.content != stored.content
+    assert not Receipts(archive.store, archive.vault).message(forged).is_genuine
+
+
+def test_a_schedule_comes_back_and_leaves_a_receipt_each_time(archive: Archive) -> None:
+    archive.desk.upsert("till", "T-1", person(1), OLD)
+    archive.rule("stale")
+    operation = archive.operation(every_hours=24)
+    assert not operation.done and len(archive.receipts()) == 1
+    jobs = archive.desk.service.operations
+    document = jobs.get(operation.name)
+    assert document is not None
+    assert timedelta(hours=23) < document["wake_at"] - datetime.now(UTC) <= timedelta(hours=24)  # type: ignore[operator]
+    archive.desk.upsert("till", "T-2", person(2), OLD)
+    jobs.update(operation.name, str(document["lease"]), {"wake_at": datetime.now(UTC)})
+    archive.work()
+    first, second = archive.receipts()
+    assert (first.item_count, second.item_count) == (1, 1)
+    assert first.run != second.run
+    for wrong in ({"dry_run": True}, {"expected_count": 1}):
+        request = pb.RunRetentionRequest(every_hours=1, **wrong)
+        assert archive.desk.refused("RunRetention", request) == "RETENTION_REFUSED"
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("dies_at", range(1, 33))
+def test_killed_at_any_write_and_run_again_is_the_same_state_and_one_receipt(
+    tmp_path: Path, dies_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(tmp_path / "keys")
+    with service.serving() as harness:
+        desk = Desk(service, harness)
+        desk.call("CreateSource", source_request("till"))
+        archive = Archive(desk)
+        for number in range(5):
+            desk.upsert("till", f"T-{number}", {**person(number), "phone": ""}, OLD)
+            desk.upsert("till", f"T-{number}", person(number), OLD.replace("02T", "03T"))
+        for number in (5, 6, 7):
+            desk.upsert("till", f"T-{number}", {**person(number), "email": "", "phone": ""}, FRESH)
+            desk.upsert("till", f"T-{number}", {**person(number), "email": ""}, FRESH)
+        archive.rule("mails", field="email", days=10)
+        archive.rule("versions", record_type=pb.RetentionRule.RECORD_TYPE_SUPERSEDED_VERSIONS, days=1)
+        age(archive, timedelta(days=2))
+        started = archive.call("RunRetention", pb.RunRetentionRequest())
+        left = [dies_at]
+
+        def mortal(owner: object, name: str) -> None:
+            do = getattr(owner, name)
+
+            def write_(*args: object, **kwargs: object) -> object:
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Died
+                found = do(*args, **kwargs)
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Died
+                return found
+
+            monkeypatch.setattr(owner, name, write_)
+
+        for owner, name in (
+            (archive.store, "write_profiles"), (archive.store, "drop_versions"), (archive.store, "drop_aged"),
+            (archive.store.leaves, "insert"), (archive.store.receipts, "insert"),
+        ):  # fmt: skip
+            mortal(owner, name)
+        try:
+            archive.work()
+            died = False
+        except Died:
+            died = True
+        document = service.operations.get(started.name)
+        assert document is not None and died != document["done"]
+        service.operations.update(started.name, str(document["lease"]), {"wake_at": datetime.now(UTC)})
+        archive.work()
+
+        run = pb.RetentionRun()
+        assert service.jobs.get(started.name, "data-office").response.Unpack(run)
+        counts = done(run)
+        assert counts == {"mails": (5, 5, 0), "versions": (3, 3, 0)}
+        (receipt,) = archive.receipts()
+        assert receipt.item_count == 8
+        assert "@mail" not in archive.everything_stored()
+        for number in range(5):
+            request = pb.ProveRetentionRequest(name=receipt.name, item=f"sources/till/records/T-{number}#email")
+            assert archive.call("ProveRetention", request).item_count == receipt.item_count
+        assert archive.store.ageing(RecordType.SUPERSEDED_VERSIONS, "", 9) == []
+
+
+def test_two_runs_that_end_at_once_have_two_numbers(archive: Archive) -> None:
+    receipts = Receipts(archive.store, archive.vault)
+    one, two = receipts.issue("operations/a/1", NOW, []), receipts.issue("operations/b/1", NOW, [])
+    assert (one.id, two.id) == ("00000001", "00000002")
+    assert receipts.issue("operations/a/1", NOW, []) == one
+    assert isinstance(one, StoredReceipt)
+
+
+def test_a_role_without_the_right_may_not_run_hold_or_see(archive: Archive) -> None:
+    from services.access.defaults import ACTIONS
+
+    allowed = {role for role, rights in ACTIONS.items() if "retention" in rights}
+    assert allowed == {"role:steward"}
