@@ -10,7 +10,7 @@ import numpy as np
 
 from services.profiles.resolution.kernels import compiled
 
-PART_PAIRS = 500_000  # compared at once by one core: what it needs fits a few megabytes
+PART_PAIRS = 65_536  # compared at once by one core: what it needs stays in the core's cache
 
 
 @dataclass(frozen=True, slots=True)

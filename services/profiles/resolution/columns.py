@@ -1,7 +1,7 @@
 """A column as numbers: a code for each distinct value, and the values' characters packed one after another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,12 @@ def column_of(values: pa.Array | pa.ChunkedArray) -> Column:
     coded = values.dictionary_encode()
     codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
     return Column(codes, texts_of(coded.dictionary), coded.dictionary)
+
+
+def side_by_side(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns with a record's codes next to each other: who compares two records finds them in one place."""
+    rows = np.stack([column.codes for column in columns], axis=1)
+    return [replace(column, codes=rows[:, at]) for at, column in enumerate(columns)]
 
 
 def codes_there(here: Column, there: Column) -> np.ndarray:

@@ -15,6 +15,7 @@ from services.profiles.resolution.kernels import (
     compiled,
     jaro_winkler,
     jaro_winkler_bound,
+    lacks,
     within_one,
     within_two,
 )
@@ -24,6 +25,9 @@ EQUAL_LEVELS = ("same", "other")
 EDIT_LEVELS = ("same", "one", "two", "other")
 ALIKE_LEVELS = ("same", "close", "alike", "loose", "other")
 ALIKE_DEGREES = (0.92, 0.88, 0.7)  # least Jaro-Winkler similarity of close, alike and loose
+
+
+_AT_ONCE = 4096  # pairs whose records stay in the core's cache from one comparison to the next
 
 
 class Comparison(Protocol):
@@ -54,8 +58,10 @@ class Comparisons:
     def compare(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return the pattern of each pair."""
         found = np.zeros(left.size, np.int32)
-        for part, radix in zip(self.parts, self.radices, strict=True):
-            part.write(left, right, int(radix), found)
+        for begin in range(0, left.size, _AT_ONCE):
+            some = slice(begin, begin + _AT_ONCE)
+            for part, radix in zip(self.parts, self.radices, strict=True):
+                part.write(left[some], right[some], int(radix), found[some])
         return found
 
     def digits(self, patterns: np.ndarray) -> np.ndarray:
@@ -87,7 +93,7 @@ class Edits:
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
         texts = self.column.texts
-        _write_edits(self.column.codes, texts.chars, texts.offsets, left, right, radix, patterns)
+        _write_edits(self.column.codes, texts.chars, texts.offsets, texts.masks, left, right, radix, patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +180,13 @@ def _write_edits(
     codes: np.ndarray,
     chars: np.ndarray,
     offsets: np.ndarray,
+    masks: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
     radix: int,
     patterns: np.ndarray,
 ) -> None:
+    """Write the level; an edit takes away one character at most and brings one."""
     for at in range(left.size):
         a, b = codes[left[at]], codes[right[at]]
         if a < 0 or b < 0:
@@ -186,6 +194,8 @@ def _write_edits(
         level = 4
         if a == b:
             level = 1
+        elif lacks(masks[a], masks[b]) > 2 or lacks(masks[b], masks[a]) > 2:
+            pass
         elif within_two(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1]):
             one = within_one(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1])
             level = 2 if one else 3

@@ -10,7 +10,7 @@ from services.profiles.domain.model import MatchModel
 from services.profiles.domain.training import Lesson, Material, train
 from services.profiles.resolution.blocking import Keys, keys_of, workers
 from services.profiles.resolution.clusters import clusters_of
-from services.profiles.resolution.columns import Column, codes_there, column_of
+from services.profiles.resolution.columns import Column, codes_there, column_of, side_by_side
 from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal, Turnable
 from services.profiles.resolution.engine import NO_SIDES, edges_of, patterns_of, random_patterns
 from services.profiles.resolution.judging import CONFLICT, Frequency, Judge
@@ -56,7 +56,7 @@ class Table:
         names = list(dict.fromkeys(names))
         with workers() as pool:
             found = pool.map(lambda name: column_of(column(name)), names)
-            self.columns = dict(zip(names, found, strict=True))
+            self.columns = dict(zip(names, side_by_side(list(found)), strict=True))
         self.count = self.columns[names[0]].codes.size
         self.comparisons = Comparisons([self._comparison(name, kind) for name, kind in scheme.compared.items()])
 

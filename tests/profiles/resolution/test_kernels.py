@@ -13,11 +13,11 @@ from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
 from services.profiles.domain.model import default_model
 from services.profiles.domain.similarity import is_one_edit
 from services.profiles.resolution.columns import column_of, texts_of
-from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, within_one, within_two
+from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, lacks, within_one, within_two
 from services.profiles.resolution.people import People, resolve
 from tests.profiles.domain.builders import record
 
-WORDS = st.text("abc王伟9", max_size=12)
+WORDS = st.text("abc王伟9", max_size=12) | st.text("0123456789", max_size=12) | st.text("ab", max_size=60)
 
 
 @settings(max_examples=300, deadline=None)
@@ -30,6 +30,7 @@ def test_texts_are_as_far_apart_and_as_alike_as_rapidfuzz_says(left, right):
 
     assert within_one(*place) == (distance <= 1) == (left == right or is_one_edit(left, right))
     assert within_two(*place) == (distance <= 2)
+    assert max(lacks(*texts.masks), lacks(*texts.masks[::-1])) <= distance
     if left and right:
         assert jaro_winkler(*place) == pytest.approx(likeness)
         assert jaro_winkler_bound(len(left), len(right), *texts.masks) >= likeness - 1e-12
