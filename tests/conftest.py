@@ -7,19 +7,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from infra.opensearch import new_opensearch
 from infra.processes import StartError, free_port, running
 from infra.servers import MissingServer, Mongo, Rabbit, SmtpSink, new_rabbit
+from tests.databases import S3, MariaDb, Postgres
 
+Started = TypeVar("Started", Postgres, MariaDb, S3)
 PASSWORD = "only-for-tests"  # loopback, a temporary folder, gone with the session
 MARKER_OF_FIXTURE = {
     "mongo_uri": "mongo",
     "amqp_uri": "rabbit",
     "rabbit_server": "rabbit",
     "opensearch_url": "opensearch",
+    "postgres": "sql",
+    "mariadb": "sql",
+    "s3": "s3",
     "stack": "flow",
 }
 OPT_IN = ("opensearch", "flow", "spark")
@@ -97,6 +103,34 @@ def opensearch_url(server_folder: Path) -> Iterator[str]:
         with running(server, server_folder / "opensearch.log", seconds=180):
             yield server.url
         shutil.rmtree(server.folder, ignore_errors=True)
+    except (StartError, MissingServer) as error:
+        unavailable(str(error))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL started for the session; as root in a folder that the user it runs as may enter."""
+    with tempfile.TemporaryDirectory(prefix="kehu-test-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        yield from _started(Postgres(Path(folder) / "postgresql"), Path(folder) / "log")
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_folder: Path) -> Iterator[MariaDb]:
+    """MariaDB started for the session."""
+    yield from _started(MariaDb(server_folder / "mariadb"), server_folder / "mariadb.log")
+
+
+@pytest.fixture(scope="session")
+def s3(server_folder: Path) -> Iterator[S3]:
+    """An S3 started for the session."""
+    yield from _started(S3(server_folder / "s3"), server_folder / "s3.log")
+
+
+def _started(server: Started, log: Path) -> Iterator[Started]:
+    try:
+        with running(server, log):
+            yield server
     except (StartError, MissingServer) as error:
         unavailable(str(error))
 

@@ -27,7 +27,7 @@ from services.profiles.admission import Admission, Summary, entry_of, settings_o
 from services.profiles.errors import PullFailed, PullTargetUnknown, SourceNotFound
 from services.profiles.importing import queue_import
 from services.profiles.messages import summary_message
-from services.profiles.sql_pulls import cursor_from_plain, cursor_to_plain, read_table
+from services.profiles.sql_pulls import Page, cursor_from_plain, cursor_to_plain, read_table
 from services.profiles.store import Store
 from services.profiles.uploads import CHUNK_BYTES, store_upload
 from services.profiles.vault import Vault
@@ -149,14 +149,22 @@ class Puller:
         if source is None:
             raise SourceNotFound("the source is gone", metadata={"name": progress.source})
         table, column = str(job.args["table"]), str(job.args["cursor_column"])
-        after, settings = cursor_from_plain(job.checkpoint.get("after")), settings_of(source)
-        summary = Summary(**job.checkpoint.get("sums", {}))  # type: ignore[arg-type]
-        pages = read_table(target.url, target.options, self._credentials(job), table, column, after)
-        for rows, after in _guarded(pages, progress.target):
-            admitted, tally = self._admission.admit(settings, [entry_of(row) for row in rows], job.name)
-            summary.add(admitted, tally)
+        saved, settings = job.checkpoint, settings_of(source)
+        summary, look = Summary(**saved.get("sums", {})), int(str(saved.get("look", 0)))  # type: ignore[arg-type]
+        before, operation = asdict(summary), job.name if column else f"{job.name}/{look}"
+        start = Page([], [], cursor_from_plain(saved.get("after")), *_two(saved))
+        pages = read_table(target.url, target.options, self._credentials(job), table, column, start)
+        for page in _guarded(pages, progress.target):
+            for rows, name in ((page.known, f"{job.name}/again"), (page.rows, operation)):
+                if rows:
+                    summary.add(*self._admission.admit(settings, [entry_of(row) for row in rows], name))
             progress.summary.CopyFrom(summary_message(summary))
-            job.save({"after": cursor_to_plain(after), "sums": asdict(summary)}, progress)
+            if column:
+                job.save(_state(page, asdict(summary)), progress)
+            else:
+                job.save({"look": look, "sums": before}, progress)  # cut, it is read anew and counted once
+        if not column:
+            job.save({"look": look + 1, "sums": asdict(summary)}, progress)
 
     def _credentials(self, job: Job) -> dict[str, str]:
         sealed = base64.b64decode(str(job.args["sealed"]))
@@ -213,6 +221,14 @@ class Puller:
         request_id = f"{job.name}/{item.mark}"
         progress.last_operation = queue_import(self._jobs, self._store, args, job.owner, request_id).name
         progress.files_imported += 1
+
+
+def _state(page: Page, sums: Mapping[str, object]) -> dict[str, object]:
+    return {"after": cursor_to_plain(page.cursor), "rows": page.position, "ties": page.ties, "sums": sums}
+
+
+def _two(saved: Mapping[str, object]) -> tuple[int, int]:
+    return int(str(saved.get("rows", 0))), int(str(saved.get("ties", 0)))
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Pulls:
         (self.inbox / "till").mkdir(parents=True)
         self.bucket = f"/{uuid.uuid4().hex}"
         self.service = registered(Service(tmp_path / "keys"))
-        targets = {
+        self.targets = targets = {
             "inbox": Target(f"file://{self.inbox}"),
             "bucket": Target(f"memory:/{self.bucket}"),
             "safe": Target(f"safe:/{self.bucket}"),

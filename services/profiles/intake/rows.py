@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 
 from services.profiles.errors import HeaderInvalid
 
@@ -96,6 +97,8 @@ def to_text(value: object) -> str:
         return str(value)
     if isinstance(value, float):
         return _float_text(value)
+    if isinstance(value, Decimal):
+        return _decimal_text(value)
     if isinstance(value, list | tuple):
         return ";".join(to_text(item) for item in value)
     return _time_text(value)
@@ -107,6 +110,14 @@ def _float_text(value: float) -> str:
     if abs(value) >= MAX_EXACT_NUMBER:
         raise DigitsLost
     return str(int(value)) if value == int(value) else repr(value)
+
+
+def _decimal_text(value: Decimal) -> str:
+    """Return an exact number as text, without an exponent or zeros at its end."""
+    if not value.is_finite():
+        return ""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _time_text(value: object) -> str:
