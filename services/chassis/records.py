@@ -166,7 +166,8 @@ def on_write(wake: Callable[[], None]) -> None:
     _wake.append(wake)
 
 
-def _notify(facts: Sequence[Fact]) -> None:
+def notify(facts: Sequence[Fact]) -> None:
+    """Wake the relays of this process when facts were written."""
     if facts:
         for wake in _wake:
             wake()
@@ -183,7 +184,7 @@ def insert(record: Record, facts: Sequence[Fact] = (), *, request_id: str = "") 
     _stamp_new(record, facts, now, request_id)
     with driver_errors():
         record._get_collection().insert_one(record.to_mongo())
-    _notify(facts)
+    notify(facts)
 
 
 def _stamp_new(record: Record, facts: Sequence[Fact], now: datetime, request_id: str) -> None:
@@ -210,7 +211,7 @@ def replace(record: Record, facts: Sequence[Fact] = (), *, request_id: str = "")
     if result.matched_count == 0:
         raise Conflict("the record was changed meanwhile; read it again and repeat")
     record.version += 1
-    _notify(facts)
+    notify(facts)
 
 
 def _update_of(record: Record, facts: Sequence[Fact], now: datetime, request_id: str) -> dict[str, object]:
@@ -246,7 +247,7 @@ def bulk_write(changes: Sequence[tuple[Record, Sequence[Fact]]]) -> list[str]:
         return []
     now = datetime.now(UTC)
     token = uuid.uuid4().hex
-    operations = [_operation(record, facts, now, token) for record, facts in changes]
+    operations = [operation(record, facts, now, token) for record, facts in changes]
     collection = changes[0][0]._get_collection()
     with driver_errors():
         try:
@@ -257,23 +258,25 @@ def bulk_write(changes: Sequence[tuple[Record, Sequence[Fact]]]) -> list[str]:
                 raise
             written = -1
         lost = [] if written == len(changes) else _lost(collection, changes, token)
-    _notify([fact for _, facts in changes for fact in facts])
+    notify([fact for _, facts in changes for fact in facts])
     return lost
 
 
-def _operation(
-    record: Record, facts: Sequence[Fact], now: datetime, token: str
+def operation(
+    record: Record, facts: Sequence[Fact], now: datetime, token: str, namespace: str | None = None
 ) -> pymongo.InsertOne | pymongo.ReplaceOne | pymongo.UpdateOne:
+    """Return the write of a record and its facts, `token` telling whose it was; `namespace` for writes over several."""
     if record.version == 0:
         _stamp_new(record, facts, now, "")
-        return pymongo.InsertOne({**record.to_mongo(), "write_id": token})
+        return pymongo.InsertOne({**record.to_mongo(), "write_id": token}, namespace=namespace)
+    unchanged = {"_id": record.id, "version": record.version}
     if record.is_whole:
-        return pymongo.ReplaceOne({"_id": record.id, "version": record.version}, _whole(record, facts, now, token))
+        return pymongo.ReplaceOne(unchanged, _whole(record, facts, now, token), namespace=namespace)
     update = _update_of(record, facts, now, "")
     state = update["$set"]
     assert isinstance(state, Mapping)
     update["$set"] = {**state, "write_id": token}
-    return pymongo.UpdateOne({"_id": record.id, "version": record.version}, update)
+    return pymongo.UpdateOne(unchanged, update, namespace=namespace)
 
 
 def _whole(record: Record, facts: Sequence[Fact], now: datetime, token: str) -> dict[str, object]:

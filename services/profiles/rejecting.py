@@ -15,6 +15,7 @@ from services.profiles.values import Reject, record_key
 from services.profiles.vault import Vault
 
 ATTEMPTS_KEPT = 50  # RejectAttempt documents this maximum
+FEW = 32  # records whose rejects are asked for in one query
 CHANGED = frozenset((Outcome.CREATED, Outcome.UPDATED))
 
 
@@ -65,7 +66,7 @@ class Rejects:
         `own` are the rows set apart beside these entries.
         """
         brought = {item.source_record_id: number for number, item in admitted.items() if item.outcome in CHANGED}
-        if not brought or not self._store.rejects.page({"source_id": source_id, "state": "open"}, "", 1):
+        if not brought or (len(brought) > FEW and not self._has_open(source_id)):
             return
         numbers = {self._token(source_id, record_id): number for record_id, number in brought.items()}
         for reject in self._store.rejects.among("record", list(numbers)):
@@ -73,6 +74,9 @@ class Rejects:
             is_beside = reject.id in own or (operation and reject.operation == operation)
             if reject.state == "open" and not (is_beside and reject.row_number > number):
                 self._settle(reject, "corrected", attempt("", operation, number))
+
+    def _has_open(self, source_id: str) -> bool:
+        return bool(self._store.rejects.page({"source_id": source_id, "state": "open"}, "", 1))
 
     def _settle(self, reject: Reject, state: str, entry: Sequence[object]) -> None:
         try:

@@ -60,9 +60,11 @@ def open_profiles(profiles: Iterable[Profile], ciphers: Ciphers, vault: Vault) -
     return opened
 
 
-def load(store: Store, vault: Vault, profiles: Sequence[Profile]) -> tuple[list[Working], Ciphers]:
-    """Return the profiles opened, with the ciphers that open them."""
-    ciphers = vault.ciphers(store, profiles)
+def load(
+    store: Store, vault: Vault, profiles: Sequence[Profile], keys: Mapping[str, bytes] | None = None
+) -> tuple[list[Working], Ciphers]:
+    """Return the profiles opened, with the ciphers that open them; `keys` are those at hand."""
+    ciphers = vault.ciphers(store, profiles, keys)
     return open_profiles(profiles, ciphers, vault), ciphers
 
 

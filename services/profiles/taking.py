@@ -23,11 +23,12 @@ from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apar
 from services.profiles.merging import Merger
 from services.profiles.retiring import unbarred
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
-from services.profiles.store import Store
+from services.profiles.store import Done, Store, Writing
 from services.profiles.values import Pair
 from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
+AT_ONCE = 8  # records that are looked up, and profiles that are written, in one command each
 PART_PROFILES = 100  # shaped while the database writes as many: more at once leaves it waiting, fewer costs calls
 
 
@@ -136,52 +137,77 @@ class Taker:
         now = datetime.now(UTC)
         if is_retry:
             self.merger.settle_abandoned(now)
-        before = self._store.rounds()
-        loaded, ciphers = self._load(waiting)
+        loaded, ciphers, before = self._load(waiting)
         waiting = unbarred(waiting, loaded, self._vault)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
         fold = Fold(loaded, self._model, founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
-        lost = self._write(fold, ciphers, now, tally)
+        lost, is_alone = self._write(fold, ciphers, now, tally, before)
         result = self._sort_out(fold, outcomes, lost)
-        if result.founded and self._store.rounds() != before + 1:
+        if result.founded and not (is_alone or self._store.rounds() == before + 1):
             tally.merged += self._look_again(result.founded)
         for group in fold.merges:
             self.merger.merge(group)
             tally.merged += [(group[0], gone) for gone in group[1:]]
         return result
 
-    def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers]:
-        found = {item.profile_id: item for item in self._store.by_record_keys([item.key for item in waiting])}
+    def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers, int]:
+        """Return the profiles that may concern these records, and how many batches there were before the look."""
+        keys = [item.key for item in waiting]
+        if len(waiting) <= AT_ONCE:
+            seen = self._store.look(keys, [token for incoming in waiting for token in incoming.tokens])
+            return (*load(self._store, self._vault, seen.profiles, seen.data_keys), seen.rounds)
+        before = self._store.rounds()
+        found = {item.profile_id: item for item in self._store.by_record_keys(keys)}
         known = {record.key: record.content_hash for item in found.values() for record in item.records}
         fresh = [incoming for incoming in waiting if known.get(incoming.key) != incoming.content_hash]
         tokens = [token for incoming in fresh for token in incoming.tokens]
         found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
-        return load(self._store, self._vault, list(found.values()))
+        return (*load(self._store, self._vault, list(found.values())), before)
 
-    def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally) -> set[str]:
-        """Write data keys and questions, then the profiles; return who lost."""
+    def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally, before: int) -> tuple[set[str], bool]:
+        """Write what the fold made; return who lost, and whether it is known that nobody else wrote since the look."""
         changed = fold.changed()
-        made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
-        asked = self._store.pairs.add_missing(_pairs(fold))
-        self._store.pairs.add_missing(_checks(fold))
-        tally.pairs += [(one, other) for one, other, _ in fold.pairs.values()][:asked]
-        lost = self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
-        written = [(item.profile_id, item.profile.version) for item in changed if item.profile_id not in lost]
+        done = self._write_at_once(fold, changed, ciphers, now, before) if 0 < len(changed) <= AT_ONCE else None
+        if done is None:
+            done = self._write_in_parts(fold, changed, ciphers, now)
+        tally.pairs += [(one, other) for one, other, _ in fold.pairs.values()][: done.new_pairs]
+        written = [(item.profile_id, item.profile.version) for item in changed if item.profile_id not in done.lost]
         written += [(item, fold.working[item].profile.version - 1) for item in fold.own_work]
         tally.created += [profile_id for profile_id, version in written if version == 0]
         tally.updated += [profile_id for profile_id, version in written if version > 0]
-        return lost
+        return set(done.lost), done.is_alone
+
+    def _write_at_once(
+        self, fold: Fold, changed: Sequence[Working], ciphers: Ciphers, now: datetime, before: int
+    ) -> Done | None:
+        wrapped, made = self._vault.make_ciphers([item.profile.key_id for item in changed if item.is_new])
+        shaped = self._shaped(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)
+        superseded = [(old, item.profile.profile_id) for item in shaped for old in item.superseded]
+        was = [item.was for item in shaped if item.was]
+        changes = [(item.profile, item.facts) for item in shaped]
+        return self._store.write_at_once(
+            Writing(wrapped, _pairs(fold), _checks(fold), superseded, was, changes, before)
+        )
+
+    def _write_in_parts(self, fold: Fold, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> Done:
+        """Write data keys and questions, then the profiles."""
+        made = self._vault.new_ciphers(self._store, [item.profile.key_id for item in changed if item.is_new])
+        asked = self._store.pairs.add_missing(_pairs(fold))
+        self._store.pairs.add_missing(_checks(fold))
+        return Done(list(self._write_changed(changed, Ciphers({**ciphers.by_id, **made.by_id}), now)), asked, False)
+
+    def _shaped(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> list[Shaped]:
+        rules = self.dictionary.rules()
+        return [shape_changed(item, ciphers, self._vault, rules, now) for item in changed]
 
     def _write_changed(self, changed: Sequence[Working], ciphers: Ciphers, now: datetime) -> set[str]:
         """Shape and write profiles, a part being shaped while the store writes the last; durable when it returns."""
         lost: set[str] = set()
-        rules = self.dictionary.rules()
         with ThreadPoolExecutor(1, thread_name_prefix="take-write") as writer:
             writing: Future[list[str]] | None = None
             for start in range(0, len(changed), self._part_profiles):
-                part = changed[start : start + self._part_profiles]
-                shaped = [shape_changed(item, ciphers, self._vault, rules, now) for item in part]
+                shaped = self._shaped(changed[start : start + self._part_profiles], ciphers, now)
                 lost.update(writing.result() if writing else ())
                 writing = writer.submit(self._write_part, shaped)
             lost.update(writing.result() if writing else ())

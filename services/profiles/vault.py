@@ -69,11 +69,23 @@ class Vault:
         self.events = Sealer("events", keys_dir, chosen.cipher_of_keys)
         self.uploads = Sealer("uploads", keys_dir, chosen.cipher_of_keys)
 
-    def ciphers(self, store: Store, profiles: Iterable[Profile]) -> Ciphers:
-        """Return the ciphers that open these profiles and their records."""
+    def ciphers(self, store: Store, profiles: Iterable[Profile], at_hand: Mapping[str, bytes] | None = None) -> Ciphers:
+        """Return the ciphers that open these profiles and their records; `at_hand` are keys just read."""
         wanted = {key for item in profiles for key in _key_ids(item) if key}
-        wrapped = store.data_keys(sorted(wanted))
+        wrapped = {key_id: value for key_id, value in (at_hand or {}).items() if key_id in wanted}
+        if missing := sorted(wanted - wrapped.keys()):
+            wrapped.update(store.data_keys(missing))
         return Ciphers(self._data_keys.ciphers(wrapped))
+
+    def make_ciphers(self, key_ids: Sequence[str]) -> tuple[dict[str, bytes], Ciphers]:
+        """Make data keys that the caller stores: wrapped by id, and their ciphers.
+
+        Raises:
+            MasterKeyUnavailable: the keeper of the master key does not answer.
+        """
+        made = self._data_keys.new(key_ids)
+        wrapped = {key_id: value for key_id, (value, _) in made.items()}
+        return wrapped, Ciphers({key_id: cipher for key_id, (_, cipher) in made.items()})
 
     def new_ciphers(self, store: Store, key_ids: Sequence[str]) -> Ciphers:
         """Make and store data keys for new customers; a key that is there already, from a crashed try, is used.
@@ -81,11 +93,9 @@ class Vault:
         Raises:
             MasterKeyUnavailable: the keeper of the master key does not answer; nothing was stored.
         """
-        made = self._data_keys.new(key_ids)
-        known = store.add_data_keys({key_id: wrapped for key_id, (wrapped, _) in made.items()})
-        ciphers = {key_id: cipher for key_id, (_, cipher) in made.items()}
-        ciphers.update(self._data_keys.ciphers(known))
-        return Ciphers(ciphers)
+        wrapped, made = self.make_ciphers(key_ids)
+        known = store.add_data_keys(wrapped)
+        return Ciphers({**made.by_id, **self._data_keys.ciphers(known)})
 
     def seal_record(self, record: StandardRecord, key: str, number: int, cipher: FieldCipher) -> bytes:
         """Seal a standard record with its originals."""

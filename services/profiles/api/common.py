@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from services.profiles.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.messages import profile_message, visible_attributes
+from services.profiles.remembered import Remembered
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
 from services.profiles.store.shelf import Shelved
@@ -42,6 +43,7 @@ class Tools:
     taker: SharedTaker
     jobs: Jobs
     dictionary: Dictionary
+    sources_at_hand: dict[str, Remembered[Source | None]] = field(default_factory=dict)
 
     def admission(self) -> Admission:
         """Return what admits records."""
@@ -54,6 +56,15 @@ class Tools:
     def definitions(self) -> Definitions:
         """Return what changes definitions."""
         return Definitions(self.store, self.dictionary)
+
+    def source_at_hand(self, name: str) -> Source:
+        """Return the source of a resource name, as single writes know it: remembered for moments."""
+        source_id = id_of(name)
+        known = self.sources_at_hand.get(source_id)
+        if known is None:
+            self.source(name)
+            known = self.sources_at_hand.setdefault(source_id, Remembered(lambda: self.store.sources.get(source_id)))
+        return known() or self.source(name)
 
     def source(self, name: str) -> Source:
         """Return the source of a resource name."""

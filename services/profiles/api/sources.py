@@ -74,7 +74,9 @@ class SourcesPart:
         with unchanged_since(request.source.etag, source.version, request.source.name):
             source = changed(source, names, lambda name: _read(message, name))
             self._check_mapping(source)
-            return source_message(self.tools.store.sources.replace(source))
+            stored = self.tools.store.sources.replace(source)
+            self.tools.sources_at_hand.pop(stored.id, None)
+            return source_message(stored)
 
     def ImportRecords(
         self, requests: Iterator[profiles_pb2.ImportRecordsRequest], context: grpc.ServicerContext
@@ -113,7 +115,7 @@ class SourcesPart:
         self, request: profiles_pb2.BatchUpsertRecordsRequest, context: grpc.ServicerContext
     ) -> profiles_pb2.BatchUpsertRecordsResponse:
         """Take in up to 500 records."""
-        settings = settings_of(self.tools.source(request.parent))
+        settings = settings_of(self.tools.source_at_hand(request.parent))
         self._check_fields({name for record in request.records for name in record.fields})
         entries = [
             Entry(

@@ -60,8 +60,7 @@ class VerdictsPart:
     ) -> resources_pb2.MatchReport:
         """Return the precision of each band by the verdicts of a month."""
         verdicts = (
-            (_band(pair), pair.probability, pair.state == "confirmed")
-            for pair in self._of_month(id_of(request.name))
+            (_band(pair), pair.probability, pair.state == "confirmed") for pair in self._of_month(id_of(request.name))
         )
         report = resources_pb2.MatchReport(name=request.name)
         for item in precision_by_band(verdicts):

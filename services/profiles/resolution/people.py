@@ -99,7 +99,6 @@ class People:
         frequency = Frequency(0, self.names.codes, np.array(bits, float))
         return Judge(self.comparisons, model, lambda patterns, _: _flags()[patterns], [frequency])
 
-
     def name_shares(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the shares of the most frequent surnames and given names among complete names."""
         codes = self.gathered.column("names")
@@ -110,9 +109,7 @@ class People:
         for name, n in named:
             found[0][name.surname] += n
             found[1][name.given] += n
-        surnames, given = (
-            {word: n / total for word, n in counter.most_common(_LISTED_NAMES)} for counter in found
-        )
+        surnames, given = ({word: n / total for word, n in counter.most_common(_LISTED_NAMES)} for counter in found)
         return surnames, given
 
 

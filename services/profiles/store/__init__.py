@@ -10,7 +10,18 @@ Guarantees, on both:
 
 from services.profiles.store.memory import MemoryStore
 from services.profiles.store.mongo import MongoStore
-from services.profiles.store.protocol import Changes, Store
+from services.profiles.store.protocol import Changes, Done, Found, Store, Writing
 from services.profiles.store.shelf import MemoryShelf, MongoShelf, Shelf
 
-__all__ = ["Changes", "MemoryShelf", "MemoryStore", "MongoShelf", "MongoStore", "Shelf", "Store"]
+__all__ = [
+    "Changes",
+    "Done",
+    "Found",
+    "MemoryShelf",
+    "MemoryStore",
+    "MongoShelf",
+    "MongoStore",
+    "Shelf",
+    "Store",
+    "Writing",
+]

@@ -12,7 +12,7 @@ from services.chassis.records import Fact
 from services.profiles.documents import past_id
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
-from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
+from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MemoryShelf
 from services.profiles.values import (
     Ageing,
@@ -88,6 +88,26 @@ class MemoryStore:
                 if len(ids) <= MAX_PER_TOKEN:
                     found.update(ids)
         return list(self.profiles(sorted(found)).values())
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
+        """Return all that a few records need."""
+        with self._lock:
+            both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
+            profiles = list({item.profile_id: item for item in both}.values())
+            return Found(profiles, self.data_keys([item.key_id for item in profiles]), self._round)
+
+    def write_at_once(self, writing: Writing) -> Done | None:
+        """Write a small batch."""
+        with self._lock:
+            if self.add_data_keys(writing.data_keys):
+                return None
+            self.archive(writing.superseded)
+            self.keep_past(writing.was)
+            asked = self.pairs.add_missing(writing.pairs)
+            self.pairs.add_missing(writing.checks)
+            is_alone = self._round == writing.rounds
+            lost = self.write_profiles(writing.changes)
+            return Done(lost, asked, is_alone)
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Insert or replace profiles with their facts."""

@@ -28,7 +28,9 @@ from services.profiles.documents import (
 )
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
-from services.profiles.store.protocol import MAX_PER_TOKEN, Changes
+from services.profiles.store import at_once
+from services.profiles.store.at_once import ROUND
+from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import (
     Ageing,
@@ -47,7 +49,6 @@ from services.profiles.values import (
 
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
-ROUND = "intake"
 ID_SPACE = 16**8
 LAST_VERSION = 10**VERSION_DIGITS - 1
 NOT_BELIEVED = {"$unset": {"golden": ""}}
@@ -125,6 +126,19 @@ class MongoStore:
                 owners[token].add(link["p"])
         found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
         return [item for item in self._living(found) if not wanted.isdisjoint(item.tokens)]
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
+        """Return what a few records need, by one query or by several."""
+        found = at_once.look(self._collection("counters"), keys, tokens)
+        if found is None:
+            rounds = self.rounds()
+            both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
+            found = Found(list({item.profile_id: item for item in both}.values()), {}, rounds)
+        return found
+
+    def write_at_once(self, writing: Writing) -> Done | None:
+        """Write a small batch in one command."""
+        return at_once.write(records.database(self._service), self.pairs, writing)
 
     def _living(self, profile_ids: Iterable[str]) -> list[Profile]:
         """Return the living profiles behind these ids, each once."""

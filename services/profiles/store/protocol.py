@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -27,6 +28,40 @@ from services.profiles.values import (
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
 MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead to
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a few records need: living profiles, wrapped data keys of theirs, the number of batches written so far."""
+
+    profiles: list[Profile]
+    data_keys: Mapping[str, bytes]
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """All of a small batch: new data keys, questions, checks of merges, history, profiles with facts.
+
+    `rounds` is what the look found.
+    """
+
+    data_keys: Mapping[str, bytes]
+    pairs: Sequence[Pair]
+    checks: Sequence[Pair]
+    superseded: Sequence[tuple[StoredRecord, str]]
+    was: Sequence[Profile]
+    changes: Changes
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Ids of the profiles that lost a race, how many questions were new, whether nobody else wrote since the look."""
+
+    lost: list[str]
+    new_pairs: int
+    is_alone: bool
 
 
 class Store(Protocol):
@@ -84,6 +119,16 @@ class Store(Protocol):
 
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the living profiles that carry any of these tokens, each once."""
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
+        """Return what `by_record_keys`, `by_tokens`, `data_keys` and `rounds` do, in one query where that can be."""
+
+    def write_at_once(self, writing: Writing) -> Done | None:
+        """Write a small batch durably in one command and count it as one.
+
+        None when something was in the way: then what is written is what a crash would leave, and the caller goes the
+        long way, by the methods below.
+        """
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Insert (version 0) or replace profiles with their facts, durably; return the ids that lost a race."""

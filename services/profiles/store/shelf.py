@@ -86,8 +86,7 @@ class MongoShelf(Generic[T]):
         """Add those whose id is not taken."""
         if not items:
             return 0
-        now = datetime.now(UTC)
-        documents = [self._document(_stamped(item, 1, now)) for item in items]
+        documents = [self.new_document(item) for item in items]
         with records.driver_errors():
             try:
                 return len(self._collection().insert_many(documents, ordered=False).inserted_ids)
@@ -95,6 +94,10 @@ class MongoShelf(Generic[T]):
                 if any(item.get("code") != 11000 for item in error.details["writeErrors"]):
                     raise
                 return int(error.details["nInserted"])
+
+    def new_document(self, item: T) -> dict[str, object]:
+        """Return its first stored form."""
+        return self._document(_stamped(item, 1, datetime.now(UTC)))
 
     def replace(self, item: T) -> T:
         """Write the new state by compare-and-set."""
