@@ -214,7 +214,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
 
 
 def _decision(consents: ProfileConsents, terms: Terms, past: datetime | None) -> Decision:
-    return decide(consents.records if past is None else known_at(consents.records, past), terms)
+    return decide(consents.counting if past is None else known_at(consents.counting, past), terms)
 
 
 def _listing_key(record: ConsentRecord) -> tuple[str, str]:

@@ -57,6 +57,8 @@ class ConsentsDocument(Record):
 
     records = me.ListField(me.DictField())
     merged_into = me.StringField(default="")
+    family = me.ListField(me.StringField())
+    link_version = me.IntField()
     meta: ClassVar[dict[str, object]] = {**_META, "collection": "consents"}
 
 
@@ -149,19 +151,25 @@ def consents_document(consents: ProfileConsents) -> ConsentsDocument:
         id=consents.profile_id,
         version=consents.version,
         merged_into=consents.merged_into,
+        family=sorted(consents.family),
+        link_version=consents.link_version,
         records=[_record_row(record) for record in consents.records],
     )
 
 
 def consents_of(row: Mapping[str, object]) -> ProfileConsents:
     """Return a profile's consents from the raw document: decisions read 500 at once."""
-    rows = row.get("records") or []
-    assert isinstance(rows, list)
+    rows, family = row.get("records") or [], row.get("family") or []
+    assert isinstance(rows, list) and isinstance(family, list)
+    merged_into = str(row.get("merged_into") or "")
+    link_version = row.get("link_version", 0 if merged_into else -1)  # 0: from before versions were told
     return ProfileConsents(
         profile_id=str(row["_id"]),
         records=tuple(_record_of(item) for item in rows),
-        merged_into=str(row.get("merged_into") or ""),
+        merged_into=merged_into,
         version=int(str(row["version"])),
+        family=frozenset(family),
+        link_version=int(str(link_version)),
     )
 
 
@@ -177,6 +185,8 @@ def _record_row(record: ConsentRecord) -> dict[str, object]:
         "expire_time": record.expire_time,
         "origin": record.origin_profile_id,
         "derived_from": list(record.derived_from),
+        "source_record": record.source_record,
+        "given_for": sorted(record.given_for),
         "notice": evidence.notice_id,
         "notice_version": evidence.notice_version,
         "language": evidence.language,
@@ -218,4 +228,6 @@ def _record_of(row: Mapping[str, object]) -> ConsentRecord:
         expire_time=get("expire_time"),  # type: ignore[arg-type]
         origin_profile_id=get("origin", ""),  # type: ignore[arg-type]
         derived_from=tuple(get("derived_from", ())),  # type: ignore[arg-type]
+        source_record=get("source_record", ""),  # type: ignore[arg-type]
+        given_for=frozenset(get("given_for", ())),  # type: ignore[call-overload]
     )

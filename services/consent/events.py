@@ -1,14 +1,15 @@
-"""What consent listens to: two profiles became one."""
+"""What consent listens to: two profiles became one, or one became two again."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC
 
-from kehu.profiles.v1.events_pb2 import ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
 
 from services.chassis.consuming import Event, on_event
 from services.chassis.errors import Unavailable
-from services.consent.domain.merging import merge_consents
+from services.consent.domain.merging import Parting, changes_of, merge_consents, split_consents
 from services.consent.domain.records import ProfileConsents
 from services.consent.store import ConsentStore, consents_for
 
@@ -16,7 +17,7 @@ TRIES = 8  # an answer may arrive for either profile between reading and writing
 
 
 class ConsentConsumer:
-    """Merges follow at most seconds after the profiles; doing one twice changes nothing."""
+    """Merges and splits follow at most seconds after the profiles; doing one twice, or late, changes nothing."""
 
     name = "consent"
 
@@ -26,16 +27,67 @@ class ConsentConsumer:
     @on_event("profiles", ProfilesMerged)
     def on_profiles_merged(self, event: Event[ProfilesMerged]) -> None:
         """Let the survivor answer for the merged profile: the strictest answer stands, all evidence is kept."""
-        survivor_id, merged_id = event.message.profile_id, event.message.merged_profile_id
+        told = event.message
         for _ in range(TRIES):
-            merged = self._store.consents([merged_id]).get(merged_id, ProfileConsents(merged_id))
-            survivor = consents_for(self._store, [survivor_id])[survivor_id]
-            if merged.merged_into or survivor.profile_id == merged_id:
+            merged = self._of(told.merged_profile_id)
+            survivor = self._answering(told.profile_id)
+            if told.merged_profile_version <= merged.link_version:
                 return
-            grown, facts = merge_consents(survivor, merged, event.time)
-            if facts and self._store.save_consents([(grown, facts)]):
+            if survivor.profile_id == merged.profile_id:
+                raise Unavailable("the survivor was split off meanwhile: the fact that says so comes first")
+            grown, facts = merge_consents(survivor, self._with_strays(merged), event.time)
+            if grown is not survivor and self._store.save_consents([(grown, facts)]):
                 continue
-            alias = replace(merged, merged_into=survivor.profile_id)
+            alias = replace(merged, merged_into=told.profile_id, link_version=told.merged_profile_version)
             if not self._store.save_consents([(alias, [])]):
                 return
         raise Unavailable("the profiles' consents are being changed by others; the merge is tried again")
+
+    @on_event("profiles", ProfilesUnmerged)
+    def on_profiles_unmerged(self, event: Event[ProfilesUnmerged]) -> None:
+        """Let the profile answer for itself: what was refused stands on both sides, a grant on the one it was given on.
+
+        The one that was split out is written first: whoever still sees it as an alias loses the race for the other.
+        """
+        told = event.message
+        parting = Parting(
+            told.version, told.event_time.ToDatetime(UTC), told.together_since.ToDatetime(UTC), frozenset(told.aliases),
+            frozenset(f"{link.source_id}/{link.source_record_id}" for link in told.links),
+        )  # fmt: skip
+        for _ in range(TRIES):
+            part = self._of(told.unmerged_profile_id)
+            whole = self._answering(told.profile_id)
+            is_apart = part.profile_id not in whole.family
+            if told.version < part.link_version or (told.version == part.link_version and is_apart):
+                return
+            if whole.profile_id == part.profile_id:  # they are one again already, under this name
+                if not self._store.save_consents([(replace(part, merged_into="", link_version=told.version), [])]):
+                    return
+                continue
+            # A merge that was not heard of counts all the same.
+            one = merge_consents(whole, part, event.time)[0] if is_apart else whole
+            left, out = split_consents(one, part, parting)
+            if self._save(part, out, parting) and self._save(whole, left, parting):
+                return
+        raise Unavailable("the profiles' consents are being changed by others; the split is tried again")
+
+    def _save(self, before: ProfileConsents, after: ProfileConsents, parting: Parting) -> bool:
+        return not self._store.save_consents([(after, changes_of(before, after, parting.time))])
+
+    def _of(self, profile_id: str) -> ProfileConsents:
+        return self._store.consents([profile_id]).get(profile_id, ProfileConsents(profile_id))
+
+    def _answering(self, profile_id: str) -> ProfileConsents:
+        return consents_for(self._store, [profile_id])[profile_id]
+
+    def _with_strays(self, merged: ProfileConsents) -> ProfileConsents:
+        """Return an alias with what was answered under its id where it led until now; others as they are."""
+        if not merged.merged_into:
+            return merged
+        held = self._answering(merged.merged_into)
+        known = {record.record_id for record in merged.records}
+        strays = [
+            record for record in held.records
+            if record.origin_profile_id == merged.profile_id and record.record_id not in known
+        ]  # fmt: skip
+        return replace(merged, records=(*merged.records, *strays))

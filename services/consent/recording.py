@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kehu.consent.v1 import events_pb2
@@ -103,14 +103,30 @@ class Recorder:
             if not waiting:
                 return withdrew
             answering = consents_for(self._store, [wish.profile_id for wish in waiting.values()])
+            split = self._split_meanwhile(answering)
             batch = _Batch()
             for index, wish in waiting.items():
-                batch.add(index, answering[wish.profile_id], wish.record)
+                if wish.profile_id not in split:
+                    batch.add(index, answering[wish.profile_id], _given_under(wish, answering[wish.profile_id]))
             lost = set(self._store.save_consents(batch.changes()))
             outcomes |= batch.outcomes_without(lost)
             withdrew = withdrew or batch.withdrew
-            waiting = {index: waiting[index] for index in batch.indexes_of(lost)}
+            again = {index for index, wish in waiting.items() if wish.profile_id in split}
+            waiting = {index: waiting[index] for index in (*batch.indexes_of(lost), *again)}
         raise Conflict("the profile's consents are being changed by others: try again")
+
+    def _split_meanwhile(self, answering: Mapping[str, ProfileConsents]) -> set[str]:
+        """Return ids that were aliases when read and answer for themselves now: their survivor is too new to tell."""
+        aliases = [profile_id for profile_id, consents in answering.items() if consents.profile_id != profile_id]
+        found = self._store.consents(aliases) if aliases else {}
+        return {profile_id for profile_id in aliases if profile_id in found and not found[profile_id].merged_into}
+
+
+def _given_under(wish: Wish, answering: ProfileConsents) -> ConsentRecord:
+    """Return the record with the id it was given under, where another answers for that."""
+    if wish.profile_id == answering.profile_id:
+        return wish.record
+    return replace(wish.record, origin_profile_id=wish.profile_id)
 
 
 class _Batch:

@@ -137,7 +137,7 @@ class MongoConsentStore:
     def consents(self, profile_ids: Sequence[str]) -> dict[str, ProfileConsents]:
         """Return the consents of those profiles that have any."""
         wanted = {"_id": {"$in": [str(profile_id) for profile_id in profile_ids]}}
-        fields = {"records": 1, "merged_into": 1, "version": 1}
+        fields = {"records": 1, "merged_into": 1, "version": 1, "family": 1, "link_version": 1}
         with records.driver_errors():
             rows = list(ConsentsDocument._get_collection().find(wanted, fields))
         return {str(row["_id"]): consents_of(row) for row in rows}

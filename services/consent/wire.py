@@ -125,13 +125,20 @@ def record_from(message: pb.ConsentRecord, record_id: str, now: datetime) -> Con
         create_time=now,
         evidence=evidence,
         expire_time=time_of(message.expire_time) if message.HasField("expire_time") else None,
+        source_record=_record_key(message),
     )
+
+
+def _record_key(message: pb.ConsentRecord) -> str:
+    """Return "source/record id" of the customer's record, empty when none is named."""
+    record = message.source_record
+    return f"{record.source.removeprefix('sources/')}/{record.source_record_id}" if record.source_record_id else ""
 
 
 def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
     """Return the resource of a record under the profile that holds it."""
     evidence = record.evidence
-    return pb.ConsentRecord(
+    message = pb.ConsentRecord(
         name=f"profiles/{profile_id}/consents/{record.record_id}",
         purpose_id=record.purpose_id,
         channel=record.channel,
@@ -152,7 +159,12 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         origin_profile_id=record.origin_profile_id,
         derived_from=record.derived_from,
         create_time=record.create_time,
+        given_for=sorted(record.given_for),
     )
+    if record.source_record:
+        source, _, record_id = record.source_record.partition("/")
+        message.source_record.source, message.source_record.source_record_id = f"sources/{source}", record_id
+    return message
 
 
 def decision_to_proto(profile_id: str, decision: Decision) -> pb.Decision:

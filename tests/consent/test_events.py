@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from kehu.profiles.v1.events_pb2 import ProfilesMerged
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.chassis.consuming import Event
+from services.chassis.errors import Unavailable
 from services.consent.domain.decision import Terms, decide
 from services.consent.domain.records import ProfileConsents
 from services.consent.events import ConsentConsumer
+from services.consent.recording import Recorder, Wish
 from services.consent.store import MemoryConsentStore, consents_for
 from tests.consent.registry import OFFERS, day, member_notice, record
 
 NOW = day("2026-05-01")
 
 
-def merged(survivor: str, other: str) -> Event[ProfilesMerged]:
-    message = ProfilesMerged(profile_id=survivor, merged_profile_id=other, version=2)
+def merged(survivor: str, other: str, version: int = 2) -> Event[ProfilesMerged]:
+    message = ProfilesMerged(profile_id=survivor, merged_profile_id=other, version=2, merged_profile_version=version)
     return Event("e1", f"profiles/{survivor}", NOW, 2, message)
 
 
@@ -27,7 +33,7 @@ def a_store(**profiles) -> MemoryConsentStore:
 
 def is_allowed(store, profile_id: str) -> bool:
     consents = consents_for(store, [profile_id])[profile_id]
-    return decide(consents.records, Terms(OFFERS, member_notice(), "email", NOW)).allowed
+    return decide(consents.counting, Terms(OFFERS, member_notice(), "email", NOW)).allowed
 
 
 def test_an_opt_out_of_the_merged_profile_survives():
@@ -88,3 +94,132 @@ def test_a_merge_stopped_half_way_is_finished_by_its_redelivery():
 
     assert not is_allowed(store, "loser")
     assert [kept.record_id for kept in store.consents(["winner"])["winner"].records] == ["a", "b"]
+
+
+MERGED_AT, SPLIT_AT = day("2026-04-10"), day("2026-04-20")
+
+
+def unmerged(old: str, out: str, version: int, *records: str, aliases: tuple[str, ...] = ()) -> Event[ProfilesUnmerged]:
+    message = ProfilesUnmerged(
+        profile_id=old, unmerged_profile_id=out, version=version, aliases=aliases,
+        links=[SourceLink(source_id="shop", source_record_id=item) for item in records],
+    )  # fmt: skip
+    message.event_time.FromDatetime(SPLIT_AT)
+    message.together_since.FromDatetime(MERGED_AT)
+    return Event("e2", f"profiles/{out}", SPLIT_AT, version, message)
+
+
+def tell(store: MemoryConsentStore, *events: Event) -> None:
+    consumer = ConsentConsumer(store)
+    for event in events:
+        is_merge = isinstance(event.message, ProfilesMerged)
+        (consumer.on_profiles_merged if is_merge else consumer.on_profiles_unmerged)(event)
+
+
+def answer(store: MemoryConsentStore, profile_id: str, record_id: str, state: str, when: str, shop_record: str = ""):
+    """Let a person answer under an id, by the way of RecordConsent."""
+    store.save_purpose(OFFERS) if store.purpose(OFFERS.purpose_id) is None else None
+    store.save_notice(member_notice()) if store.notice("member") is None else None
+    made = replace(
+        record(record_id, state, answered=when), create_time=day(when),
+        source_record=f"shop/{shop_record}" if shop_record else "",
+    )  # fmt: skip
+    Recorder(store, lambda _: None).record(Wish(profile_id, made), NOW)
+
+
+def evidence(store: MemoryConsentStore, profile_id: str) -> set[str]:
+    return {kept.record_id for kept in consents_for(store, [profile_id])[profile_id].records}
+
+
+@pytest.mark.parametrize("state", ["DENIED", "REVOKED"])
+@pytest.mark.parametrize("under", ["a", "b"])
+@pytest.mark.parametrize("when", ["2026-04-05", "2026-04-15"])
+def test_a_refusal_before_or_while_they_were_one_stands_on_both_sides(under, when, state):
+    store = a_store(a=record("ga", "GRANTED"), b=record("gb", "GRANTED"))
+    events = merged("a", "b", 2), unmerged("a", "b", 4)
+    if when < "2026-04-10":
+        answer(store, under, "no", state, when)
+    tell(store, events[0])
+    if when > "2026-04-10":
+        answer(store, under, "no", state, when)
+    tell(store, events[1], events[1], events[0])
+
+    assert [is_allowed(store, each) for each in "ab"] == [False, False]
+    assert {"ga", "gb", "no"} <= evidence(store, "a") & evidence(store, "b")
+
+
+@pytest.mark.parametrize(
+    ("under", "shop_record", "allowed"),
+    [("b", "", [False, True]), ("a", "7", [False, True]), ("a", "8", [True, False]), ("a", "", [False, False])],
+)
+def test_a_grant_while_they_were_one_goes_where_it_was_given_else_to_neither(under, shop_record, allowed):
+    store = MemoryConsentStore()
+    tell(store, merged("a", "b", 2))
+    answer(store, under, "yes", "GRANTED", "2026-04-15", shop_record)
+    assert [is_allowed(store, each) for each in "ab"] == [True, True]
+
+    tell(store, unmerged("a", "b", 4, "7"))
+    assert [is_allowed(store, each) for each in "ab"] == allowed
+    assert "yes" in evidence(store, "a") & evidence(store, "b")
+
+    tell(store, merged("a", "b", 5))
+    assert [is_allowed(store, each) for each in "ab"] == [True, True], "one again, it is as it was"
+
+
+def test_grants_of_before_the_merge_are_each_ones_own_again():
+    for granted in "ab":
+        store = a_store(**{granted: record("yes", "GRANTED", answered="2026-04-02")})
+        tell(store, merged("a", "b", 2), unmerged("a", "b", 4))
+
+        assert [is_allowed(store, each) for each in "ab"] == [granted == "a", granted == "b"]
+
+
+def test_a_part_that_never_was_a_profile_gets_the_refusals_and_no_grant_of_before_it_came():
+    store = a_store(a=record("yes", "GRANTED", answered="2026-04-02"))
+    answer(store, "a", "no", "DENIED", "2026-04-01")
+    tell(store, unmerged("a", "new", 1, "7"))
+
+    assert [is_allowed(store, each) for each in ("a", "new")] == [True, False]
+    assert "no" in evidence(store, "new")
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_facts_in_any_order_lose_no_refusal_and_end_with_the_same_answers(order):
+    store = a_store(a=record("ga", "GRANTED"), b=record("rb", "REVOKED"), c=record("gc", "GRANTED"))
+    events = merged("b", "c", 2), merged("a", "b", 3), unmerged("a", "b", 5, aliases=("c",))
+    waiting = [events[index] for index in (*order, *order)]
+    for _ in range(10):
+        waiting, again = [], waiting
+        for event in again:
+            try:
+                tell(store, event)
+            except Unavailable:
+                waiting.append(event)
+
+    assert [consents_for(store, [each])[each].profile_id for each in "abc"] == ["a", "b", "b"]
+    assert [is_allowed(store, each) for each in "abc"] == [False, False, False]
+    assert not waiting
+
+
+def test_an_answer_under_an_id_that_is_split_off_at_this_moment_is_the_parts():
+    store = MemoryConsentStore()
+    tell(store, merged("a", "b", 2))
+
+    class SplitsBetween(MemoryConsentStore):
+        """A store in which the split is written between the reading of the alias and the writing of the answer."""
+
+        def __init__(self) -> None:
+            self.__dict__ = store.__dict__
+            self.reads = 0
+
+        def consents(self, profile_ids):
+            found = super().consents(profile_ids)
+            self.reads += 1
+            if self.reads == 1:
+                tell(store, unmerged("a", "b", 4))
+            return found
+
+    answer(store, "x", "first", "DENIED", "2026-04-01")  # the purpose and its notice are there
+    answer(SplitsBetween(), "b", "no", "DENIED", "2026-04-19")
+
+    assert "no" in evidence(store, "b")

@@ -119,6 +119,16 @@ def test_consents_come_back_as_they_were_appended(store):
     assert found == {profile_id: ProfileConsents(profile_id, (full, bare), version=2)}
 
 
+def test_what_merges_and_splits_leave_comes_back_as_it_was_kept(store):
+    profile_id = fresh()
+    given = replace(record("a", "GRANTED"), source_record="shop/W-7", given_for=frozenset({"p1", profile_id}))
+    kept = ProfileConsents(profile_id, (given,), "other", 0, frozenset({"p1", "p2"}), 7)
+    store.save_consents([(kept, [])])
+
+    assert store.consents([profile_id]) == {profile_id: replace(kept, version=1)}
+
+
+
 def test_of_two_writers_one_loses_and_nothing_of_it_is_kept(store):
     mine, theirs = fresh(), fresh()
     seen = written(store, mine, record("a", "GRANTED"))

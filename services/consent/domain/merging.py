@@ -1,10 +1,10 @@
-"""What becomes of consents when two profiles turn out to be one person: the strictest wins, all evidence stays."""
+"""What becomes of consents when two profiles become one person, or two again: the strictest wins, evidence stays."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from kehu.consent.v1 import events_pb2
@@ -12,11 +12,24 @@ from kehu.consent.v1 import events_pb2
 from services.consent.domain.records import (
     STRICTNESS,
     ConsentRecord,
+    ConsentState,
     Evidence,
     ProfileConsents,
     changed,
     standing,
+    stands,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """A split: ids and source records ("source/id") that went, since when both were one, and when it was."""
+
+    version: int
+    time: datetime
+    together_since: datetime
+    aliases: frozenset[str] = frozenset()
+    source_records: frozenset[str] = frozenset()
 
 
 def merge_consents(
@@ -27,18 +40,65 @@ def merge_consents(
     For each purpose and channel both answered, the stricter answer stands, as of the newer of the two, until
     the person answers again. The records of both are kept. Doing it twice changes nothing.
     """
+    if merged.profile_id in survivor.family:
+        return survivor, []
     known = {record.record_id for record in survivor.records}
-    theirs_ids = {record.record_id for record in merged.records}
     taken = [_from(merged.profile_id, record) for record in merged.records if record.record_id not in known]
-    ours = [r for r in survivor.records if theirs_ids.isdisjoint((r.record_id, *r.derived_from))]
+    one = replace(
+        survivor, records=(*survivor.records, *taken), family=survivor.family | merged.family | {merged.profile_id}
+    )
     derived = [
         record
-        for key in _shared_keys(ours, merged.records)
-        if (record := _stricter(ours, merged, key, at)) is not None and record.record_id not in known
+        for key in _shared_keys(survivor.counting, merged.counting)
+        if (record := _stricter(survivor, merged, one, key, at)) is not None and record.record_id not in known
     ]
-    grown = replace(survivor, records=(*survivor.records, *taken, *derived))
+    grown = replace(one, records=(*one.records, *derived))
     touched = {(record.purpose_id, record.channel): record for record in (*taken, *derived)}
     return grown, [changed(grown, record) for record in touched.values()]
+
+
+def split_consents(
+    whole: ProfileConsents, part: ProfileConsents, parting: Parting
+) -> tuple[ProfileConsents, ProfileConsents]:
+    """Return the consents that stay and those of the profile that was split out.
+
+    All records are kept on both sides. What was refused, by whomever and whenever, stands on both. A grant counts
+    for the side whose id or source record it was given on, and for neither if that was not said while they were one.
+    """
+    going = parting.aliases | {part.profile_id}
+    marked = tuple(_marked(record, whole.profile_id, part.profile_id, going, parting) for record in whole.records)
+    left = replace(whole, records=marked, family=whole.family - going)
+    known = {record.record_id for record in part.records}
+    brought = tuple(_from(whole.profile_id, record) for record in marked if record.record_id not in known)
+    out = replace(
+        part, records=(*part.records, *brought), family=part.family | parting.aliases, merged_into="",
+        link_version=parting.version,
+    )  # fmt: skip
+    return left, out
+
+
+def changes_of(before: ProfileConsents, after: ProfileConsents, at: datetime) -> list[events_pb2.ConsentChanged]:
+    """Return the facts of what stands otherwise than before, for each purpose and channel."""
+    touched = {(record.purpose_id, record.channel): record for record in after.records}
+    return [
+        stands(after, record, at)
+        for key, record in touched.items()
+        if standing(before.counting, *key) != standing(after.counting, *key)
+    ]
+
+
+def _marked(
+    record: ConsentRecord, whole_id: str, part_id: str, going: Collection[str], parting: Parting
+) -> ConsentRecord:
+    if record.state is not ConsentState.GRANTED:
+        return record
+    if record.source_record in parting.source_records or record.origin_profile_id in going:
+        whose = {part_id}
+    elif record.source_record or record.origin_profile_id or record.create_time < parting.together_since:
+        whose = {record.origin_profile_id or whole_id}
+    else:
+        whose = {whole_id, part_id}
+    return replace(record, given_for=record.given_for | whose)
 
 
 def _from(profile_id: str, record: ConsentRecord) -> ConsentRecord:
@@ -52,12 +112,12 @@ def _shared_keys(ours: Sequence[ConsentRecord], theirs: Sequence[ConsentRecord])
 
 
 def _stricter(
-    ours: Sequence[ConsentRecord], merged: ProfileConsents, key: tuple[str, str], at: datetime
+    survivor: ProfileConsents, merged: ProfileConsents, one: ProfileConsents, key: tuple[str, str], at: datetime
 ) -> ConsentRecord | None:
-    """Return the record that makes the stricter answer stand; None when it stands anyway or only one answered."""
-    mine, other = standing(ours, *key), standing(merged.records, *key)
-    newest = standing((*ours, *merged.records), *key)
-    if mine is None or other is None or newest is None:
+    """Return the record that makes the stricter answer stand; None when it stands anyway or both rest on one answer."""
+    mine, other = standing(survivor.counting, *key), standing(merged.counting, *key)
+    newest = standing(one.counting, *key)
+    if mine is None or other is None or newest is None or mine.record_id == other.record_id:
         return None
     strictest = max(mine, other, key=lambda record: STRICTNESS[record.state_at(at)])
     if newest.state_at(at) is strictest.state_at(at):

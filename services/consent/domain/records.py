@@ -50,7 +50,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class ConsentRecord:
-    """One answer about one purpose; `channel` "" means every channel of the purpose."""
+    """One answer about one purpose; `channel` "" means every channel of the purpose.
+
+    `given_for` are profiles that must be one for a grant to count, `source_record` ("source/id") what it was given on.
+    """
 
     record_id: str
     purpose_id: str
@@ -62,6 +65,8 @@ class ConsentRecord:
     expire_time: datetime | None = None
     origin_profile_id: str = ""
     derived_from: tuple[str, ...] = ()
+    source_record: str = ""
+    given_for: frozenset[str] = frozenset()
 
     def state_at(self, at: datetime) -> ConsentState:
         """Return what the record says at a time: a grant past its end has expired."""
@@ -71,12 +76,23 @@ class ConsentRecord:
 
 @dataclass(frozen=True, slots=True)
 class ProfileConsents:
-    """All consent records of one profile; after a merge `merged_into` names who answers for it."""
+    """All consent records of one profile; after a merge `merged_into` names who answers for it.
+
+    `family` are former ids that it answers for; `link_version` is the version of the profile that told `merged_into`.
+    """
 
     profile_id: str
     records: tuple[ConsentRecord, ...] = ()
     merged_into: str = ""
     version: int = 0
+    family: frozenset[str] = frozenset()
+    link_version: int = -1
+
+    @property
+    def counting(self) -> list[ConsentRecord]:
+        """Return the records that decide; the others are evidence of what was said of somebody else."""
+        one = self.family | {self.profile_id}
+        return [record for record in self.records if record.given_for <= one]
 
 
 def standing(records: Iterable[ConsentRecord], purpose_id: str, channel: str) -> ConsentRecord | None:
@@ -102,7 +118,7 @@ def append(
     if len(consents.records) >= RECORDS_LIMIT:
         if record.state is ConsentState.GRANTED:
             raise TooManyRecords(RECORDS_LIMIT)
-        last = standing(consents.records, record.purpose_id, record.channel)
+        last = standing(consents.counting, record.purpose_id, record.channel)
         if last is not None and (last.state, last.channel) == (record.state, record.channel):
             return consents, last, None
     grown = replace(consents, records=(*consents.records, record))
@@ -111,16 +127,22 @@ def append(
 
 def changed(consents: ProfileConsents, record: ConsentRecord) -> events_pb2.ConsentChanged:
     """Return the fact that a record was appended; its version is the one the store will write."""
-    last = standing(consents.records, record.purpose_id, record.channel) or record
+    return stands(consents, record, record.create_time)
+
+
+def stands(consents: ProfileConsents, about: ConsentRecord, at: datetime) -> events_pb2.ConsentChanged:
+    """Return the fact of what stands for a record's purpose and channel; a grant that does not count has expired."""
+    last = standing(consents.counting, about.purpose_id, about.channel)
+    state = last.state if last else ConsentState.EXPIRED
     fact = events_pb2.ConsentChanged(
         profile_id=consents.profile_id,
-        purpose_id=record.purpose_id,
-        channel=record.channel,
-        state=consent_pb2.ConsentState.Value(f"CONSENT_STATE_{last.state}"),
-        record_id=last.record_id,
+        purpose_id=about.purpose_id,
+        channel=about.channel,
+        state=consent_pb2.ConsentState.Value(f"CONSENT_STATE_{state}"),
+        record_id=(last or about).record_id,
         version=consents.version + 1,
     )
-    fact.event_time.FromDatetime(record.create_time)
+    fact.event_time.FromDatetime(at)
     return fact
 
 
