@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.access.domain.policies import Content, Row
+from services.chassis.access import RowFilter
 
 # role, department, the purpose its people work for
 ROLES = (
@@ -23,27 +24,34 @@ ACTIONS = {
         "profiles": "read list lookup", "search": "read", "audiences": "evaluate",
         "consents": "list decide revoke", "purposes": "read list", "notices": "read list",
         "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
+        "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
+        "qualityRules": "read list",
     },
     "role:agent": {
         "tickets": "*", "slaPolicies": "*", "operations": "*",
         "profiles": "read list lookup", "search": "read",
         "consents": "create list decide revoke", "purposes": "read list", "notices": "read list",
         "interactions": "list", "scores": "read", "deliveries": "list", "fields": "list read",
+        "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
+        "qualityRules": "read list",
     },
     "role:seller": {
         "profiles": "read list lookup", "search": "read", "operations": "*",
         "consents": "list decide", "purposes": "read list",
         "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
+        "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
+        "qualityRules": "read list",
     },
     "role:analyst": {
         "metrics": "*", "scores": "*", "interactions": "*", "audiences": "*", "operations": "*",
         "profiles": "read list", "segments": "read list preview", "campaigns": "read list",
-        "deliveries": "list", "fields": "list read",
+        "deliveries": "list", "fields": "list read", "qualityReports": "read list", "qualityRules": "read list",
     },
     "role:steward": {
         "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*", "retention": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
+        "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*",
     },
     "role:administrator": {
         "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
@@ -79,9 +87,19 @@ FIELDS = {
 }
 
 
+# roles that see the quality of what their own department owns; others see that of all
+OWNERS = ("role:marketer", "role:agent", "role:seller")
+
+
 def default_content() -> Content:
     """Return revision 1."""
-    return Content(rules=tuple(_rules()))
+    return Content(rules=tuple(_rules()), row_filters=tuple(_row_filters()))
+
+
+def _row_filters() -> Iterator[RowFilter]:
+    for role, department, _ in ROLES:
+        for resource in ("qualityReports", "qualityIncidents") if role in OWNERS else ():
+            yield RowFilter(role, department, resource, "owner_department", ("$department",))
 
 
 def _rules() -> Iterator[Row]:

@@ -47,7 +47,7 @@ def settings_of(source: Source) -> SourceSettings:
     """Return the source as the domain knows it."""
     return SourceSettings(
         source.id, domain_mapping(source.mapping), source.date_order, source.trust_rank,
-        source.owner_department, source.utc_offset_minutes, source.default_region, source.is_unique,
+        source.owner_department, source.utc_offset_minutes, source.default_region, source.is_unique, source.version,
     )  # fmt: skip
 
 
@@ -125,6 +125,7 @@ class Prepared:
     accepted: list[tuple[Entry, Incoming]] = field(default_factory=list)
     refused: list[tuple[Entry, str, list[tuple[str, str]]]] = field(default_factory=list)
     deleted: set[int] = field(default_factory=set)  # numbers of the entries that delete their record
+    source_version: int = 0
 
 
 class Admission:
@@ -146,7 +147,7 @@ class Admission:
 
     def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
         """Read and standardize entries; nothing is written."""
-        prepared = Prepared(operation, settings.source_id)
+        prepared = Prepared(operation, settings.source_id, source_version=settings.version)
         for entry in entries:
             self._read_one(settings, entry, prepared, now)
         return prepared
@@ -166,7 +167,7 @@ class Admission:
             prepared.refused.append((entry, raw.source_record_id, grave))
             return
         origin = f"{prepared.operation}:{entry.number}" if prepared.operation else ""
-        incoming = Incoming(record, self._vault.content_hash(raw), self._vault.tokens(record), origin)
+        incoming = Incoming(record, self._vault.content_hash(raw), self._vault.tokens(record), origin, settings.version)
         prepared.accepted.append((entry, incoming))
         prepared.deleted.update((entry.number,) if is_deletion(raw) else ())
 
@@ -216,7 +217,8 @@ class Admission:
             "is_row": entry.is_row, "values": dict(entry.values), "id": record_id or entry.source_record_id,
             "time": entry.updated_time.isoformat() if entry.updated_time else "",
         }  # fmt: skip
-        return self._rejects.make(prepared.source_id, prepared.operation, entry.number, content, reasons)
+        made = self._rejects.make(prepared.source_id, prepared.operation, entry.number, content, reasons)
+        return replace(made, source_version=prepared.source_version)
 
     def reopen(self, reject: Reject, corrections: Mapping[str, str]) -> Entry:
         """Return the entry of a set-apart row with corrected columns."""

@@ -129,13 +129,15 @@ def _record_document(record: StoredRecord) -> dict[str, object]:
         "b": record.sealed,
         "o": record.origin,
         "x": list(record.tokens),
+        **({"v": record.source_version} if record.source_version else {}),
     }
 
 
 def record_of(document: Mapping[str, object]) -> StoredRecord:
     """Return the source record of its stored form."""
     required = (document[name] for name in ("s", "i", "n", "h", "t", "r", "k", "b", "o", "x"))
-    return StoredRecord(*required, document.get("m", ()), document.get("q", ()))  # type: ignore[arg-type, call-arg]
+    more = document.get("m", ()), document.get("q", ()), document.get("v", 0)
+    return StoredRecord(*required, *more)  # type: ignore[arg-type, call-arg]
 
 
 def record_document(record: StoredRecord, profile_id: str) -> dict[str, object]:

@@ -279,3 +279,39 @@ class ReceiptNotFound(NotFound):
     """No retention receipt has this name, or the item is not among its items."""
 
     reason = "RECEIPT_NOT_FOUND"
+
+
+class QualityRuleNotFound(NotFound):
+    """No quality rule has this name."""
+
+    reason = "QUALITY_RULE_NOT_FOUND"
+
+
+class QualityRuleExists(AlreadyExists):
+    """A quality rule with this id exists already."""
+
+    reason = "QUALITY_RULE_EXISTS"
+
+
+class QualityRuleInvalid(Invalid):
+    """The quality rule names what is not there or not measured."""
+
+    reason = "QUALITY_RULE_INVALID"
+
+
+class QualityReportNotFound(NotFound):
+    """No figures of the day are in reach."""
+
+    reason = "QUALITY_REPORT_NOT_FOUND"
+
+
+class QualityIncidentNotFound(NotFound):
+    """No quality incident has this name, in reach."""
+
+    reason = "QUALITY_INCIDENT_NOT_FOUND"
+
+
+class QualityIncidentClosed(NotAllowed):
+    """A measurement verified the incident."""
+
+    reason = "QUALITY_INCIDENT_CLOSED"

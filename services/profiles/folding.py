@@ -39,6 +39,7 @@ class Incoming:
     content_hash: str
     tokens: Sequence[str]
     origin: str = ""
+    source_version: int = 0
 
     @property
     def key(self) -> str:

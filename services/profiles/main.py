@@ -17,12 +17,14 @@ from services.profiles.effects import EffectCounter
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
+from services.profiles.quality.measuring import Measurer, schedule
 from services.profiles.rederiving import Rederiver
 from services.profiles.resolving import Resolver
 from services.profiles.retaining import Keeper
 from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
+from services.profiles.store.incidents import IncidentDocument
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
 
@@ -38,6 +40,7 @@ def serving(config: ProcessConfig) -> Serving:
     def prepare() -> None:
         store.prepare()
         start(jobs)
+        schedule(jobs)
 
     taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
     tools = Tools(store, vault, taker, jobs, dictionary)
@@ -45,7 +48,7 @@ def serving(config: ProcessConfig) -> Serving:
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
         jobs=jobs,
-        records=[ProfileDocument],
+        records=[ProfileDocument, IncidentDocument],
         prepare=prepare,
     )
 
@@ -66,6 +69,7 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
     found: dict[str, Handler] = {}
-    for item in (settler, importer, counter, puller, resolver, *keepers):
+    measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
+    for item in (settler, importer, counter, puller, resolver, measurer, *keepers):
         found.update(item.handlers())
     return found

@@ -72,6 +72,7 @@ def source_message(source: Source) -> resources_pb2.Source:
         utc_offset_minutes=source.utc_offset_minutes,
         default_region=source.default_region,
         is_unique=source.is_unique,
+        sign_of_life_days=source.sign_of_life_days,
         etag=etag_of(source.version),
     )
     _stamp(message, create_time=source.create_time, update_time=source.update_time)
@@ -144,7 +145,7 @@ def lineage_message(profile: Profile, believed: Believed) -> resources_pb2.Profi
 def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
     message = resources_pb2.FieldLineage(
         field=name,
-        value=_classified(name, item.value),
+        value=classified(name, item.value),
         rule=item.rule,
         rule_version=item.rule_version,
         reason=item.reason,
@@ -156,7 +157,7 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
     _stamp(message, time=item.time, expire_time=item.expire_time)
     for lost in item.beat:
         message.beat.add(
-            value=_classified(name, lost.value),
+            value=classified(name, lost.value),
             source=f"sources/{lost.source_id}",
             source_record_id=lost.source_record_id,
             why=lost.why,
@@ -169,7 +170,7 @@ def override_message(profile_id: str, stored: StoredOverride, override: ManualOv
     message = resources_pb2.Override(
         name=f"profiles/{profile_id}/overrides/{stored.id}",
         field=stored.name,
-        value=_classified(stored.name, override.value),
+        value=classified(stored.name, override.value),
         reason=override.reason,
         set_by=override.record.source_record_id,
     )
@@ -177,7 +178,8 @@ def override_message(profile_id: str, stored: StoredOverride, override: ManualOv
     return message
 
 
-def _classified(name: str, value: str) -> resources_pb2.ClassifiedValue:
+def classified(name: str, value: str) -> resources_pb2.ClassifiedValue:
+    """Return a value of a field in the slot that says how it is masked; empty where there is none."""
     slot = SLOTS.get(name)
     return resources_pb2.ClassifiedValue(**{slot: value}) if slot else resources_pb2.ClassifiedValue()
 

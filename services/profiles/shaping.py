@@ -76,12 +76,13 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
     for key, incoming in working.incoming.items():
         old = before.get(key)
         number = old.number + 1 if old else 1
-        owner = ciphers.get(old.key_id) if old else cipher
+        owner, barred = (ciphers.get(old.key_id), old.barred) if old else (cipher, ())
         sealed = vault.seal_record(incoming.record, key, number, owner)
         record = incoming.record
         after[key] = StoredRecord(
             record.source_id, record.source_record_id, number, incoming.content_hash, record.updated_time, now,
-            owner.key_id, sealed, incoming.origin, list(incoming.tokens), *(2 * [old.barred] if old else ()),
+            owner.key_id, sealed, incoming.origin, list(incoming.tokens), barred, barred,
+            incoming.source_version,
         )  # fmt: skip
         if old:
             superseded.append(old)

@@ -22,7 +22,8 @@ class StoredRecord:
     `number` counts its versions from 1; `content_hash` is keyed, so equal content is seen without opening it;
     `origin` names the import and row that brought it, or the run of retention that took from it, so that a resumed job
     recognizes its own work; `tokens` are its blind blocking keys and identifiers. `retired` marks what retention took
-    out of this version, `barred` what no newer version brings back (see domain.retention).
+    out of this version, `barred` what no newer version brings back (see domain.retention). `source_version` is that of
+    the source's settings it was read by, its mapping among them; 0 where that was not kept.
     """
 
     source_id: str
@@ -37,6 +38,7 @@ class StoredRecord:
     tokens: Sequence[str] = ()
     retired: Sequence[str] = ()
     barred: Sequence[str] = ()
+    source_version: int = 0
 
     @property
     def key(self) -> str:
@@ -143,6 +145,7 @@ class Source:
     utc_offset_minutes: int = 480
     default_region: str = "CN"
     is_unique: bool = False
+    sign_of_life_days: int = 0
     draft_mapping: Sequence[Sequence[str]] = ()
     version: int = 0
     create_time: datetime | None = None
@@ -270,6 +273,7 @@ class Reject:
     state: str = "open"
     record: str = ""
     attempts: Sequence[Sequence[object]] = ()
+    source_version: int = 0
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

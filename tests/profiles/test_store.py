@@ -18,6 +18,7 @@ from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.records import Fact
 from services.profiles.documents import ProfileDocument
 from services.profiles.store import MemoryStore, MongoStore, Store
+from services.profiles.store.incidents import IncidentDocument
 from services.profiles.store.protocol import MAX_PER_TOKEN
 from services.profiles.values import Pair, Profile, Revision, Source, StoredOverride, StoredRecord
 
@@ -29,14 +30,14 @@ def mongo_store(mongo_uri: str) -> Iterator[MongoStore]:
     name = f"profiles_test_{uuid.uuid4().hex[:8]}"
     mongoengine.disconnect("profiles")
     mongoengine.connect(db=name, alias="profiles", host=mongo_uri, tz_aware=True, uuidRepresentation="standard")
-    ProfileDocument._collection = None
-    records.ensure_indexes([ProfileDocument])
+    ProfileDocument._collection = IncidentDocument._collection = None
+    records.ensure_indexes([ProfileDocument, IncidentDocument])
     store = MongoStore()
     store.prepare()
     yield store
     mongoengine.get_connection("profiles").drop_database(name)
     mongoengine.disconnect("profiles")
-    ProfileDocument._collection = None
+    ProfileDocument._collection = IncidentDocument._collection = None
 
 
 @pytest.fixture(params=["memory", "mongo"])

@@ -12,6 +12,8 @@ from services.profiles.api.internal import InternalPart
 from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
+from services.profiles.api.quality import QualityPart
+from services.profiles.api.quality_rules import QualityRulesPart
 from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.resolutions import ResolutionsPart
 from services.profiles.api.retention import RetentionPart
@@ -35,6 +37,8 @@ class ProfilesServicer(
     VerdictsPart,
     ResolutionsPart,
     RetentionPart,
+    QualityRulesPart,
+    QualityPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

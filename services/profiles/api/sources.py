@@ -28,7 +28,7 @@ from services.profiles.values import Source
 
 CHANGEABLE = (
     "display_name", "owner_department", "trust_rank", "mapping", "date_order", "utc_offset_minutes", "default_region",
-    "is_unique", "draft_mapping",
+    "is_unique", "draft_mapping", "sign_of_life_days",
 )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ class SourceSettings:
 
     `date_order` is how an all-numeric date is read when the year is not first: "dmy" or "mdy" ("ymd" refuses
     such dates as ambiguous). `trust_rank`: 1 is trusted most. `utc_offset_minutes` is the zone of its
-    timestamps. `is_unique`: the source promises one record for one person.
+    timestamps. `is_unique`: the source promises one record for one person. `version` counts the changes
+    of these settings.
     """
 
     source_id: str
@@ -61,6 +62,7 @@ class SourceSettings:
     utc_offset_minutes: int = 480
     default_region: str = "CN"
     is_unique: bool = False
+    version: int = 0
 
     @property
     def columns(self) -> frozenset[str]:

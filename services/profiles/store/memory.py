@@ -12,6 +12,8 @@ from services.chassis.records import Fact
 from services.profiles.documents import past_id
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
+from services.profiles.quality.values import DayFigures, StoredQualityRule
+from services.profiles.store.incidents import MemoryIncidents
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MemoryShelf
 from services.profiles.values import (
@@ -57,7 +59,10 @@ class MemoryStore:
         self.holds: MemoryShelf[StoredHold] = MemoryShelf()
         self.receipts: MemoryShelf[StoredReceipt] = MemoryShelf()
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
+        self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
+        self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
         self.facts: list[Fact] = []
+        self.incidents = MemoryIncidents(self.facts)
         self._profiles: dict[str, Profile] = {}
         self._owners: dict[str, str] = {}
         self._tokens: defaultdict[str, set[str]] = defaultdict(set)
@@ -108,6 +113,11 @@ class MemoryStore:
             is_alone = self._round == writing.rounds
             lost = self.write_profiles(writing.changes)
             return Done(lost, asked, is_alone)
+
+    def shared_tokens(self, held: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those whose token another living profile carries too."""
+        with self._lock:
+            return {(token, owner) for token, owner in held if self._tokens.get(token, set()) - {owner}}
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Insert or replace profiles with their facts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pymongo import errors as mongo
 from pymongo.collection import Collection
@@ -28,10 +28,13 @@ from services.profiles.documents import (
 )
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
+from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.store import at_once
 from services.profiles.store.at_once import ROUND
+from services.profiles.store.incidents import MongoIncidents
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
-from services.profiles.store.shelf import MongoShelf
+from services.profiles.store.shared import SharedTokens
+from services.profiles.store.shelf import MongoShelf, Shelved
 from services.profiles.values import (
     Ageing,
     Field,
@@ -59,6 +62,7 @@ _AGEING = {  # where things of a kind are, and which of their fields are time, s
     RecordType.UPLOADS: ("upload_chunks", "at", "", ""),
 }
 LAST_PLACE = "g"  # after every hexadecimal id
+Kept = TypeVar("Kept", bound=Shelved)
 
 
 class MongoStore:
@@ -69,18 +73,20 @@ class MongoStore:
         self.sources: MongoShelf[Source] = MongoShelf(Source, lambda: self._collection("sources"))
         self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
         self.field_changes: MongoShelf[FieldChange] = MongoShelf(FieldChange, lambda: self._collection("field_changes"))
-        self.field_revisions: MongoShelf[FieldRevision] = MongoShelf(
-            FieldRevision, lambda: self._collection("field_revisions")
-        )
+        self.field_revisions = self._shelf(FieldRevision, "field_revisions")
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
-        self.retention_rules: MongoShelf[StoredRule] = MongoShelf(
-            StoredRule, lambda: self._collection("retention_rules")
-        )
+        self.retention_rules = self._shelf(StoredRule, "retention_rules")
         self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
+        self.quality_rules = self._shelf(StoredQualityRule, "quality_rules")
+        self.quality_figures = self._shelf(DayFigures, "quality_figures")
+        self.incidents = MongoIncidents()
+
+    def _shelf(self, kind: type[Kept], name: str) -> MongoShelf[Kept]:
+        return MongoShelf(kind, lambda: self._collection(name))
 
     def _collection(self, name: str) -> Collection:
         return records.database(self._service)[name]
@@ -139,6 +145,10 @@ class MongoStore:
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch in one command."""
         return at_once.write(records.database(self._service), self.pairs, writing)
+
+    def shared_tokens(self, held: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those whose token another living profile carries too."""
+        return SharedTokens(self._collection("links"), self._living).among(held)
 
     def _living(self, profile_ids: Iterable[str]) -> list[Profile]:
         """Return the living profiles behind these ids, each once."""

@@ -11,6 +11,8 @@ from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
+from services.profiles.quality.values import DayFigures, StoredQualityRule
+from services.profiles.store.incidents import Incidents
 from services.profiles.store.shelf import Shelf
 from services.profiles.values import (
     Ageing,
@@ -65,7 +67,7 @@ class Done:
 
 
 class Store(Protocol):
-    """The profiles, their keys, their superseded records, uploads, and shelves of small values."""
+    """The profiles, their keys, their superseded records, uploads, incidents, and shelves of small values."""
 
     @property
     def sources(self) -> Shelf[Source]:
@@ -111,6 +113,18 @@ class Store(Protocol):
     def pairs(self) -> Shelf[Pair]:
         """Return the match candidates."""
 
+    @property
+    def quality_rules(self) -> Shelf[StoredQualityRule]:
+        """Return the quality rules."""
+
+    @property
+    def quality_figures(self) -> Shelf[DayFigures]:
+        """Return the quality figures, by day and department."""
+
+    @property
+    def incidents(self) -> Incidents:
+        """Return the quality incidents."""
+
     def profiles(self, profile_ids: Sequence[str]) -> dict[str, Profile]:
         """Return profiles by id, aliases as they are."""
 
@@ -129,6 +143,9 @@ class Store(Protocol):
         None when something was in the way: then what is written is what a crash would leave, and the caller goes the
         long way, by the methods below.
         """
+
+    def shared_tokens(self, held: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Return those of (token, id of a living profile) whose token another living profile carries too."""
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Insert (version 0) or replace profiles with their facts, durably; return the ids that lost a race."""
