@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from pymongo import errors as mongo
 from pymongo.collection import Collection
@@ -34,7 +34,7 @@ from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shared import SharedTokens
-from services.profiles.store.shelf import MongoShelf, Shelved
+from services.profiles.store.shelf import MongoShelf, T
 from services.profiles.values import (
     Ageing,
     Field,
@@ -62,7 +62,6 @@ _AGEING = {  # where things of a kind are, and which of their fields are time, s
     RecordType.UPLOADS: ("upload_chunks", "at", "", ""),
 }
 LAST_PLACE = "g"  # after every hexadecimal id
-Kept = TypeVar("Kept", bound=Shelved)
 
 
 class MongoStore:
@@ -85,7 +84,7 @@ class MongoStore:
         self.quality_figures = self._shelf(DayFigures, "quality_figures")
         self.incidents = MongoIncidents()
 
-    def _shelf(self, kind: type[Kept], name: str) -> MongoShelf[Kept]:
+    def _shelf(self, kind: type[T], name: str) -> MongoShelf[T]:
         return MongoShelf(kind, lambda: self._collection(name))
 
     def _collection(self, name: str) -> Collection:
