@@ -54,7 +54,7 @@ ACTIONS = {
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*",
     },
     "role:administrator": {
-        "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
+        "masterKeys": "*", "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
         "index": "*", "sources": "read list",
         "fields": "list read list_changes read_change approve_change reject_change",
     },

@@ -27,12 +27,13 @@ from services.profiles.domain.validation import RULE
 from services.profiles.domain.values import RawRecord, Severity, StandardRecord
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
+from services.profiles.ledger import ledger_of
 from services.profiles.mapping import domain_mapping
 from services.profiles.rejecting import Admitted, Rejects
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
-from services.profiles.values import Reject, Source
+from services.profiles.values import Reject, Source, record_key
 from services.profiles.vault import Vault
 
 BATCH_ROWS = 500
@@ -89,6 +90,7 @@ class Summary:
     records_missing: int = 0
     records_deleted: int = 0
     warnings_by_reason: dict[str, int] = field(default_factory=dict)
+    rows_erased: int = 0
 
     def add(self, admitted: Sequence[Admitted], tally: Tally) -> None:
         """Add what became of a batch."""
@@ -100,6 +102,7 @@ class Summary:
         self.rows_stale += counts[Outcome.STALE]
         self.rows_rejected += counts[Outcome.REJECTED]
         self.rows_accepted += counts[Outcome.CREATED] + counts[Outcome.UPDATED]
+        self.rows_erased += counts[Outcome.ERASED]
         self.rows_deleted += deletions(admitted)
         for reason, count in reasons.items():
             self.rejects_by_reason[reason] = self.rejects_by_reason.get(reason, 0) + count
@@ -144,6 +147,7 @@ class Admission:
         self._vault = vault
         self._taker = taker
         self._rejects = Rejects(store, vault)
+        self._ledger = ledger_of(store, vault)
 
     def read(self, settings: SourceSettings, entries: Sequence[Entry], operation: str, now: datetime) -> Prepared:
         """Read and standardize entries; nothing is written."""
@@ -172,7 +176,11 @@ class Admission:
         prepared.deleted.update((entry.number,) if is_deletion(raw) else ())
 
     def write(self, prepared: Prepared, *, keep_rejects: bool = True) -> tuple[list[Admitted], Tally]:
-        """Take in what was accepted and set apart what was refused, in the order of the entries."""
+        """Take in what was accepted and set apart what was refused, in the order of the entries.
+
+        Records of erased persons are refused, and nothing of them is kept.
+        """
+        erased = self._without_erased(prepared)
         wanted, idle = self._without_idle(prepared)
         taken, tally = self._taker.take([incoming for _, incoming in wanted])
         rejects = [self._reject(prepared, *item) for item in prepared.refused]
@@ -187,7 +195,20 @@ class Admission:
             self._rejects.close(prepared.source_id, prepared.operation, admitted, {item.id for item in rejects})
         for (entry, record_id, reasons), reject in zip(prepared.refused, rejects, strict=True):
             admitted[entry.number] = Admitted(record_id, Outcome.REJECTED, reject_id=reject.id, reasons=reasons)
+        admitted.update({number: Admitted(record_id, Outcome.ERASED) for number, record_id in erased.items()})
         return [admitted[number] for number in sorted(admitted)], tally
+
+    def _without_erased(self, prepared: Prepared) -> dict[int, str]:
+        """Take the records of erased persons out; return their ids by number."""
+        ids = {entry.number: incoming.record.source_record_id for entry, incoming in prepared.accepted}
+        ids.update({item[0].number: item[1] for item in prepared.refused if item[1]})
+        gone = self._ledger.erased([record_key(prepared.source_id, record_id) for record_id in ids.values()])
+        if not gone:
+            return {}
+        found = {number: item for number, item in ids.items() if record_key(prepared.source_id, item) in gone}
+        prepared.accepted = [item for item in prepared.accepted if item[0].number not in found]
+        prepared.refused = [item for item in prepared.refused if item[0].number not in found]
+        return found
 
     def _without_idle(self, prepared: Prepared) -> tuple[list[tuple[Entry, Incoming]], dict[int, str]]:
         """Return what is to be written, and by number the ids of records to delete that nobody ever sent."""

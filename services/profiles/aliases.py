@@ -12,12 +12,12 @@ ALIAS_STEPS = 32
 
 
 def resolve(store: Store, profile_ids: Sequence[str]) -> dict[str, Profile]:
-    """Return the living profile for each id, current or former; unknown ids are left out."""
+    """Return the living profile for each id, current or former; unknown ids and erased people are left out."""
     found: dict[str, Profile] = {}
     waiting = {item: item for item in profile_ids}
     for _ in range(ALIAS_STEPS):
         loaded = store.profiles(sorted(set(waiting.values())))
-        reached = {asked: loaded[at] for asked, at in waiting.items() if at in loaded}
+        reached = {asked: loaded[at] for asked, at in waiting.items() if at in loaded and not loaded[at].is_erased}
         found.update({asked: item for asked, item in reached.items() if not item.merged_into})
         waiting = {asked: item.merged_into for asked, item in reached.items() if item.merged_into}
         if not waiting:

@@ -19,6 +19,7 @@ from services.chassis.records import RECORD_INDEXES, Record
 from services.profiles.values import Profile, Revision, StoredOverride, StoredRecord
 
 VERSION_DIGITS = 10
+LAST_VERSION = 10**VERSION_DIGITS - 1
 
 
 class ProfileDocument(Record):

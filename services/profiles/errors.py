@@ -315,3 +315,21 @@ class QualityIncidentClosed(NotAllowed):
     """A measurement verified the incident."""
 
     reason = "QUALITY_INCIDENT_CLOSED"
+
+
+class ProfileHeld(NotAllowed):
+    """Somebody holds the profile for a legal reason: it may not be erased."""
+
+    reason = "PROFILE_HELD"
+
+
+class MasterKeyInUse(NotAllowed):
+    """Data keys are still wrapped by the master key."""
+
+    reason = "MASTER_KEY_IN_USE"
+
+
+class MasterKeyRefused(NotAllowed):
+    """The keeper of the master keys refuses."""
+
+    reason = "MASTER_KEY_REFUSED"

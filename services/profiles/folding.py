@@ -28,6 +28,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     STALE = "stale"
     REJECTED = "rejected"
+    ERASED = "erased"  # of a person who was erased: refused, and nothing of it kept
     DEFERRED = "deferred"  # two stored profiles must become one first; then it is taken again
 
 

@@ -35,6 +35,20 @@ def held_now(store: Store, now: datetime) -> Held:
     )  # fmt: skip
 
 
+def holds_on(store: Store, profile: Profile, now: datetime) -> list[str]:
+    """Return the names of the holds in force that forbid to erase a person."""
+    names, sources = _names_of(profile), {item.source_id for item in profile.records}
+    found = []
+    for item in holds_in_force(store, now):
+        living = resolve(store, [item.target]) if item.scope == PROFILE else {}
+        held = {item.target}.union(*(_names_of(other) for other in living.values()))
+        if item.scope == EVERYTHING or (item.scope == SOURCE and item.target in sources) or (
+            item.scope == PROFILE and not names.isdisjoint(held)
+        ):  # fmt: skip
+            found.append(f"legalHolds/{item.id}")
+    return found
+
+
 def _names_of(profile: Profile) -> set[str]:
     """Return the ids that a person had, has, or was split into: too much rather than too little is held."""
     split = {item.other_profile for item in profile.revisions if item.kind == "unmerged" and item.other_profile}

@@ -14,6 +14,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.effects import EffectCounter
+from services.profiles.erasing import Eraser, replay
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
@@ -21,6 +22,7 @@ from services.profiles.quality.measuring import Measurer, schedule
 from services.profiles.rederiving import Rederiver
 from services.profiles.resolving import Resolver
 from services.profiles.retaining import Keeper
+from services.profiles.rotating import KeyRotator
 from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
@@ -39,6 +41,7 @@ def serving(config: ProcessConfig) -> Serving:
 
     def prepare() -> None:
         store.prepare()
+        replay(store, jobs)
         start(jobs)
         schedule(jobs)
 
@@ -67,9 +70,10 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, default_model())
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary), Keeper(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
+    keys = Eraser(store, vault), KeyRotator(store, vault)
     settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
-    for item in (settler, importer, counter, puller, resolver, measurer, *keepers):
+    for item in (settler, importer, counter, puller, resolver, measurer, *keepers, *keys):
         found.update(item.handlers())
     return found

@@ -37,6 +37,7 @@ OUTCOMES = {
     Outcome.UNCHANGED: profiles_pb2.RecordResult.OUTCOME_UNCHANGED,
     Outcome.STALE: profiles_pb2.RecordResult.OUTCOME_STALE,
     Outcome.REJECTED: profiles_pb2.RecordResult.OUTCOME_REJECTED,
+    Outcome.ERASED: profiles_pb2.RecordResult.OUTCOME_ERASED,
 }
 REJECT_STATES = {
     "open": resources_pb2.Reject.STATE_OPEN,
@@ -333,5 +334,6 @@ def summary_message(summary: Summary) -> resources_pb2.IntakeSummary:
         rows_deleted=summary.rows_deleted,
         records_missing=summary.records_missing,
         records_deleted=summary.records_deleted,
+        rows_erased=summary.rows_erased,
         warnings_by_reason=summary.warnings_by_reason,
     )

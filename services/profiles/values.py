@@ -113,6 +113,11 @@ class Profile:
         return [] if self.merged_into else list(dict.fromkeys(t for record in self.records for t in record.tokens))
 
     @property
+    def is_erased(self) -> bool:
+        """Tell whether it is the tombstone of an erased person: an id and a version, no more."""
+        return not (self.key_id or self.golden or self.records or self.merged_into)
+
+    @property
     def since(self) -> datetime:
         """Return when it became what it is."""
         return self.revisions[-1].time if self.revisions else self.create_time
@@ -311,6 +316,29 @@ class Pair:
     is_doubt: bool = False
     model: str = ""
     month: str = ""
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """An entry of the erasure ledger; its id is the profile. Nothing in it can be turned back into a person.
+
+    `names` are the profile's ids, `key_ids` the data keys to destroy, `tokens` keyed tokens of its source records,
+    which are refused until `expire_time`; `state` is begun or done. `place` sorts by the time of the last change.
+    """
+
+    id: str
+    names: Sequence[str]
+    key_ids: Sequence[str]
+    tokens: Sequence[str]
+    reason: str
+    by: str
+    expire_time: datetime
+    state: str = "begun"
+    place: str = ""
+    records: int = 0
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -77,6 +77,10 @@ class Vault:
             wrapped.update(store.data_keys(missing))
         return Ciphers(self._data_keys.ciphers(wrapped))
 
+    def ciphers_of(self, store: Store, key_ids: Iterable[str]) -> Ciphers:
+        """Return the ciphers of data keys; destroyed ones are missing."""
+        return Ciphers(self._data_keys.ciphers(store.data_keys(sorted(set(key_ids)))))
+
     def make_ciphers(self, key_ids: Sequence[str]) -> tuple[dict[str, bytes], Ciphers]:
         """Make data keys that the caller stores: wrapped by id, and their ciphers.
 

@@ -12,6 +12,7 @@ from services.profiles.api.internal import InternalPart
 from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
+from services.profiles.api.protection import ProtectionPart
 from services.profiles.api.quality import QualityPart
 from services.profiles.api.quality_rules import QualityRulesPart
 from services.profiles.api.rejects import RejectsPart
@@ -39,6 +40,7 @@ class ProfilesServicer(
     RetentionPart,
     QualityRulesPart,
     QualityPart,
+    ProtectionPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

@@ -18,6 +18,7 @@ from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found
 from services.profiles.store.shelf import MemoryShelf
 from services.profiles.values import (
     Ageing,
+    Erasure,
     Field,
     LeafPage,
     Pair,
@@ -61,6 +62,8 @@ class MemoryStore:
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
         self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
         self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
+        self.erasures: MemoryShelf[Erasure] = MemoryShelf()
+        self._former: dict[str, list[str]] = {}
         self.facts: list[Fact] = []
         self.incidents = MemoryIncidents(self.facts)
         self._profiles: dict[str, Profile] = {}
@@ -166,7 +169,8 @@ class MemoryStore:
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles by id."""
         with self._lock:
-            found = sorted(key for key, profile in self._profiles.items() if key > after and not profile.merged_into)
+            living = {key: item for key, item in self._profiles.items() if not (item.merged_into or item.is_erased)}
+            found = sorted(key for key in living if key > after)
             if departments:
                 found = [key for key in found if self._profiles[key].owner_department in departments]
             return list(self.profiles(found[:limit]).values())
@@ -190,6 +194,50 @@ class MemoryStore:
     def destroy_data_key(self, key_id: str) -> None:
         """Remove a data key."""
         self._keys.pop(key_id, None)
+        self._former.pop(key_id, None)
+
+    def page_data_keys(self, after: str, limit: int) -> dict[str, bytes]:
+        """Return wrapped data keys by id."""
+        with self._lock:
+            return {key: self._keys[key] for key in sorted(item for item in self._keys if item > after)[:limit]}
+
+    def rewrap_data_keys(self, changes: Mapping[str, tuple[bytes, bytes]]) -> None:
+        """Replace wrapped data keys."""
+        with self._lock:
+            self._keys.update({key: after for key, (before, after) in changes.items() if self._keys.get(key) == before})
+
+    def succeed(self, key_id: str, former: Sequence[str]) -> None:
+        """Note which data keys a key takes the place of."""
+        self._former.pop(key_id, None)
+        if former:
+            self._former[key_id] = list(former)
+
+    def former_keys(self, key_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return the data keys that keys are taking the place of."""
+        return {key: list(self._former[key]) for key in key_ids if key in self._former}
+
+    def reseal_archived(self, changes: Sequence[tuple[StoredRecord, StoredRecord]]) -> None:
+        """Replace superseded versions."""
+        with self._lock:
+            for before, after in changes:
+                stored, profile_id = self._archive[(before.key, before.number)]
+                if stored.key_id == before.key_id:
+                    self._archive[(before.key, before.number)] = (after, profile_id)
+
+    def reseal_past(self, changes: Sequence[tuple[Profile, Profile]]) -> None:
+        """Replace what is sealed of past versions."""
+        with self._lock:
+            for before, after in changes:
+                if self._past[before.profile_id][before.version].key_id == before.key_id:
+                    self._past[before.profile_id][before.version] = _copy(after)
+
+    def drop_traces(self, profile_ids: Sequence[str], record_keys: Sequence[str]) -> None:
+        """Remove history, superseded versions and links."""
+        with self._lock:
+            for profile_id in profile_ids:
+                self._past.pop(profile_id, None)
+            for found in [item for item in self._archive if item[0] in set(record_keys)]:
+                del self._archive[found]
 
     def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
         """Keep superseded record versions."""

@@ -15,7 +15,7 @@ from pymongo.write_concern import WriteConcern
 from services.chassis import records
 from services.chassis.records import Fact, Record
 from services.profiles.documents import (
-    VERSION_DIGITS,
+    LAST_VERSION,
     ProfileDocument,
     ProfileWrite,
     link_document,
@@ -32,11 +32,13 @@ from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.store import at_once
 from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
+from services.profiles.store.mongo_keys import KeysPart
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shared import SharedTokens
 from services.profiles.store.shelf import MongoShelf, T
 from services.profiles.values import (
     Ageing,
+    Erasure,
     Field,
     LeafPage,
     Pair,
@@ -50,10 +52,10 @@ from services.profiles.values import (
     record_key,
 )
 
+LEDGER = "erasures"  # in a database of its own, which no backup of the others holds
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ID_SPACE = 16**8
-LAST_VERSION = 10**VERSION_DIGITS - 1
 NOT_BELIEVED = {"$unset": {"golden": ""}}
 _AGEING = {  # where things of a kind are, and which of their fields are time, source and profile
     RecordType.SUPERSEDED_VERSIONS: ("source_records", "r", "s", "p"),
@@ -64,7 +66,7 @@ _AGEING = {  # where things of a kind are, and which of their fields are time, s
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
-class MongoStore:
+class MongoStore(KeysPart):
     """Profiles in the service's own database."""
 
     def __init__(self, service: str = "profiles") -> None:
@@ -74,6 +76,7 @@ class MongoStore:
         self.field_changes: MongoShelf[FieldChange] = MongoShelf(FieldChange, lambda: self._collection("field_changes"))
         self.field_revisions = self._shelf(FieldRevision, "field_revisions")
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
+        self.erasures: MongoShelf[Erasure] = MongoShelf(Erasure, lambda: self._collection("erasures"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
         self.retention_rules = self._shelf(StoredRule, "retention_rules")
@@ -88,7 +91,8 @@ class MongoStore:
         return MongoShelf(kind, lambda: self._collection(name))
 
     def _collection(self, name: str) -> Collection:
-        return records.database(self._service)[name]
+        own = records.database(self._service)
+        return (own.client[f"{own.name}_{LEDGER}"] if name == LEDGER else own)[name]
 
     @property
     def _profiles(self) -> Collection:
@@ -108,6 +112,9 @@ class MongoStore:
             self._collection("match_candidates").create_index([("month", 1)])
             self._collection("receipts").create_index([("run", 1)])
             self._collection("receipt_leaves").create_index([("run", 1)])
+            self._collection("match_candidates").create_index([("one", 1)])
+            self._collection("match_candidates").create_index([("other", 1)])
+            self._collection("erasures").create_index([("place", 1)])
             self._collection("source_records").create_index([("s", 1), ("i", 1)])
             self._collection("counters").update_one({"_id": ROUND}, {"$setOnInsert": {"count": 0}}, upsert=True)
 
@@ -260,20 +267,6 @@ class MongoStore:
             with records.driver_errors():
                 self._collection("handovers").delete_one({"_id": profile_id})
         return found
-
-    def data_keys(self, key_ids: Sequence[str]) -> dict[str, bytes]:
-        """Return wrapped data keys."""
-        return {item["_id"]: item["wrapped"] for item in self._find("data_keys", "_id", key_ids)}
-
-    def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Add wrapped data keys."""
-        duplicates = self._add("data_keys", [{"_id": key, "wrapped": value} for key, value in wrapped.items()])
-        return self.data_keys(duplicates)
-
-    def destroy_data_key(self, key_id: str) -> None:
-        """Remove a data key."""
-        with records.driver_errors():
-            self._collection("data_keys").delete_one({"_id": key_id})
 
     def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
         """Keep superseded record versions."""

@@ -16,6 +16,7 @@ from services.profiles.store.incidents import Incidents
 from services.profiles.store.shelf import Shelf
 from services.profiles.values import (
     Ageing,
+    Erasure,
     Field,
     LeafPage,
     Pair,
@@ -110,6 +111,10 @@ class Store(Protocol):
         """Return the leaf hashes behind the receipts."""
 
     @property
+    def erasures(self) -> Shelf[Erasure]:
+        """Return the erasure ledger, which is kept apart from all else: no backup of profiles holds it."""
+
+    @property
     def pairs(self) -> Shelf[Pair]:
         """Return the match candidates."""
 
@@ -168,8 +173,29 @@ class Store(Protocol):
     def add_data_keys(self, wrapped: Mapping[str, bytes]) -> dict[str, bytes]:
         """Add wrapped data keys; return those that were there before and stay."""
 
+    def page_data_keys(self, after: str, limit: int) -> dict[str, bytes]:
+        """Return wrapped data keys with a greater id, by id."""
+
+    def rewrap_data_keys(self, changes: Mapping[str, tuple[bytes, bytes]]) -> None:
+        """Replace wrapped data keys, given before and after; those changed or destroyed meanwhile are left."""
+
+    def succeed(self, key_id: str, former: Sequence[str]) -> None:
+        """Note durably which data keys a key takes the place of; none when that is done."""
+
+    def former_keys(self, key_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return the data keys that keys are taking the place of, for those where that is not done."""
+
     def destroy_data_key(self, key_id: str) -> None:
         """Remove a data key for ever: all that it sealed is erased."""
+
+    def reseal_archived(self, changes: Sequence[tuple[StoredRecord, StoredRecord]]) -> None:
+        """Replace superseded record versions, given before and after, that are still sealed as before."""
+
+    def reseal_past(self, changes: Sequence[tuple[Profile, Profile]]) -> None:
+        """Replace what is sealed of past versions, given before and after, that are still sealed as before."""
+
+    def drop_traces(self, profile_ids: Sequence[str], record_keys: Sequence[str]) -> None:
+        """Remove history, superseded versions and links of erased profiles; a repeat changes nothing."""
 
     def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
         """Keep superseded record versions with the profile id they belonged to; a repeat changes nothing."""
