@@ -15,7 +15,7 @@ from gateway.openapi.errors import ErrorLine
 from gateway.openapi.schemas import Schema
 from gateway.problems import Problem, refusal
 from gateway.reasons import Reason
-from gateway.wire import SAFE_HEADERS
+from gateway.wire import PAGE_POLICY, SAFE_HEADERS
 
 PATHS = frozenset((b"/", b"/docs", b"/docs/errors", b"/openapi.json", b"/healthz", b"/readyz", b"/metrics"))
 STYLE = (
@@ -25,7 +25,6 @@ STYLE = (
     "table{border-collapse:collapse}td,th{text-align:left;padding:.15rem .8rem .15rem 0;vertical-align:top}"
     "small{color:#555}p{white-space:pre-line}"
 )
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 def build_pages(document: Schema, errors: Iterable[ErrorLine], is_ready: Callable[[], bool], docs_url: str) -> FastAPI:
@@ -39,11 +38,11 @@ def build_pages(document: Schema, errors: Iterable[ErrorLine], is_ready: Callabl
 
     @pages.get("/docs")
     async def show_docs() -> Response:
-        return HTMLResponse(docs, headers={"content-security-policy": PAGE_POLICY})
+        return HTMLResponse(docs, headers={"content-security-policy": PAGE_POLICY.decode()})
 
     @pages.get("/docs/errors")
     async def show_errors() -> Response:
-        return HTMLResponse(reasons, headers={"content-security-policy": PAGE_POLICY})
+        return HTMLResponse(reasons, headers={"content-security-policy": PAGE_POLICY.decode()})
 
     @pages.get("/openapi.json")
     async def show_document() -> Response:

@@ -33,6 +33,7 @@ SAFE_HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # of a page with its own style
 SINGLE_HEADERS = frozenset(
     (b"authorization", b"x-purpose", b"content-type", b"content-length", b"idempotency-key", b"if-match")
     + (b"x-request-id", b"x-request-timeout", b"content-encoding", b"host")
@@ -167,7 +168,9 @@ def check_headers(exchange: Exchange) -> None:
 
 async def send_reply(send: Send, reply: Reply, request_id: str) -> None:
     """Send a whole reply, with the headers every reply has; of one with a rest its beginning."""
-    headers = [*reply.headers, *SAFE_HEADERS, (b"x-request-id", request_id.encode())]
+    own = {name for name, _ in reply.headers}
+    safe = (header for header in SAFE_HEADERS if header[0] not in own)
+    headers = [*reply.headers, *safe, (b"x-request-id", request_id.encode())]
     if reply.rest is None:
         headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

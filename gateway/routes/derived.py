@@ -25,7 +25,7 @@ from gateway.transcoding.requests import HeaderRefused, RequestReader
 from gateway.transcoding.scalars import BadField
 from gateway.transcoding.writing import Json, Writers
 from gateway.upstreams import Upstreams, metadata_of
-from gateway.wire import JSON_TYPE, MULTIPART, URLENCODED, Exchange, Reply
+from gateway.wire import JSON_TYPE, MULTIPART, PAGE_POLICY, URLENCODED, Exchange, Reply
 
 
 class Route(Protocol):
@@ -148,8 +148,9 @@ class DerivedRoute:
         """Return the HTTP reply: JSON, with the ETag of a resource; or the bytes of an HttpBody as they are."""
         message: Message = self.response.FromString(raw)
         if isinstance(message, httpbody_pb2.HttpBody):
-            content_type = message.content_type or "application/octet-stream"
-            return Reply(200, message.data, ((b"content-type", content_type.encode("latin-1", "replace")),))
+            content_type = (message.content_type or "application/octet-stream").encode("latin-1", "replace")
+            page = ((b"content-security-policy", PAGE_POLICY),) if content_type.startswith(b"text/html") else ()
+            return Reply(200, message.data, ((b"content-type", content_type), *page))
         written = self._write(message)
         etag = written.get("etag") if isinstance(written, dict) else None
         if isinstance(etag, str) and etag.isascii() and etag.isprintable() and '"' not in etag:

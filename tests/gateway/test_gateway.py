@@ -117,6 +117,17 @@ def test_public_routes_need_no_token_and_forward_none(world):
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
 
 
+def test_a_page_of_a_service_may_have_a_style_and_nothing_else(world):
+    reply = world.http.get("/menu/today")
+
+    (policy,) = reply.headers.get_list("content-security-policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert world.http.get("/v1/dishes/soup").headers.get_list("content-security-policy") == [
+        "default-src 'none'; frame-ancestors 'none'"
+    ]
+
+
 # --- what is read
 
 

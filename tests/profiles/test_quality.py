@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from kehu.profiles.v1 import validation_pb2
 
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
+from services.profiles.checks import plain_of
 from services.profiles.documents import record_of
 from services.profiles.domain.incidents import Incident, Judgement, acknowledged
 from services.profiles.quality import tally as tallies
@@ -23,7 +25,7 @@ from services.profiles.quality.rules import all_rules
 from services.profiles.quality.tally import QualityRule, Tally
 from services.profiles.quality.values import DayFigures
 from services.profiles.store import Store
-from services.profiles.values import Pair
+from services.profiles.values import Pair, StoredRule
 from tests.profiles.people import Service
 from tests.profiles.quality_world import (
     PEOPLE,
@@ -137,6 +139,21 @@ def test_set_apart_rows_count_against_their_sources_department(service: Service)
 def cells_of(service: Service, *key: str) -> tuple[int, int]:
     measure(service)
     return cells(service.store)[key]  # type: ignore[index]
+
+
+def test_validity_goes_by_the_validation_rules_of_now(service: Service) -> None:
+    check = validation_pb2.ValidationRule(
+        field="email", severity=validation_pb2.ValidationRule.SEVERITY_WARNING,
+        shape=validation_pb2.ShapeCheck(shapes=["q*"]),
+    )  # fmt: skip
+    rule = service.store.rules.insert(StoredRule("own", "", 1, active=plain_of(check), active_revision=1))
+    service.tools.dictionary.forget()
+    assert cells_of(service, "validity", "email", "shop", "sales")[0] == 0
+
+    service.store.rules.replace(replace(rule, active="", active_revision=0))
+    service.tools.dictionary.forget()
+    passed, measured = cells_of(service, "validity", "email", "shop", "sales")
+    assert passed == measured > 0
 
 
 def test_sampled_merges_count_for_the_source_of_the_record_that_joined(service: Service) -> None:

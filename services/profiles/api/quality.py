@@ -18,7 +18,7 @@ from services.profiles.api.common import Tools, departments_in_reach, id_of
 from services.profiles.domain.incidents import OPEN, Incident, acknowledged
 from services.profiles.errors import QualityIncidentClosed, QualityIncidentNotFound, QualityReportNotFound
 from services.profiles.quality.concluding import incident_changed
-from services.profiles.quality.examining import Examiner, scope_of
+from services.profiles.quality.examining import Examiner
 from services.profiles.quality.measuring import start_measuring
 from services.profiles.quality.messages import STATES, incident_message, report_message
 from services.profiles.quality.page import report_page
@@ -76,8 +76,7 @@ class QualityPart:
         incident = self._quality_incident(request.name)
         message = _shown(incident)
         tools = self.tools
-        scope = scope_of(tools.store, tools.dictionary, datetime.now(UTC))
-        examiner = Examiner(tools.store, tools.vault, scope)
+        examiner = Examiner(tools.store, tools.vault, tools.dictionary, datetime.now(UTC))
         sampler = Sampler(tools.store, tools.vault, tools.admission(), examiner)
         message.samples.extend(sampler.samples(incident))
         return message

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.profiles.dictionary import Dictionary
+from services.profiles.domain.formats import FORMAT_MISMATCH
 from services.profiles.domain.quality import (
     IDENTIFIERS,
     SIGN_OF_LIFE_DAYS,
@@ -18,7 +19,7 @@ from services.profiles.domain.quality import (
     findings,
 )
 from services.profiles.domain.standardize import ADDRESS_FIELDS
-from services.profiles.domain.validation import texts_of
+from services.profiles.domain.validation import RULE, texts_of
 from services.profiles.domain.values import StandardRecord
 from services.profiles.folding import Working
 from services.profiles.quality.tally import Circumstances
@@ -30,6 +31,7 @@ from services.profiles.vault import Ciphers, Vault
 
 SOURCES_PER_READ = 500
 OPERATION = "operations/"
+OF_RULES = frozenset((FORMAT_MISMATCH,))  # reasons that the dictionary gives beside those of rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +71,20 @@ def source_scope(source: Source) -> SourceScope:
 
 
 class Examiner:
-    """Examines profiles by one scope."""
+    """Examines profiles, all by one scope."""
 
-    def __init__(self, store: Store, vault: Vault, scope: Scope) -> None:
+    def __init__(self, store: Store, vault: Vault, dictionary: Dictionary, now: datetime) -> None:
+        """Examine with the fields, sources and validation rules of now, as of `now`."""
         self._store = store
         self._vault = vault
-        self.scope = scope
+        self._dictionary = dictionary
+        self.scope = scope_of(store, dictionary, now)
 
     def examine(self, profiles: Sequence[Profile]) -> list[Examined]:
         """Return what is found about profiles; erased ones are left out."""
         opened, ciphers = load(self._store, self._vault, profiles)
+        for item in opened:
+            item.records = {key: self._as_of_now(record) for key, record in item.records.items()}
         shared = self._shared(opened)
         return [self._examined(item, ciphers, shared) for item in opened]
 
@@ -91,6 +97,13 @@ class Examiner:
         circumstances = {key: circumstances_of(stored[key], record) for key, record in working.records.items()}
         found = list(findings(person, self.scope))
         return Examined(working.profile_id, department_of(profile), found, circumstances)
+
+    def _as_of_now(self, record: StandardRecord) -> StandardRecord:
+        """Return the record with the problems of the rules in use now, not of those when it was taken in."""
+        if not record.originals:
+            return record
+        kept = [item for item in record.problems if not (item.reason.startswith(RULE) or item.reason in OF_RULES)]
+        return replace(record, problems=(*kept, *self._dictionary.broken(record)))
 
     def _overrides(self, profile: Profile, ciphers: Ciphers) -> dict[str, str]:
         """Return the stewards' values in force, by field."""

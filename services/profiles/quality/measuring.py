@@ -20,7 +20,6 @@ from services.profiles.quality.examining import (
     Examiner,
     all_sources,
     department_of,
-    scope_of,
     settings_of,
 )
 from services.profiles.quality.rules import all_rules
@@ -82,21 +81,25 @@ class Measurer:
             with suppress(AlreadyExists):
                 start_measuring(self._jobs, "", NOBODY, f"daily/{day_of(now)}")
             due += timedelta(days=1)
+        job.save({}, pb.QualityMeasurement())  # failures of other days are forgotten
         raise Paused("until the next day", (due - now).total_seconds())
 
     def run(self, job: Job) -> Message:
         """Measure from the checkpoint on; then keep the figures and judge the rules by them."""
         run = _Run(self._store, job, list(all_rules(self._store)), self._save_seconds)
-        scope = scope_of(self._store, self._dictionary, run.start_time)
+        examiner = Examiner(self._store, self._vault, self._dictionary, run.start_time)
         if run.phase == PROFILES:
-            self._measure_profiles(run, Examiner(self._store, self._vault, scope))
+            self._measure_profiles(run, examiner)
             run.enter(REJECTS)
         departments = {item.id: item.owner_department for item in all_sources(self._store)}
         if run.phase == REJECTS:
             while rows := self._store.rejects.page({"state": "open"}, run.after, ROWS_PER_BATCH):
                 for row in rows:
                     found = reject_findings(
-                        tuple(str(item[0]) for item in row.reasons), row.source_id, f"rejects/{row.id}", scope
+                        tuple(str(item[0]) for item in row.reasons),
+                        row.source_id,
+                        f"rejects/{row.id}",
+                        examiner.scope,
                     )
                     run.add_reject(row, found, departments.get(row.source_id, ""))
                 run.advance(rows[-1].id)

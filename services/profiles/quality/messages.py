@@ -10,6 +10,7 @@ from services.profiles.domain.quality_report import Cell
 from services.profiles.quality.reporting import Report
 from services.profiles.quality.rules import DIMENSION_NUMBERS, SEVERITY_NUMBERS
 
+FIGURES_LIMIT = 10_000  # about 1 MiB of a reply
 STATES = {
     "found": pb.QualityIncident.STATE_FOUND,
     "fixing": pb.QualityIncident.STATE_FIXING,
@@ -44,7 +45,8 @@ def report_message(report: Report, is_listed: bool = False) -> pb.QualityReport:
     message.start_time.FromDatetime(report.start_time)
     if is_listed:
         return message
-    message.figures.extend(map(figure_message, report.cells))
+    message.figures.extend(map(figure_message, report.cells[:FIGURES_LIMIT]))
+    message.figures_left_out = len(report.cells[FIGURES_LIMIT:])
     for item in report.responses:
         message.responses.add(
             dimension=DIMENSION_NUMBERS[item.dimension], department=item.department, occurrences=item.occurrences,
