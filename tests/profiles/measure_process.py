@@ -1,4 +1,4 @@
-"""A process that measures quality, for the tests to kill: `python -m tests.profiles.measure_process URI DATABASE KEYS`."""
+"""Measures quality until it is killed by a test: `python -m tests.profiles.measure_process URI DATABASE KEYS`."""
 
 from __future__ import annotations
 

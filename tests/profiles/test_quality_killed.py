@@ -54,12 +54,13 @@ def test_a_measurement_killed_again_and_again_leaves_the_figures_of_an_undisturb
         jobs.get(operation.name, "data-office").metadata.Unpack(found)
         return found
 
-    for least in (5, 25, 45):
+    for least in (5, 20, 35):
         process = subprocess.Popen([*argv, str(tmp_path / "keys")], cwd=Path(__file__).parents[2])
         process_of.append(process)
         until(lambda least=least: progress().profiles_read >= least)
         process.kill()
         process.wait()
+        assert progress().profiles_read < PEOPLE, "it was killed in the middle"
         held = operations.get(operation.name)
         assert held is not None
         operations.update(operation.name, str(held["lease"]), {"wake_at": datetime.now(UTC) - timedelta(1)})
