@@ -21,7 +21,7 @@ ROLES = (
 ACTIONS = {
     "role:marketer": {
         "segments": "*", "campaigns": "*", "deliveries": "*", "suppressions": "*", "operations": "*",
-        "profiles": "read list lookup", "search": "read", "audiences": "evaluate",
+        "profiles": "read list lookup read_network list_relation_types", "search": "read", "audiences": "evaluate",
         "consents": "list decide revoke", "purposes": "read list", "notices": "read list",
         "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
         "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
@@ -36,7 +36,7 @@ ACTIONS = {
         "qualityRules": "read list",
     },
     "role:seller": {
-        "profiles": "read list lookup", "search": "read", "operations": "*",
+        "profiles": "read list lookup read_network list_relation_types", "search": "read", "operations": "*",
         "consents": "list decide", "purposes": "read list",
         "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
         "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",

@@ -30,6 +30,7 @@ from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, desc
 from services.profiles.ledger import ledger_of
 from services.profiles.mapping import domain_mapping
 from services.profiles.rejecting import Admitted, Rejects
+from services.profiles.relation_columns import ColumnFollower
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally
@@ -183,6 +184,8 @@ class Admission:
         erased = self._without_erased(prepared)
         wanted, idle = self._without_idle(prepared)
         taken, tally = self._taker.take([incoming for _, incoming in wanted])
+        self._follow_relations([item[1].record for item, found in zip(wanted, taken, strict=True)
+                                if found.outcome is not Outcome.STALE])  # fmt: skip
         rejects = [self._reject(prepared, *item) for item in prepared.refused]
         if keep_rejects:
             self._store.rejects.add_missing(rejects)
@@ -209,6 +212,13 @@ class Admission:
         prepared.accepted = [item for item in prepared.accepted if item[0].number not in found]
         prepared.refused = [item for item in prepared.refused if item[0].number not in found]
         return found
+
+    def _follow_relations(self, records: Sequence[StandardRecord]) -> None:
+        """Keep what the columns of the records' source say of relationships; nothing for a source without such."""
+        columns = self._taker.dictionary.relations()
+        source_id = records[0].source_id if records else ""
+        if source_id in columns.columns or source_id in columns.code_fields:
+            ColumnFollower(self._store, self._vault).follow(records, columns)
 
     def _without_idle(self, prepared: Prepared) -> tuple[list[tuple[Entry, Incoming]], dict[int, str]]:
         """Return what is to be written, and by number the ids of records to delete that nobody ever sent."""

@@ -13,6 +13,7 @@ from services.profiles.domain import validation
 from services.profiles.domain.dictionary import DEFAULT_FIELDS, DEFAULT_RULES, FieldDefinition, Rule, Survivorship
 from services.profiles.domain.formats import FORMAT_MISMATCH, Format, fits_format
 from services.profiles.domain.values import Problem, Severity, StandardRecord
+from services.profiles.relation_columns import RelationColumns, columns_of
 from services.profiles.remembered import Remembered
 from services.profiles.store import Store
 from services.profiles.values import Field
@@ -67,6 +68,7 @@ class _Ruling:
     rules: Mapping[str, Rule]
     checks: Sequence[validation.Rule]
     formats: Mapping[str, Format]
+    relations: RelationColumns
 
 
 class Dictionary:
@@ -84,6 +86,7 @@ class Dictionary:
             {**DEFAULT_RULES, **{item.id: rule_of(item) for item in stored if item.survivorship}},
             checks,
             {item.id: FORMATS[item.format] for item in stored if not item.built_in and item.format in FORMATS},
+            columns_of(self._store.sources.page({}, "", ALL)),
         )
 
     def all(self) -> Mapping[str, Field]:
@@ -97,6 +100,10 @@ class Dictionary:
     def rules(self) -> Mapping[str, Rule]:
         """Return how each field's value is chosen; fields without a rule are left out."""
         return self._ruling().rules
+
+    def relations(self) -> RelationColumns:
+        """Return what the columns of sources say of relationships."""
+        return self._ruling().relations
 
     def broken(self, record: StandardRecord) -> tuple[Problem, ...]:
         """Return a problem for each rule in use that the record breaks and each custom field not of its format."""

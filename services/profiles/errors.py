@@ -333,3 +333,27 @@ class MasterKeyRefused(NotAllowed):
     """The keeper of the master keys refuses."""
 
     reason = "MASTER_KEY_REFUSED"
+
+
+class RelationTypeExists(AlreadyExists):
+    """A type of relationship with this id exists already."""
+
+    reason = "RELATION_TYPE_EXISTS"
+
+
+class RelationInvalid(Invalid):
+    """The relationship cannot be one."""
+
+    reason = "RELATION_INVALID"
+
+
+class RelationshipExists(AlreadyExists):
+    """The two have this relationship already."""
+
+    reason = "RELATIONSHIP_EXISTS"
+
+
+class RelationshipNotFound(NotFound):
+    """No relationship has this name."""
+
+    reason = "RELATIONSHIP_NOT_FOUND"

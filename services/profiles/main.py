@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kehu.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from kehu.profiles.v1 import profiles_pb2_grpc
 
 from services.chassis import records
+from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
@@ -20,6 +22,7 @@ from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.quality.measuring import Measurer, schedule
 from services.profiles.rederiving import Rederiver
+from services.profiles.remotes import RemoteConsents
 from services.profiles.resolving import Resolver
 from services.profiles.retaining import Keeper
 from services.profiles.rotating import KeyRotator
@@ -27,6 +30,7 @@ from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
 from services.profiles.store.incidents import IncidentDocument
+from services.profiles.suggesting import Suggester
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
 
@@ -46,7 +50,8 @@ def serving(config: ProcessConfig) -> Serving:
         schedule(jobs)
 
     taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
-    tools = Tools(store, vault, taker, jobs, dictionary)
+    consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
+    tools = Tools(store, vault, taker, jobs, dictionary, consents=consents)
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
@@ -71,9 +76,9 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary), Keeper(store, vault, dictionary)
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     keys = Eraser(store, vault), KeyRotator(store, vault)
-    settler, counter = Settler(store, taker.merger), EffectCounter(store, vault)
+    settler, counter, suggester = Settler(store, taker.merger), EffectCounter(store, vault), Suggester(store, vault)
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
-    for item in (settler, importer, counter, puller, resolver, measurer, *keepers, *keys):
+    for item in (settler, importer, counter, suggester, puller, resolver, measurer, *keepers, *keys):
         found.update(item.handlers())
     return found

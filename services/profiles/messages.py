@@ -18,6 +18,7 @@ from services.profiles.domain.values import GoldenField, ManualOverride
 from services.profiles.folding import Outcome
 from services.profiles.mapping import mapping_messages
 from services.profiles.rejecting import Admitted
+from services.profiles.relation_messages import relation_column_messages
 from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source, StoredOverride
 
 SLOTS = {
@@ -69,6 +70,7 @@ def source_message(source: Source) -> resources_pb2.Source:
         trust_rank=source.trust_rank,
         mapping=mapping_messages(source.mapping),
         draft_mapping=mapping_messages(source.draft_mapping),
+        relations=relation_column_messages(source.relations),
         date_order=source.date_order,
         utc_offset_minutes=source.utc_offset_minutes,
         default_region=source.default_region,

@@ -152,6 +152,7 @@ class Source:
     is_unique: bool = False
     sign_of_life_days: int = 0
     draft_mapping: Sequence[Sequence[str]] = ()
+    relations: Sequence[Sequence[str]] = ()
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

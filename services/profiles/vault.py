@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
@@ -23,11 +23,13 @@ from services.profiles.believed import Believed, from_plain, to_plain
 from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.classes import has_sensitive, is_sensitive
 from services.profiles.domain.plain import record_from_plain, record_to_plain
+from services.profiles.domain.relations import Relation
 from services.profiles.domain.values import ManualOverride, RawRecord, StandardRecord
+from services.profiles.relation_values import StoredRelation
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord, record_key
 
-RECORD, GOLDEN, OVERRIDE = "record", "golden", "override"
+RECORD, GOLDEN, OVERRIDE, RELATION = "record", "golden", "override", "relation"
 PROFILE_ID_CHARACTERS = 32
 
 
@@ -62,8 +64,9 @@ class Vault:
         self.master = MasterKey(keys_dir, chosen)
         self._data_keys = DataKeys(self.master, chosen.cache_keys, chosen.cache_seconds)
         self._ciphers = {name: chosen.cipher(name) for name in (PERSONAL, SENSITIVE)}
-        self._matching, self._content, self._ids, self._rejects, self._erased = (
-            BlindIndex(keys_dir, purpose) for purpose in ("matching", "content", "ids", "rejects", "erasures")
+        self._matching, self._content, self._ids, self._rejects, self._erased, self._relations = (
+            BlindIndex(keys_dir, purpose)
+            for purpose in ("matching", "content", "ids", "rejects", "erasures", "relations")
         )
         self._receipts = BlindIndex(keys_dir, "receipts")
         self.events = Sealer("events", keys_dir, chosen.cipher_of_keys)
@@ -161,6 +164,28 @@ class Vault:
     def erased_token(self, key: str) -> str:
         """Return the blind token by which the erasure ledger knows a source record."""
         return self._erased.token("erased", key)
+
+    def seal_relation(self, relation: Relation, relation_id: str, keys: Sequence[str], ciphers: Ciphers) -> bytes:
+        """Seal what is said of two, under one data key after the other: whoever lacks one of them reads nothing."""
+        sealed = orjson.dumps(asdict(relation))
+        for at, key_id in enumerate(keys):
+            sealed = ciphers.get(key_id).seal(RELATION, sealed, f"{relation_id}/{at}", self._ciphers[SENSITIVE])
+        return sealed
+
+    def open_relation(self, stored: StoredRelation, ciphers: Ciphers) -> Relation:
+        """Open what is said of two.
+
+        Raises:
+            ErasedError: one of its data keys was destroyed.
+        """
+        plain = stored.sealed
+        for at, key_id in reversed(list(enumerate(stored.keys))):
+            plain = ciphers.get(key_id).open(RELATION, plain, f"{stored.id}/{at}")
+        return Relation(**orjson.loads(plain))
+
+    def relation_token(self, kind: str, text: str) -> str:
+        """Return the blind token of an end of a relationship ("relation-end"), or of one as a whole."""
+        return self._relations.token(kind, text)
 
     def founded_id(self, key: str) -> str:
         """Return the id of the profile that a record founds: a repeat after a crash founds the same one."""

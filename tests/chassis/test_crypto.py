@@ -209,7 +209,7 @@ def test_tokens_are_equal_for_equal_values_of_one_kind_only(tmp_path: Path) -> N
 
 
 def test_a_token_of_one_purpose_links_to_no_table_of_another(tmp_path: Path) -> None:
-    purposes = ("matching", "content", "ids", "rejects", "erasures", "search", "marketing")
+    purposes = ("matching", "content", "ids", "rejects", "erasures", "relations", "search", "marketing")
     tokens = [BlindIndex(tmp_path, purpose).token("email", "li@example.cn") for purpose in purposes]
 
     assert len(set(tokens)) == len(purposes)

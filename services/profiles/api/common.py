@@ -22,6 +22,7 @@ from services.profiles.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.messages import profile_message, visible_attributes
+from services.profiles.networks import NOBODY_ALLOWED, Consents
 from services.profiles.remembered import Remembered
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
@@ -44,6 +45,7 @@ class Tools:
     jobs: Jobs
     dictionary: Dictionary
     sources_at_hand: dict[str, Remembered[Source | None]] = field(default_factory=dict)
+    consents: Consents = NOBODY_ALLOWED
 
     def admission(self) -> Admission:
         """Return what admits records."""

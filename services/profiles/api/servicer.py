@@ -9,6 +9,7 @@ from services.profiles.api.changes import ChangesPart
 from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
+from services.profiles.api.networks import NetworksPart
 from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
 from services.profiles.api.profiles import ProfilesPart
@@ -16,6 +17,7 @@ from services.profiles.api.protection import ProtectionPart
 from services.profiles.api.quality import QualityPart
 from services.profiles.api.quality_rules import QualityRulesPart
 from services.profiles.api.rejects import RejectsPart
+from services.profiles.api.relations import RelationsPart
 from services.profiles.api.resolutions import ResolutionsPart
 from services.profiles.api.retention import RetentionPart
 from services.profiles.api.rules import RulesPart
@@ -35,6 +37,8 @@ class ProfilesServicer(
     FieldsPart,
     ChangesPart,
     OverridesPart,
+    RelationsPart,
+    NetworksPart,
     VerdictsPart,
     ResolutionsPart,
     RetentionPart,

@@ -22,13 +22,15 @@ from services.profiles.mapping import check_mapping, stored_mapping
 from services.profiles.messages import result_message, source_message, summary_message
 from services.profiles.pulls import PULL, seal_credentials
 from services.profiles.rejecting import Admitted
+from services.profiles.relating import Relations
+from services.profiles.relation_messages import stored_relation_columns
 from services.profiles.taking import Tally
 from services.profiles.uploads import store_upload
 from services.profiles.values import Source
 
 CHANGEABLE = (
     "display_name", "owner_department", "trust_rank", "mapping", "date_order", "utc_offset_minutes", "default_region",
-    "is_unique", "draft_mapping", "sign_of_life_days",
+    "is_unique", "draft_mapping", "sign_of_life_days", "relations",
 )  # fmt: skip
 
 
@@ -44,7 +46,9 @@ class SourcesPart:
         source = changed(Source(request.source_id, ""), CHANGEABLE, lambda name: _read(request.source, name))
         self._check_mapping(source)
         try:
-            return source_message(self.tools.store.sources.insert(source))
+            made = source_message(self.tools.store.sources.insert(source))
+            self.tools.dictionary.forget()
+            return made
         except AlreadyExists as error:
             found = self.tools.store.sources.get(source.id)
             if request.request_id and found and changed(found, CHANGEABLE, lambda n: getattr(source, n)) == found:
@@ -76,7 +80,8 @@ class SourcesPart:
             self._check_mapping(source)
             stored = self.tools.store.sources.replace(source)
             self.tools.sources_at_hand.pop(stored.id, None)
-            return source_message(stored)
+        self.tools.dictionary.forget()
+        return source_message(stored)
 
     def ImportRecords(
         self, requests: Iterator[profiles_pb2.ImportRecordsRequest], context: grpc.ServicerContext
@@ -131,6 +136,25 @@ class SourcesPart:
     def _check_mapping(self, source: Source) -> None:
         check_mapping(source.mapping, self.tools.may_feed)
         check_mapping(source.draft_mapping, self.tools.may_feed, "draft_mapping")
+        self._check_relations(source)
+
+    def _check_relations(self, source: Source) -> None:
+        """Refuse a column of relationships that names a field, type or source that is not there."""
+        relations = Relations(self.tools.store, self.tools.vault)
+        for at, (name, kind, other, code, _) in enumerate(source.relations):
+            found = relations.type_of(kind)
+            faults = {
+                "field": not self.tools.may_feed(name),
+                "type": found is None or found.to_organization,
+                "source": bool(other) and other != source.id and self.tools.store.sources.get(other) is None,
+                "code_field": bool(code) and not self.tools.may_feed(code),
+            }
+            for place in (place for place, is_wrong in faults.items() if is_wrong):
+                violation = FieldViolation(f"source.relations[{at}].{place}", "there is none that fits")
+                raise MappingInvalid(
+                    "a column of relationships cannot be used", metadata={"column": "", "field": name},
+                    violations=[violation],
+                )  # fmt: skip
 
     def _check_fields(self, names: set[str]) -> None:
         unknown = sorted(name for name in names if not self.tools.may_feed(name))
@@ -149,6 +173,8 @@ def _read(message: resources_pb2.Source, name: str) -> object:
     """Return a field of the message as the store keeps it, defaults filled in."""
     if name in ("mapping", "draft_mapping"):
         return stored_mapping(getattr(message, name))
+    if name == "relations":
+        return stored_relation_columns(message.relations)
     if name == "utc_offset_minutes":
         return message.utc_offset_minutes if message.HasField("utc_offset_minutes") else 480
     defaults: dict[str, object] = {"trust_rank": 100, "date_order": "ymd", "default_region": "CN"}

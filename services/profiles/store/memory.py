@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 
 from services.chassis.records import Fact
 from services.profiles.documents import past_id
+from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
+from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import MemoryIncidents
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MemoryShelf
@@ -53,6 +55,10 @@ class MemoryStore:
         self.fields: MemoryShelf[Field] = MemoryShelf()
         self.field_changes: MemoryShelf[FieldChange] = MemoryShelf()
         self.field_revisions: MemoryShelf[FieldRevision] = MemoryShelf()
+        self.relation_types: MemoryShelf[RelationType] = MemoryShelf()
+        self.relations: MemoryShelf[StoredRelation] = MemoryShelf()
+        self.relation_codes: MemoryShelf[RelationCode] = MemoryShelf()
+        self.household_keys: MemoryShelf[HouseholdKey] = MemoryShelf()
         self.rejects: MemoryShelf[Reject] = MemoryShelf()
         self.pairs: MemoryShelf[Pair] = MemoryShelf()
         self.rules: MemoryShelf[StoredRule] = MemoryShelf()

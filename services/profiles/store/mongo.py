@@ -26,9 +26,11 @@ from services.profiles.documents import (
     record_document,
     record_of,
 )
+from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
+from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
 from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
@@ -56,6 +58,8 @@ LEDGER = "erasures"  # in a database of its own, which no backup of the others h
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ID_SPACE = 16**8
+INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"),
+           ("relation_codes", "record"), ("relations", "one"), ("relations", "other"))  # fmt: skip
 NOT_BELIEVED = {"$unset": {"golden": ""}}
 _AGEING = {  # where things of a kind are, and which of their fields are time, source and profile
     RecordType.SUPERSEDED_VERSIONS: ("source_records", "r", "s", "p"),
@@ -75,6 +79,10 @@ class MongoStore(KeysPart):
         self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
         self.field_changes: MongoShelf[FieldChange] = MongoShelf(FieldChange, lambda: self._collection("field_changes"))
         self.field_revisions = self._shelf(FieldRevision, "field_revisions")
+        self.relation_types = self._shelf(RelationType, "relation_types")
+        self.relations = self._shelf(StoredRelation, "relations")
+        self.relation_codes = self._shelf(RelationCode, "relation_codes")
+        self.household_keys = self._shelf(HouseholdKey, "household_keys")
         self.rejects: MongoShelf[Reject] = MongoShelf(Reject, lambda: self._collection("rejects"))
         self.erasures: MongoShelf[Erasure] = MongoShelf(Erasure, lambda: self._collection("erasures"))
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
@@ -105,9 +113,8 @@ class MongoStore(KeysPart):
             self._collection("links").create_index([("p", 1)])
             self._collection("rejects").create_index([("state", 1), ("source_id", 1)])
             self._collection("rejects").create_index([("record", 1)])
-            self._collection("field_changes").create_index([("field", 1)])
-            self._collection("field_changes").create_index([("state", 1)])
-            self._collection("field_revisions").create_index([("field", 1)])
+            for name, field in INDEXED:
+                self._collection(name).create_index([(field, 1), ("_id", 1)])
             self._collection("match_candidates").create_index([("state", 1), ("place", 1)])
             self._collection("match_candidates").create_index([("month", 1)])
             self._collection("receipts").create_index([("run", 1)])

@@ -9,9 +9,11 @@ from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
+from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import Incidents
 from services.profiles.store.shelf import Shelf
 from services.profiles.values import (
@@ -85,6 +87,22 @@ class Store(Protocol):
     @property
     def field_revisions(self) -> Shelf[FieldRevision]:
         """Return what field definitions were."""
+
+    @property
+    def relation_types(self) -> Shelf[RelationType]:
+        """Return the types of relationships that were registered."""
+
+    @property
+    def relations(self) -> Shelf[StoredRelation]:
+        """Return the relationships."""
+
+    @property
+    def relation_codes(self) -> Shelf[RelationCode]:
+        """Return the codes by which records refer to others."""
+
+    @property
+    def household_keys(self) -> Shelf[HouseholdKey]:
+        """Return the records by their address to the room."""
 
     @property
     def rejects(self) -> Shelf[Reject]:

@@ -126,6 +126,7 @@ class MongoShelf(Generic[T]):
     def among(self, name: str, values: Sequence[str]) -> list[T]:
         """Return those whose field has one of these values, asked for a few at a time."""
         found: list[T] = []
+        name = "_id" if name == "id" else name
         for start in range(0, len(values), VALUES_PER_QUERY):
             query = {name: {"$in": list(values[start : start + VALUES_PER_QUERY])}}
             with records.driver_errors():
