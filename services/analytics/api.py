@@ -17,7 +17,7 @@ from services.analytics.domain import rfm
 from services.analytics.domain.errors import ScoresNotFound, StalePageToken, UnreadableInteractionFile
 from services.analytics.domain.metrics import REGISTRY, find_metric
 from services.analytics.domain.reach import Reach, reach_of
-from services.analytics.domain.rows import check_times
+from services.analytics.domain.rows import Keyed, check_times, record_token
 from services.analytics.files import InteractionFile, Upload, Uploads
 from services.analytics.jobs import COMPUTE, IMPORT, options_of
 from services.analytics.reading import Position, Reader
@@ -41,6 +41,7 @@ class Parts:
     inbox: Inbox
     jobs: Jobs
     uploads: Uploads
+    keyed: Keyed
     clock: Callable[[], datetime] = _utc_now
 
 
@@ -67,6 +68,12 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         """Keep interactions durably; the feeder carries them into the lake."""
         check_times(request.interactions, self._parts.clock())
         entry_id = new_id(request.request_id, "interactions", current_call().caller.subject)
+        for one in request.interactions:
+            if one.HasField("source_record"):
+                named = one.source_record
+                token = record_token(self._parts.keyed, named.source.removeprefix("sources/"), named.source_record_id)
+                one.source_record.Clear()
+                one.source_record.source_record_id = token
         self._parts.inbox.put(Entry(entry_id, request.DESCRIPTOR.full_name, request.SerializeToString()))
         return pb.BatchCreateInteractionsResponse(accepted_count=len(request.interactions))
 

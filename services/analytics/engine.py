@@ -16,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from services.analytics.domain.tables import Kind, Table
-from services.analytics.lake import RECENT, Snapshot
+from services.analytics.lake import RECENT, DataFile, Snapshot
 
 MEMORY_LIMIT: Final = "192MB"  # sorting and grouping spill beyond it
 THREADS: Final = 2
@@ -103,8 +103,8 @@ def relations(
         if snapshot.table.order:
             parts += _state(snapshot, params)
         else:
-            paths = snapshot.paths(since, until)
-            parts.append(f"{snapshot.table.name} AS ({_scan(snapshot.table, paths, 'files', params)})")
+            files = snapshot.within(since, until)
+            parts.append(f"{snapshot.table.name} AS ({_scan(snapshot.table, files, 'files', params)})")
     return parts, params
 
 
@@ -128,33 +128,43 @@ def _resolved_aliases(rounds: int) -> str:
 RESOLVED_ALIASES: Final = _resolved_aliases(5)  # A into B, B into C, …: chains of up to 32 merges
 
 
-def _columns(table: Table, prefix: str = "") -> str:
-    return ", ".join(f"{prefix}{name}" for name in table.columns if name != table.partition)
+def _columns(table: Table) -> str:
+    return ", ".join(name for name in table.columns if name != table.partition)
 
 
-def _scan(table: Table, paths: Sequence[str], suffix: str, params: Params) -> str:
-    if not paths:
-        empty = ", ".join(
-            f"NULL::{_TYPES[kind]} AS {name}" for name, kind in table.columns.items() if name != table.partition
-        )
-        return f"SELECT {empty} WHERE false"
-    name = f"{table.name}_{suffix}"
-    params[name] = list(paths)
-    return f"SELECT {_columns(table)} FROM read_parquet(${name}, hive_partitioning = false)"
+def _scan(table: Table, files: Sequence[DataFile], suffix: str, params: Params) -> str:
+    """Return the statement that reads files of a table; what earlier releases wrote lacks some columns."""
+    parts = []
+    for is_older, added in ((False, ()), (True, table.added)):
+        paths = [file.path for file in files if file.is_older is is_older]
+        if paths:
+            name = f"{table.name}_{suffix}{'_older' if is_older else ''}"
+            params[name] = paths
+            columns = ", ".join(
+                f"NULL::{_TYPES[table.columns[column]]} AS {column}" if column in added else column
+                for column in table.columns if column != table.partition
+            )  # fmt: skip
+            parts.append(f"SELECT {columns} FROM read_parquet(${name}, hive_partitioning = false)")
+    if parts:
+        return " UNION ALL ".join(parts)
+    empty = ", ".join(f"NULL::{_TYPES[kind]} AS {name}" for name, kind in table.columns.items()
+                      if name != table.partition)  # fmt: skip
+    return f"SELECT {empty} WHERE false"
 
 
 def _state(snapshot: Snapshot, params: Params) -> list[str]:
     """Return the relation of latest states: recent rows, and base rows that no recent one replaces."""
     table = snapshot.table
     name = table.name
-    recent = snapshot.paths(partition=RECENT)
-    base = _scan(table, [path for path in snapshot.paths() if path not in set(recent)], "base", params)
+    recent = snapshot.within(partition=RECENT)
+    base = _scan(table, [file for file in snapshot.files if file not in recent], "base", params)
     if not recent:
         return [f"{name} AS ({base})"]
     keys = ", ".join(table.key)
     latest = f"row_number() OVER (PARTITION BY {keys} ORDER BY {table.order} DESC) = 1"
+    read = _scan(table, recent, "recent", params)
     return [
-        f"{name}_recent AS MATERIALIZED ({_scan(table, recent, 'recent', params)} QUALIFY {latest})",
+        f"{name}_recent AS MATERIALIZED (SELECT * FROM ({read}) QUALIFY {latest})",
         f"{name} AS (SELECT {_columns(table)} FROM ({base}) b ANTI JOIN {name}_recent USING ({keys})"
         f" UNION ALL SELECT {_columns(table)} FROM {name}_recent)",
     ]

@@ -1,13 +1,13 @@
-"""What analytics listens to: profiles, merges, consents, deliveries. Each fact waits in the inbox for the lake."""
+"""What analytics listens to: profiles, merges, splits, consents, deliveries. Facts wait in the inbox for the lake."""
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged
 
-from services.analytics.domain.rows import rows_of
+from services.analytics.domain.rows import Keyed, record_token, rows_of
 from services.analytics.store import Entry, Inbox
 from services.chassis.consuming import Event, on_event
 
@@ -17,8 +17,10 @@ class AnalyticsConsumer:
 
     name = "analytics"
 
-    def __init__(self, inbox: Inbox) -> None:
+    def __init__(self, inbox: Inbox, keyed: Keyed) -> None:
+        """Keep facts in the inbox, source records as their keyed tokens."""
         self._inbox = inbox
+        self._keyed = keyed
 
     @on_event("profiles", ProfileChanged)
     def on_profile_changed(self, event: Event[ProfileChanged]) -> None:
@@ -33,6 +35,16 @@ class AnalyticsConsumer:
     def on_profiles_merged(self, event: Event[ProfilesMerged]) -> None:
         """Let the survivor answer for the merged profile."""
         self._keep(event.id, event.message)
+
+    @on_event("profiles", ProfilesUnmerged)
+    def on_profiles_unmerged(self, event: Event[ProfilesUnmerged]) -> None:
+        """Let the profile answer for itself and for its source records."""
+        told = ProfilesUnmerged()
+        told.CopyFrom(event.message)
+        for link in told.links:
+            link.source_record_id = record_token(self._keyed, link.source_id, link.source_record_id)
+            link.source_id = ""
+        self._keep(event.id, told)
 
     @on_event("consent", ConsentChanged)
     def on_consent_changed(self, event: Event[ConsentChanged]) -> None:

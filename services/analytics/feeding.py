@@ -6,18 +6,25 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
+
+from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.rows import Row, message_of, rows_of
 from services.analytics.domain.tables import TABLES
 from services.analytics.lake import rows_table
-from services.analytics.store import Inbox
+from services.analytics.scoring import rescore
+from services.analytics.store import Entry, Inbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.errors import Unavailable
 
 BATCH: Final = 2000  # entries per flush; an entry is one fact or up to 500 interactions
 WAIT_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 30.0
+RESCORED_AT_ONCE: Final = (
+    100  # profiles merged or split in one flush; an import merges more, and is followed by a computation
+)
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +38,24 @@ def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
     for table in TABLES.values():  # profiles come before aliases, which look at them
         if rows[table.name]:
             warehouse.add(table, rows_table(table, rows[table.name]))
+    parted = parted_profiles(entries)
+    if 0 < len(parted) <= RESCORED_AT_ONCE:
+        rescore(warehouse, parted)
     if entries:
         inbox.remove([entry.id for entry in entries])
     return len(entries)
+
+
+def parted_profiles(entries: Sequence[Entry]) -> list[str]:
+    """Return the profiles that were merged or split by these entries."""
+    found = set()
+    for entry in entries:
+        told = message_of(entry.kind, entry.body)
+        if isinstance(told, ProfilesMerged):
+            found |= {told.profile_id, told.merged_profile_id}
+        elif isinstance(told, ProfilesUnmerged):
+            found |= {told.profile_id, told.unmerged_profile_id}
+    return sorted(found)
 
 
 class Feeder:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.analytics.domain.importing import APART_SQL, MATCHED_SQL, WRONG_COLUMN_COUNT, FileOptions, normalizing_sql
-from services.analytics.domain.rows import AHEAD, EARLIEST
+from services.analytics.domain.rows import AHEAD, EARLIEST, Keyed, record_token
 from services.analytics.domain.tables import APART, INTERACTIONS
 from services.analytics.files import InteractionFile
 from services.analytics.lake import arrow_schema
@@ -68,11 +68,14 @@ class Progress:
 class Importer:
     """Brings one file into the lake; every step may be repeated."""
 
-    def __init__(self, warehouse: Warehouse, resolve: Resolver, operation: str, options: FileOptions) -> None:
+    def __init__(
+        self, warehouse: Warehouse, resolve: Resolver, operation: str, options: FileOptions, keyed: Keyed
+    ) -> None:
         self._warehouse = warehouse
         self._resolve = resolve
         self._operation = operation
         self._options = options
+        self._keyed = keyed
         self._known: OrderedDict[str, str] = OrderedDict()
 
     def take(self, file: InteractionFile, batch: pa.Table, progress: Progress, *, resumed: bool) -> None:
@@ -109,6 +112,9 @@ class Importer:
             "latest": datetime.now(UTC) + AHEAD,
         }
 
+    def _token(self, source_record_id: str) -> str:
+        return record_token(self._keyed, self._options.source_id, source_record_id)
+
     def _resolved(self, normal: pa.Table) -> pa.Table:
         """Return the known profiles of a batch's rows; ids not seen lately are asked, 1000 at a time."""
         fit = normal.filter(pc.is_null(normal.column("reason")))
@@ -124,6 +130,7 @@ class Importer:
             {
                 "source_record_id": pa.array([name for name, _ in pairs], pa.string()),
                 "profile_id": pa.array([profile for _, profile in pairs], pa.string()),
+                "record": pa.array([self._token(name) for name, _ in pairs], pa.string()),
             }
         )
 

@@ -15,6 +15,7 @@ from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
 from services.analytics.domain import rfm
 from services.analytics.domain.importing import DEFAULT_EVENT_TYPE, FileOptions, parse_offset, parse_renames
+from services.analytics.domain.rows import Keyed
 from services.analytics.domain.suppression import LEAST_CUSTOMERS
 from services.analytics.files import InteractionFile, Uploads
 from services.analytics.importing import Importer, Progress, Resolver
@@ -62,11 +63,14 @@ def profiles_resolver(stub: ProfilesServiceStub) -> Resolver:
 class AnalyticsJobs:
     """Handlers of analytics' operations."""
 
-    def __init__(self, warehouse: Warehouse, uploads: Uploads, resolve: Resolver, computations: Computations) -> None:
+    def __init__(
+        self, warehouse: Warehouse, uploads: Uploads, resolve: Resolver, computations: Computations, keyed: Keyed
+    ) -> None:
         self._warehouse = warehouse
         self._uploads = uploads
         self._resolve = resolve
         self._computations = computations
+        self._keyed = keyed
 
     def import_interactions(self, job: Job) -> Message:
         """Import an uploaded file; what is in the lake already is left alone."""
@@ -81,7 +85,7 @@ class AnalyticsJobs:
         header = pb.ImportInteractionsHeader.FromString(bytes.fromhex(str(job.args["header"])))
         options = options_of(header)
         file = InteractionFile(path, options)
-        importer = Importer(self._warehouse, self._resolve, job.name, options)
+        importer = Importer(self._warehouse, self._resolve, job.name, options, self._keyed)
         first = progress.next_batch
         for number, batch in enumerate(file.batches()):
             if number < first:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.schema import PrimitiveType
 
 from services.analytics.domain.tables import TABLES, Kind, Table
 from services.chassis.errors import Unavailable
@@ -38,6 +39,10 @@ _TYPES: Final[Mapping[Kind, pa.DataType]] = {
     "int32": pa.int32(),
     "bool": pa.bool_(),
     "timestamp": pa.timestamp("us", "UTC"),
+}
+_DELTA_TYPES: Final[Mapping[Kind, PrimitiveType]] = {
+    "string": PrimitiveType("string"),
+    "int64": PrimitiveType("long"),
 }
 _WRITER: Final = WriterProperties(compression="SNAPPY", max_row_group_size=ROW_GROUP_ROWS)
 
@@ -60,6 +65,7 @@ class DataFile:
     size_bytes: int
     first_time: datetime | None
     last_time: datetime | None
+    is_older: bool = False  # written before its table had all its columns
 
     def may_hold(self, since: datetime | None, until: datetime | None) -> bool:
         """Say whether an event of this span can be in the file; the log's times may be cut to milliseconds."""
@@ -89,9 +95,15 @@ class Snapshot:
         newest = max((file.last_time for file in self.files if file.last_time), default=None)
         return None if newest is None else newest.replace(microsecond=0) + timedelta(seconds=1)
 
-    def paths(self, since: datetime | None = None, until: datetime | None = None, *, partition: str = "") -> list[str]:
+    def within(
+        self, since: datetime | None = None, until: datetime | None = None, *, partition: str = ""
+    ) -> list[DataFile]:
         """Return the files that can hold events of the span, or those of a partition."""
-        return [file.path for file in self.files if file.may_hold(since, until) and partition in ("", file.partition)]
+        return [file for file in self.files if file.may_hold(since, until) and partition in ("", file.partition)]
+
+    def paths(self, since: datetime | None = None, until: datetime | None = None) -> list[str]:
+        """Return where the files are that can hold events of the span."""
+        return [file.path for file in self.within(since, until)]
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -119,6 +131,16 @@ class Lake:
                     partition_by=[table.partition] if table.partition else None,
                     configuration={"delta.deletedFileRetentionDuration": "interval 7 days"},
                 )
+            self._add_columns(table)
+
+    def _add_columns(self, table: Table) -> None:
+        """Add the columns that a table of an earlier release lacks; two processes may do so at once."""
+        opened = self._open(table)
+        known = {field.name for field in opened.schema().fields}
+        missing = [name for name in table.added if name not in known]
+        if missing:
+            with contextlib.suppress(CommitFailedError):  # the other process added them
+                opened.alter.add_columns([Field(name, _DELTA_TYPES[table.columns[name]]) for name in missing])
 
     def snapshot(self, table: Table, version: int | None = None) -> Snapshot:
         """Return the newest version of a table, or the one asked.
@@ -221,6 +243,7 @@ def _describe(table: Table, reader: DeltaTable) -> Snapshot:
             size_bytes=int(row["size_bytes"]),
             first_time=_time(row.get("min.event_time")),
             last_time=_time(row.get("max.event_time")),
+            is_older=any(row.get(f"null_count.{name}") is None for name in table.added),
         )
         for row in actions.to_pylist()
     )

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from kehu.analytics.v1 import analytics_pb2_grpc
 from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
+from services.analytics.domain.rows import Keyed
 from services.analytics.events import AnalyticsConsumer
 from services.analytics.store import RECORD_CLASSES, SERVICE, MongoComputations, MongoInbox
 from services.chassis import records
 from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
+from services.chassis.crypto import BlindIndex
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
 
@@ -28,7 +30,7 @@ def serving(config: ProcessConfig) -> Serving:
 
     records.connect(config, SERVICE)
     inbox, jobs, warehouse = MongoInbox(), Jobs(SERVICE), _warehouse(config, "serve")
-    parts = Parts(warehouse, inbox, jobs, Uploads(config.lake_dir / "_uploads"))
+    parts = Parts(warehouse, inbox, jobs, Uploads(config.lake_dir / "_uploads"), _keyed(config))
     add = analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server
 
     def prepare() -> None:
@@ -48,7 +50,7 @@ def serving(config: ProcessConfig) -> Serving:
 def consuming(config: ProcessConfig) -> AnalyticsConsumer | None:
     """Return the consumer that `kehu consume` runs; it fills the inbox and loads no engine."""
     records.connect(config, SERVICE)
-    return AnalyticsConsumer(MongoInbox())
+    return AnalyticsConsumer(MongoInbox(), _keyed(config))
 
 
 def working(config: ProcessConfig) -> Mapping[str, Handler] | None:
@@ -60,8 +62,13 @@ def working(config: ProcessConfig) -> Mapping[str, Handler] | None:
     warehouse = _warehouse(config, "work")
     warehouse.lake.create()
     resolve = profiles_resolver(Channels(config, SERVICE).stub(ProfilesServiceStub))
-    jobs = AnalyticsJobs(warehouse, Uploads(config.lake_dir / "_uploads"), resolve, MongoComputations())
+    uploads = Uploads(config.lake_dir / "_uploads")
+    jobs = AnalyticsJobs(warehouse, uploads, resolve, MongoComputations(), _keyed(config))
     return {IMPORT: jobs.import_interactions, COMPUTE: jobs.compute_scores}
+
+
+def _keyed(config: ProcessConfig) -> Keyed:
+    return BlindIndex(config.keys_dir, SERVICE).token
 
 
 def _warehouse(config: ProcessConfig, role: str) -> Warehouse:

@@ -10,8 +10,8 @@ from typing import Final
 from services.analytics.domain.metrics import MetricDefinition, compile_metric
 from services.analytics.domain.reach import Reach
 from services.analytics.domain.suppression import Period, withheld
-from services.analytics.domain.tables import CONSENTS, DELIVERIES, SCORES
-from services.analytics.engine import Row
+from services.analytics.domain.tables import CONSENTS, DELIVERIES, MOVED, SCORES
+from services.analytics.engine import Params, Row
 from services.analytics.lake import Snapshot
 from services.analytics.warehouse import Pinned, Warehouse
 
@@ -82,21 +82,26 @@ class Reader:
         return row[0] == 1
 
     def interactions(self, profile_id: str, pinned: Pinned, after: Position | None, limit: int) -> list[Row]:
-        """Return a profile's latest interactions, its merged ids' included; reads the newest months first."""
+        """Return a profile's latest interactions, its merged ids' included; reads the newest months first.
+
+        Rows of records that went to another profile are not its own; only where records came to it by a split are the
+        files read without the help of their order by profile.
+        """
         ids = {profile_id}
         if pinned.has_aliases:
             body = "SELECT profile_id FROM aliases WHERE survivor_id = $id"
             ids |= {str(row[0]) for row in self._warehouse.rows(pinned, ["aliases"], body, {"id": profile_id})}
         names = {f"id{index}": value for index, value in enumerate(sorted(ids))}
         params: dict[str, object] = {**names}
-        where = f"profile_id IN ({', '.join(f'${name}' for name in names)})"
+        mine = f"profile_id IN ({', '.join(f'${name}' for name in names)})"
+        source, where = self._whose(pinned, mine, params)
         if after is not None:
             where += " AND (epoch_us(event_time), message_id) < ($time, $message)"
             params |= {"time": after.time_micros, "message": after.message_id}
         found: list[Row] = []
         for part in _newest_first(pinned.snapshots["interactions"], after):
             body = (
-                f"SELECT {_INTERACTION} FROM interactions WHERE {where}"
+                f"SELECT {_INTERACTION} FROM {source} WHERE {where}"
                 f" ORDER BY event_time DESC, message_id DESC LIMIT {limit - len(found)}"
             )
             within = replace(pinned, snapshots={**pinned.snapshots, "interactions": part})
@@ -104,6 +109,17 @@ class Reader:
             if len(found) >= limit:
                 break
         return found
+
+    def _whose(self, pinned: Pinned, mine: str, params: Params) -> tuple[str, str]:
+        """Return the relation and the condition of a profile's rows; `mine` is that the profile is one of its ids."""
+        if not pinned.has_moved:
+            return "interactions", mine
+        body = f"SELECT count(*) FROM moved_records WHERE {mine}"
+        ((came,),) = self._warehouse.rows(pinned, [MOVED.name], body, params)
+        if came:
+            return "interactions", mine
+        gone = "(SELECT record FROM moved_records)"
+        return "told_interactions", f"{mine} AND (record IS NULL OR record NOT IN {gone})"
 
     def scores(self, profile_id: str) -> Row | None:
         """Return a profile's scores: the columns of the table, times in microseconds."""

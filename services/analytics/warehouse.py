@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from services.analytics.derived import Derived
 from services.analytics.domain.errors import StalePageToken
-from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES, Table
+from services.analytics.domain.tables import ALIASES, INTERACTIONS, MOVED, PROFILES, RESCORED, SCORES, TABLES, Table
 from services.analytics.engine import RESOLVED_ALIASES, Engine, Params, Row, joined, relations
 from services.analytics.lake import (
     BASE,
@@ -51,6 +51,11 @@ class Pinned:
         """Say whether any profile was ever merged."""
         return self.aliases_path is not None
 
+    @property
+    def has_moved(self) -> bool:
+        """Say whether a split ever moved source records."""
+        return self.snapshots[MOVED.name].rows > 0
+
 
 class Warehouse:
     """What the servicer and the jobs ask for: queries over a pinned version, and changes of the tables."""
@@ -66,7 +71,8 @@ class Warehouse:
         Raises:
             StalePageToken: a given version is gone.
         """
-        wanted = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, *tables)}
+        scored = [RESCORED] if SCORES in tables else []
+        wanted = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, MOVED, *tables, *scored)}
         try:
             snapshots = {name: self.lake.snapshot(table, (versions or {}).get(name)) for name, table in wanted.items()}
         except VersionGone as error:
@@ -106,13 +112,31 @@ class Warehouse:
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> tuple[str, Params]:
-        """Return the whole statement with its parameters."""
-        snapshots = [pinned.snapshots[name] for name in sorted(tables) if name != "aliases"]
+        """Return the whole statement with its parameters.
+
+        `interactions` are whose they are by now, `told_interactions` as they were recorded; `scores` are the latest.
+        """
+        snapshots, overlays = self._overlaid(pinned, set(tables) - {"aliases"})
         parts, files = relations(snapshots, since, until)
+        for name, told, overlay in overlays:
+            place = next(index for index, part in enumerate(parts) if part.startswith(f"{name} AS"))
+            parts[place] = told + parts[place].removeprefix(name)
+            parts.append(f"{name} AS ({overlay})")
         if "aliases" in tables:
             parts.append("aliases AS (FROM read_parquet($aliases_path))")
             files["aliases_path"] = [str(pinned.aliases_path)]
         return joined(parts, body), {**files, **params}
+
+    def _overlaid(self, pinned: Pinned, names: set[str]) -> tuple[list[Snapshot], list[tuple[str, str, str]]]:
+        """Return the tables to read and, for those that splits changed rows of, name, name as told, and overlay."""
+        overlays = []
+        if "interactions" in names and pinned.has_moved:
+            names = names | {MOVED.name}
+            overlays.append(("interactions", "told_interactions", _WHOSE))
+        if "scores" in names and pinned.snapshots[RESCORED.name].rows:
+            names = names | {RESCORED.name}
+            overlays.append(("scores", "told_scores", _LATEST_SCORES))
+        return [pinned.snapshots[name] for name in sorted(names)], overlays
 
     def add(self, table: Table, rows: pa.Table, label: str = "") -> int:
         """Check and append; return how many rows were new (see the protocol in lake.py).
@@ -145,7 +169,7 @@ class Warehouse:
         body = body.format(
             table=table.name,
             keys=", ".join(table.key),
-            first=table.order or table.key[0],
+            first=table.key[0],
             order=table.order,
             same=" AND ".join(f"k.{key} IS NOT DISTINCT FROM n.{key}" for key in table.key),
             sort=", ".join([name for name in (table.partition, *table.sort) if name] or ["1"]),
@@ -200,9 +224,17 @@ _NEWER: Final = (
 )
 # The end of a merge matters where one is known; a merge does not matter where its end came before it.
 _FITTING: Final = (
-    " AND (n.survivor_id IS NOT NULL OR k.{order} IS NOT NULL)"
+    " AND (n.survivor_id IS NOT NULL OR k.{first} IS NOT NULL)"
     " AND (n.survivor_id IS NULL OR NOT EXISTS (SELECT 1 FROM profiles p WHERE p.profile_id = n.profile_id"
-    " AND NOT p.deleted AND p.merged_into IS NULL AND p.event_time > n.event_time))"
+    " AND NOT p.deleted AND p.merged_into IS NULL AND p.version > n.version))"
+)
+_WHOSE: Final = (
+    "SELECT i.* REPLACE (coalesce(m.profile_id, i.profile_id) AS profile_id)"
+    " FROM told_interactions i LEFT JOIN moved_records m ON m.record = i.record"
+)
+_LATEST_SCORES: Final = (
+    f"SELECT {', '.join(SCORES.columns)} FROM told_scores ANTI JOIN rescored USING (profile_id)"
+    f" UNION ALL SELECT {', '.join(SCORES.columns)} FROM rescored WHERE rfm_segment IS NOT NULL"
 )
 
 

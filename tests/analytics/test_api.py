@@ -27,6 +27,7 @@ from services.analytics.warehouse import Warehouse
 from services.chassis.access import NOTHING_SHOWN, Condition, Obligations
 from services.chassis.jobs import Jobs, MemoryOperations, Worker
 from services.chassis.server import Serving
+from tests.analytics.test_events import plain
 from tests.harness import Harness, OpenPolicy, running
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
@@ -53,11 +54,12 @@ def world(warehouse: Warehouse, tmp_path: Path) -> Iterator[World]:
     inbox, operations = MemoryInbox(), MemoryOperations()
     uploads = Uploads(tmp_path / "uploads")
     parts = Parts(
-        warehouse, inbox, Jobs("analytics", operations), uploads, clock=lambda: datetime(2025, 6, 1, tzinfo=UTC)
+        warehouse, inbox, Jobs("analytics", operations), uploads, plain, clock=lambda: datetime(2025, 6, 1, tzinfo=UTC)
     )
     add = analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server
     serving = Serving("analytics", [(add, AnalyticsServicer(parts))], jobs=parts.jobs)
-    handlers = AnalyticsJobs(warehouse, uploads, lambda _, ids: {name: "p1" for name in ids}, MemoryComputations())
+    resolve = lambda _, ids: {name: "p1" for name in ids}  # noqa: E731
+    handlers = AnalyticsJobs(warehouse, uploads, resolve, MemoryComputations(), plain)
     with running(serving, OpenPolicy()) as harness:
         stub = harness.stub(analytics_pb2_grpc.AnalyticsServiceStub)
         yield World(harness, stub, warehouse, inbox, operations, handlers)

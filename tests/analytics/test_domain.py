@@ -14,7 +14,7 @@ from kehu.analytics.v1 import analytics_pb2, audience_pb2, error_reason_pb2
 from kehu.consent.v1 import consent_pb2
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain import errors, rfm
 from services.analytics.domain.importing import columns_of, parse_offset, parse_renames
@@ -177,7 +177,7 @@ def test_what_a_fact_leaves_empty_is_unknown_in_the_lake() -> None:
 
 
 def test_a_merge_is_an_alias_whichever_fact_tells_it() -> None:
-    told = rows_of(ProfilesMerged(profile_id="b", merged_profile_id="a", version=2, event_time=stamp()))
+    told = rows_of(ProfilesMerged(profile_id="b", merged_profile_id="a", merged_profile_version=2, event_time=stamp()))
     seen = rows_of(ProfileChanged(profile_id="a", version=2, merged_into="b", deleted=True, event_time=stamp()))
 
     assert told["aliases"] == seen["aliases"]
@@ -187,6 +187,7 @@ def test_the_rows_of_each_fact_fit_their_table() -> None:
     facts = [
         ProfileChanged(profile_id="a", version=2, event_time=stamp()),
         ProfilesMerged(profile_id="b", merged_profile_id="a", version=2, event_time=stamp()),
+        ProfilesUnmerged(profile_id="b", unmerged_profile_id="a", version=4, links=[{}], event_time=stamp()),
         ConsentChanged(profile_id="a", purpose_id="p", version=1, event_time=stamp()),
         DeliveryRecorded(run_id="r", profile_id="a", outcome="sent", version=1, event_time=stamp()),
         analytics_pb2.BatchCreateInteractionsRequest(interactions=[{"profile": "profiles/a", "event_time": stamp()}]),

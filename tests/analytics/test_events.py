@@ -33,6 +33,10 @@ from services.chassis.consuming.contract import handlers
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
 
 
+def plain(kind: str, value: str) -> str:
+    return f"{kind}:{value}"
+
+
 def stamp(moment: datetime = NOON) -> Timestamp:
     found = Timestamp()
     found.FromDatetime(moment)
@@ -49,11 +53,12 @@ def values(warehouse: Warehouse, table: str, columns: str) -> list[tuple[object,
 
 
 def test_each_fact_has_a_queue_of_its_own() -> None:
-    queues = {subscription.queue for subscription in handlers(AnalyticsConsumer(MemoryInbox()))}
+    queues = {subscription.queue for subscription in handlers(AnalyticsConsumer(MemoryInbox(), plain))}
 
     assert queues == {
         "analytics.profiles.profile_changed",
         "analytics.profiles.profiles_merged",
+        "analytics.profiles.profiles_unmerged",
         "analytics.consent.consent_changed",
         "analytics.marketing.delivery_recorded",
     }
@@ -61,7 +66,7 @@ def test_each_fact_has_a_queue_of_its_own() -> None:
 
 def test_facts_repeated_and_out_of_order_leave_the_latest_state(warehouse: Warehouse) -> None:
     inbox = MemoryInbox()
-    consumer = AnalyticsConsumer(inbox)
+    consumer = AnalyticsConsumer(inbox, plain)
     gold = ProfileChanged(profile_id="a", version=3, tier="gold", event_time=stamp())
     silver = ProfileChanged(profile_id="a", version=2, tier="silver", event_time=stamp(NOON - timedelta(hours=1)))
     for number, fact in enumerate((gold, silver, gold, silver)):
@@ -76,7 +81,7 @@ def test_no_identity_and_no_source_record_waits_in_the_inbox() -> None:
     inbox = MemoryInbox()
     fact = ProfileChanged(profile_id="a", version=1, sealed_identity=b"SECRET", event_time=stamp())
     fact.links.add(source_id="till", source_record_id="13800138000")
-    AnalyticsConsumer(inbox).on_profile_changed(event(fact, "e1"))
+    AnalyticsConsumer(inbox, plain).on_profile_changed(event(fact, "e1"))
     (entry,) = inbox.waiting(10)
 
     assert b"SECRET" not in entry.body
@@ -85,7 +90,7 @@ def test_no_identity_and_no_source_record_waits_in_the_inbox() -> None:
 
 def test_consents_and_deliveries_keep_what_stands(warehouse: Warehouse) -> None:
     inbox = MemoryInbox()
-    consumer = AnalyticsConsumer(inbox)
+    consumer = AnalyticsConsumer(inbox, plain)
     state = consent_pb2.ConsentState.Value
     granted = ConsentChanged(
         profile_id="a", purpose_id="ads", channel="email", state=state("CONSENT_STATE_GRANTED"),
@@ -111,11 +116,14 @@ def test_an_unmerged_profile_has_no_alias_in_whatever_order_the_facts_come(
     warehouse: Warehouse, order: tuple[int, ...]
 ) -> None:
     inbox = MemoryInbox()
-    consumer = AnalyticsConsumer(inbox)
+    consumer = AnalyticsConsumer(inbox, plain)
     later = stamp(NOON + timedelta(hours=1))
     sends = [
         lambda: consumer.on_profiles_merged(
-            event(ProfilesMerged(profile_id="b", merged_profile_id="a", version=9, event_time=stamp()), "e0")
+            event(
+                ProfilesMerged(profile_id="b", merged_profile_id="a", merged_profile_version=2, event_time=stamp()),
+                "e0",
+            )
         ),
         lambda: consumer.on_profile_changed(
             event(ProfileChanged(profile_id="a", version=2, merged_into="b", deleted=True, event_time=stamp()), "e1")
@@ -162,7 +170,7 @@ def test_the_feeder_carries_what_waits(warehouse: Warehouse) -> None:
     feeder = Feeder(inbox, warehouse)
     feeder.start()
     fact = ProfileChanged(profile_id="a", version=1, event_time=stamp())
-    AnalyticsConsumer(inbox).on_profile_changed(event(fact, "e1"))
+    AnalyticsConsumer(inbox, plain).on_profile_changed(event(fact, "e1"))
     deadline = time.monotonic() + 20
     while inbox.waiting(1) and time.monotonic() < deadline:
         time.sleep(0.02)

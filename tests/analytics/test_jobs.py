@@ -23,6 +23,7 @@ from services.analytics.store import MemoryComputations
 from services.analytics.warehouse import Warehouse
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from tests.analytics.test_events import plain
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
 
@@ -56,7 +57,7 @@ class Desk:
         self.computations = MemoryComputations()
         self.operations = MemoryOperations()
         self.jobs = Jobs("analytics", self.operations)
-        self.handlers = AnalyticsJobs(warehouse, self.uploads, self.profiles, self.computations)
+        self.handlers = AnalyticsJobs(warehouse, self.uploads, self.profiles, self.computations, plain)
 
     def start(self, kind: str, args: Mapping[str, object]) -> str:
         operation = self.jobs.start(kind, args, pb.ImportInteractionsMetadata(), Owner("user:x", "analytics"))

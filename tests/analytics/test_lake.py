@@ -38,8 +38,9 @@ def profile(profile_id: str, version: int, tier: str = "gold") -> pa.Table:
     return rows_table(PROFILES, [row])
 
 
-def alias(old: str, survivor: str | None, at: datetime = NOON) -> pa.Table:
-    return rows_table(ALIASES, [{"profile_id": old, "survivor_id": survivor, "event_time": at, "part": "recent"}])
+def alias(old: str, survivor: str | None, version: int = 2) -> pa.Table:
+    row = {"profile_id": old, "survivor_id": survivor, "event_time": NOON, "version": version, "part": "recent"}
+    return rows_table(ALIASES, [row])
 
 
 def message_ids(warehouse: Warehouse) -> list[str]:
@@ -172,7 +173,7 @@ def test_aliases_lead_to_the_last_survivor_and_end_with_an_unmerge(warehouse: Wa
     warehouse.add(ALIASES, alias("a", "b"))
     warehouse.add(ALIASES, alias("b", "c"))
     merged = warehouse.rows(warehouse.pin([]), ["aliases"], body, {})
-    warehouse.add(ALIASES, alias("b", None, NOON + timedelta(hours=1)))
+    warehouse.add(ALIASES, alias("b", None, 4))
     unmerged = warehouse.rows(warehouse.pin([]), ["aliases"], body, {})
 
     assert merged == [("a", "c"), ("b", "c")]

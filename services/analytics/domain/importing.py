@@ -107,10 +107,10 @@ _REASON: Final = """
             OR NOT regexp_full_match(coalesce(product_id, ''), '[A-Za-z0-9_.:/-]{0,64}')
             THEN 'INVALID_TEXT'
     END"""
-# `incoming` is a normalized batch, `resolved` the pairs (source_record_id, profile_id) that are known.
+# `incoming` is a normalized batch, `resolved` (source_record_id, profile_id, record) of those known.
 MATCHED_SQL: Final = """
     SELECT message_id, profile_id, event_type, event_time, amount_cents, channel, category, basket_id, product_id,
-        quantity, month
+        quantity, record, month
     FROM incoming JOIN resolved USING (source_record_id) WHERE reason IS NULL"""
 APART_SQL: Final = f"""
     SELECT $operation AS operation, row_number, coalesce(reason, '{UNMATCHED}') AS reason, $now AS event_time

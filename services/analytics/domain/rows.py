@@ -12,10 +12,10 @@ from kehu.analytics.v1 import analytics_pb2
 from kehu.consent.v1 import consent_pb2
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.errors import InvalidInteraction
-from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, PROFILES
+from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, MOVED, PROFILES
 from services.chassis.errors import FieldViolation
 
 Row = dict[str, object]
@@ -23,6 +23,12 @@ Rows = dict[str, list[Row]]  # table name → rows
 EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD: Final = timedelta(days=1)  # clocks of senders may run ahead, not more
 RECENT: Final = "recent"
+Keyed = Callable[[str, str], str]  # kind and value → keyed token
+
+
+def record_token(keyed: Keyed, source_id: str, source_record_id: str) -> str:
+    """Return what stands for a source record in the lake."""
+    return keyed("record", f"{source_id}/{source_record_id}")
 
 
 def _time(stamp: Timestamp) -> datetime:
@@ -45,18 +51,31 @@ def _profile_changed(fact: ProfileChanged) -> Rows:
         "event_time": _time(fact.event_time),
         "part": RECENT,
     }
-    alias = _alias(fact.profile_id, fact.merged_into or None, _time(fact.event_time))
+    alias = _alias(fact.profile_id, fact.merged_into or None, _time(fact.event_time), fact.version)
     # A living profile's alias row ends an earlier merge; most profiles never had one and need none.
     ends_merge = not fact.merged_into and not fact.deleted and fact.version > 1
     return {PROFILES.name: [row], ALIASES.name: [alias] if fact.merged_into or ends_merge else []}
 
 
-def _alias(profile_id: str, survivor_id: str | None, at: datetime) -> Row:
-    return {"profile_id": profile_id, "survivor_id": survivor_id, "event_time": at, "part": RECENT}
+def _alias(profile_id: str, survivor_id: str | None, at: datetime, version: int) -> Row:
+    return {
+        "profile_id": profile_id, "survivor_id": survivor_id, "event_time": at, "version": version, "part": RECENT,
+    }  # fmt: skip
 
 
 def _profiles_merged(fact: ProfilesMerged) -> Rows:
-    return {ALIASES.name: [_alias(fact.merged_profile_id, fact.profile_id, _time(fact.event_time))]}
+    at, version = _time(fact.event_time), fact.merged_profile_version
+    return {ALIASES.name: [_alias(fact.merged_profile_id, fact.profile_id, at, version)]}
+
+
+def _profiles_unmerged(fact: ProfilesUnmerged) -> Rows:
+    """Read the links' record ids as what the consumer made of them: keyed tokens."""
+    at = _time(fact.event_time)
+    moved: list[Row] = [
+        {"record": link.source_record_id, "profile_id": fact.unmerged_profile_id, "event_time": at, "part": RECENT}
+        for link in fact.links
+    ]
+    return {ALIASES.name: [_alias(fact.unmerged_profile_id, None, at, fact.version)], MOVED.name: moved}
 
 
 def _consent_changed(fact: ConsentChanged) -> Rows:
@@ -105,6 +124,7 @@ def _interaction(one: analytics_pb2.Interaction) -> Row:
         "basket_id": one.basket_id or None,
         "product_id": one.product_id or None,
         "quantity": one.quantity,
+        "record": one.source_record.source_record_id or None,
         "month": at.strftime("%Y-%m"),
     }
 
@@ -114,6 +134,7 @@ _READERS: Final[Mapping[str, tuple[type[Message], Callable[..., Rows]]]] = {
     for message, reader in (
         (ProfileChanged, _profile_changed),
         (ProfilesMerged, _profiles_merged),
+        (ProfilesUnmerged, _profiles_unmerged),
         (ConsentChanged, _consent_changed),
         (DeliveryRecorded, _delivery_recorded),
         (analytics_pb2.BatchCreateInteractionsRequest, _interactions),

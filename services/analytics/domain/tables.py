@@ -16,6 +16,7 @@ class Table:
 
     Without `order` the table is a log: a row whose key is there already is dropped. With it the table is a state:
     a row not newer than the one that is there is dropped. `partition` is a string column the files are laid out by.
+    `added` are columns that files of earlier releases do not have: NULL in their rows.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Table:
     order: str = ""
     partition: str = ""
     sort: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 INTERACTIONS: Final = Table(
@@ -39,11 +41,13 @@ INTERACTIONS: Final = Table(
         "basket_id": "string",
         "product_id": "string",
         "quantity": "int32",
+        "record": "string",  # keyed token of the source record, NULL when not known
         "month": "string",  # YYYY-MM of event_time in UTC
     },
     key=("message_id",),
     partition="month",
     sort=("profile_id", "event_time"),
+    added=("record",),
 )
 # States carry the partition `part`: "recent" rows, one or more per key, are later than the one "base" row.
 PROFILES: Final = Table(
@@ -70,11 +74,27 @@ PROFILES: Final = Table(
 )
 ALIASES: Final = Table(
     name="aliases",
-    columns={"profile_id": "string", "survivor_id": "string", "event_time": "timestamp", "part": "string"},
+    columns={
+        "profile_id": "string",
+        "survivor_id": "string",
+        "event_time": "timestamp",
+        "version": "int64",  # of the profile whose id it is: its merges and splits in their order
+        "part": "string",
+    },
     key=("profile_id",),
-    order="event_time",
+    order="version",
     partition="part",
     sort=("profile_id",),
+    added=("version",),
+)
+# Source records that a split moved, by keyed token, with the profile they went to. Few: only splits make rows.
+MOVED: Final = Table(
+    name="moved_records",
+    columns={"record": "string", "profile_id": "string", "event_time": "timestamp", "part": "string"},
+    key=("record",),
+    order="event_time",
+    partition="part",
+    sort=("record",),
 )
 CONSENTS: Final = Table(
     name="consents",
@@ -127,6 +147,15 @@ SCORES: Final = Table(
     key=("profile_id",),
     sort=("profile_id",),
 )
+# Scores of profiles that were merged or split since the last computation; a NULL segment: it has none any more.
+RESCORED: Final = Table(
+    name="rescored",
+    columns={**SCORES.columns, "event_time": "timestamp", "part": "string"},
+    key=("profile_id",),
+    order="event_time",
+    partition="part",
+    sort=("profile_id",),
+)
 APART: Final = Table(
     name="interactions_apart",
     columns={
@@ -137,4 +166,5 @@ APART: Final = Table(
     },
     key=("operation", "row_number"),
 )
-TABLES: Final = {table.name: table for table in (INTERACTIONS, PROFILES, ALIASES, CONSENTS, DELIVERIES, SCORES, APART)}
+_ALL: Final = (INTERACTIONS, PROFILES, ALIASES, MOVED, CONSENTS, DELIVERIES, SCORES, RESCORED, APART)
+TABLES: Final = {table.name: table for table in _ALL}
