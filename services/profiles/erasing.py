@@ -26,6 +26,7 @@ from services.profiles.facts import profile_ended
 from services.profiles.holding import holds_on
 from services.profiles.ledger import KNOWN_SECONDS, PAGE, place_now
 from services.profiles.merging import ATTEMPTS
+from services.profiles.relating import Relations
 from services.profiles.resealing import Resealer, key_ids_of, next_key_id
 from services.profiles.store import Store
 from services.profiles.values import Erasure, Profile
@@ -162,6 +163,7 @@ class Eraser:
 
     def _drop(self, entry: Erasure, records: Sequence[str]) -> None:
         self._store.drop_traces(entry.names, records)
+        Relations(self._store, self._vault).forget(records)
         tokens = [self._vault.reject_token("reject-record", key) for key in records]
         for reject in self._store.rejects.among("record", tokens):
             self._store.rejects.delete(reject)

@@ -7,6 +7,7 @@ between two records of the same profile is not shown, and is there again when th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -78,11 +79,8 @@ class Relations:
         Raises:
             ErasedError: one of them was erased meanwhile.
         """
-        holders = self._key_ids([relation.one, *([relation.other] if relation.other else [])])
-        keys = [holders[key] for key in dict.fromkeys((relation.one, relation.other)) if key in holders]
+        keys = self._keys_of(relation)
         ciphers = self._vault.ciphers_of(self._store, keys)
-        if relation.one not in holders:
-            raise ErasedError("the record is gone")
         sealed = self._vault.seal_relation(relation, relation_id, keys, ciphers)
         other = end or (self.end_of(relation.other) if relation.other else self.organization_id(relation))
         return StoredRelation(relation_id, self.end_of(relation.one), other, state, keys, sealed, digest)
@@ -92,10 +90,18 @@ class Relations:
         key = organization_key(relation.organization, relation.organization_code)
         return self._vault.relation_token(ORGANIZATION, key)
 
-    def _key_ids(self, record_keys: Sequence[str]) -> dict[str, str]:
-        wanted = set(record_keys)
-        found = self._store.by_record_keys(list(wanted))
-        return {record.key: record.key_id for item in found for record in item.records if record.key in wanted}
+    def _keys_of(self, relation: Relation) -> list[str]:
+        """Return the data keys of the people whose records are there, the first's first.
+
+        Raises:
+            ErasedError: the first's record is not there.
+        """
+        wanted = [key for key in (relation.one, relation.other) if key]
+        found = self._store.by_record_keys(wanted)
+        held = {record.key: record.key_id for item in found for record in item.records if record.key in wanted}
+        if relation.one not in held:
+            raise ErasedError("the record is gone")
+        return [held[key] for key in wanted if key in held]
 
     def of(self, profiles: Sequence[Profile]) -> tuple[list[Related], bool]:
         """Return the relationships of people, and whether some were not looked at.
@@ -232,11 +238,58 @@ class Relations:
         for item in self._store.relations.among("id", relation_ids):
             self._drop(item)
 
+    def reseal(self, record_keys: Sequence[str]) -> None:
+        """Seal the relationships of records under the data keys that the records have by now.
+
+        Raises:
+            ProfilesBusy: others kept changing one.
+        """
+        for item in self._all_at(record_keys):
+            self._reseal(item)
+
+    def _reseal(self, stored: StoredRelation) -> None:
+        now: StoredRelation | None = stored
+        for _ in range(ATTEMPTS):
+            if now is None or now.state == DISMISSED:
+                return
+            try:
+                relation = self._vault.open_relation(now, self._vault.ciphers_of(self._store, now.keys))
+                keys = self._keys_of(relation)
+                if keys == list(now.keys) or len(keys) < len(now.keys):
+                    return
+                ciphers = self._vault.ciphers_of(self._store, keys)
+                sealed = self._vault.seal_relation(relation, now.id, keys, ciphers)
+                self._store.relations.replace(replace(now, keys=keys, sealed=sealed))
+            except ErasedError:
+                return
+            except Conflict:
+                now = self._store.relations.get(stored.id)
+                continue
+            return
+        raise ProfilesBusy("the relationship keeps changing; try again")
+
+    def forget(self, record_keys: Sequence[str]) -> None:
+        """Remove all that is known of the relationships of records: their people were erased."""
+        for item in self._all_at(record_keys):
+            self._drop(item)
+        for code in self._store.relation_codes.among("record", record_keys):
+            with suppress(Conflict):
+                self._store.relation_codes.delete(code)
+        for listed in self._store.household_keys.among("record", record_keys):
+            with suppress(Conflict):
+                self._store.household_keys.delete(listed)
+
+    def _all_at(self, record_keys: Sequence[str]) -> Iterator[StoredRelation]:
+        for end in map(self.end_of, record_keys):
+            for name in ("one", "other"):
+                after = ""
+                while page := self._store.relations.page({name: end}, after, SCANNED):
+                    yield from page
+                    after = page[-1].id
+
     def _drop(self, stored: StoredRelation) -> None:
-        try:
+        with suppress(Conflict):  # somebody changed it meanwhile; the next reader looks again
             self._store.relations.delete(stored)
-        except Conflict:
-            return  # somebody changed it meanwhile; the next reader looks again
 
 
 def anchor_of(profile: Profile) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from services.profiles.relating import Relations
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord
 from services.profiles.vault import Ciphers, Vault
@@ -35,6 +36,7 @@ class Resealer:
     def __init__(self, store: Store, vault: Vault) -> None:
         self._store = store
         self._vault = vault
+        self._relations = Relations(store, vault)
 
     def reseal(self, profile: Profile) -> bool:
         """Seal a living profile with its history under a new key; say whether it is done.
@@ -109,7 +111,8 @@ class Resealer:
         return replace(stored, key_id=key_id, sealed=sealed)
 
     def _reseal_history(self, profile: Profile, ciphers: Ciphers, key_id: str) -> None:
-        """Seal superseded records and past versions under the key; those whose keys are gone are erased already."""
+        """Seal superseded records, past versions and relationships anew; those whose keys are gone are erased already."""
+        self._relations.reseal(profile.record_keys)
         for record in profile.records:
             stale = [item for item in self._store.archived(record.source_id, record.source_record_id)
                      if item.key_id != key_id and item.key_id in ciphers.by_id]  # fmt: skip

@@ -22,10 +22,12 @@ from services.chassis.jobs import Worker
 from services.profiles.admission import Admission, Entry
 from services.profiles.domain.relations import BY_STEWARD, STATED, Edge, Relation, household_key, walk
 from services.profiles.domain.sources import SourceSettings
+from services.profiles.erasing import Eraser
 from services.profiles.relating import Relations
-from services.profiles.relation_columns import ColumnFollower, columns_of
+from services.profiles.relation_columns import ColumnFollower, RelationColumns, columns_of
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.remotes import RemoteConsents
+from services.profiles.resealing import Resealer
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.suggesting import Suggester
@@ -245,6 +247,33 @@ def test_a_relationship_is_gone_with_either_person(desk: Desk) -> None:
 
     assert [item.type for item in relations(desk, one)] == ["relationTypes/parent"]
     assert len(store_.relations.page({}, "", 10)) == 1, "what nobody can read any more is removed"
+
+
+def test_a_relationship_outlives_new_data_keys_of_both(desk: Desk) -> None:
+    one, two = people(desk, 2)
+    made = relate(desk, "spouse", one, two)
+    store_, resealer = desk.service.store, Resealer(desk.service.store, desk.service.vault)
+    for name in (one, two):
+        profile_id = name.rpartition("/")[2]
+        assert resealer.reseal(store_.profiles([profile_id])[profile_id])
+        assert resealer.settle(store_.profiles([profile_id])[profile_id]) == 1
+        assert relations(desk, one) == [made]
+
+
+def test_an_erasure_leaves_nothing_of_relationships(desk: Desk) -> None:
+    one, two = desk.upsert("till", "1", flat(1)), desk.upsert("till", "2", flat(2))
+    suggest(desk)
+    store_, profile_id = desk.service.store, one.rpartition("/")[2]
+    ColumnFollower(store_, desk.service.vault).follow(
+        [record("1", source_id="till", my_code="KH-1")], RelationColumns({}, {"till": ["my_code"]})
+    )
+    eraser = Eraser(store_, desk.service.vault, 0)
+    eraser._enter(profile_id, "asked", "user:test")
+    eraser.erase(profile_id)
+
+    assert relations(desk, two) == []
+    assert store_.relations.page({}, "", 9) == store_.relation_codes.page({}, "", 9) == []
+    assert [item.record for item in store_.household_keys.page({}, "", 9)] == ["till/2"]
 
 
 def test_only_whom_the_caller_may_reach_is_listed_or_changed(desk: Desk) -> None:

@@ -58,8 +58,8 @@ LEDGER = "erasures"  # in a database of its own, which no backup of the others h
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
 ID_SPACE = 16**8
-INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"),
-           ("relation_codes", "record"), ("relations", "one"), ("relations", "other"))  # fmt: skip
+INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
+           ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"))  # fmt: skip
 NOT_BELIEVED = {"$unset": {"golden": ""}}
 _AGEING = {  # where things of a kind are, and which of their fields are time, source and profile
     RecordType.SUPERSEDED_VERSIONS: ("source_records", "r", "s", "p"),
