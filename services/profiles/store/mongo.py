@@ -51,6 +51,7 @@ from services.profiles.values import (
     StoredReceipt,
     StoredRecord,
     StoredRule,
+    Unstaged,
     record_key,
 )
 
@@ -88,6 +89,8 @@ class MongoStore(KeysPart):
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
         self.retention_rules = self._shelf(StoredRule, "retention_rules")
+        self.lifecycles = self._shelf(StoredRule, "lifecycles")
+        self.unstaged = self._shelf(Unstaged, "unstaged")
         self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
