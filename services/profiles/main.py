@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from kehu.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from kehu.profiles.v1 import profiles_pb2_grpc
 
@@ -11,7 +10,6 @@ from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
-from services.profiles import staging
 from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
@@ -19,7 +17,6 @@ from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.effects import EffectCounter
 from services.profiles.erasing import Eraser, replay
-from services.profiles.events import ProfilesConsumer
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
@@ -51,7 +48,6 @@ def serving(config: ProcessConfig) -> Serving:
         replay(store, jobs)
         start(jobs)
         schedule(jobs)
-        staging.start(jobs)
 
     taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
     consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
@@ -65,10 +61,9 @@ def serving(config: ProcessConfig) -> Serving:
     )
 
 
-def consuming(config: ProcessConfig) -> ProfilesConsumer:
-    """Return what `kehu consume profiles` runs."""
-    records.connect(config, SERVICE)
-    return ProfilesConsumer(MongoStore(SERVICE), Jobs(SERVICE))
+def consuming(config: ProcessConfig) -> type | None:
+    """Return what `kehu consume profiles` runs: nothing, for profiles listens to nobody."""
+    return None
 
 
 def working(config: ProcessConfig) -> dict[str, Handler] | None:
@@ -84,8 +79,6 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     settler, counter, suggester = Settler(store, taker.merger), EffectCounter(store, vault), Suggester(store, vault)
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
-    ask = staging.scores_of(Channels(config, SERVICE).stub(AnalyticsServiceStub))
-    stager = staging.Stager(store, vault, dictionary, ask)
-    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, *keepers, *keys):
+    for item in (settler, importer, counter, suggester, puller, resolver, measurer, *keepers, *keys):
         found.update(item.handlers())
     return found

@@ -1,6 +1,7 @@
 """Which records are compared at all: those that share a key."""
 
-from services.profiles.domain.comparison import implied_phones
+from services.profiles.domain.comparison import documents_of, implied_phones
+from services.profiles.domain.places import places_of
 from services.profiles.domain.similarity import sound_key
 from services.profiles.domain.values import StandardRecord
 
@@ -17,6 +18,8 @@ def blocking_keys(record: StandardRecord) -> tuple[str, ...]:
     keys += [f"email:{email}" for email in record.emails]
     if record.resident_id:
         keys.append(f"resident_id:{record.resident_id}")
+    for kind, numbers in documents_of(record).items():
+        keys += [f"document:{kind}|{number}" for number in sorted(numbers)]
     address = record.address
     if record.birth_date and address and address.city_code:
         keys.append(f"birth_city:{record.birth_date}|{address.city_code}")
@@ -25,7 +28,7 @@ def blocking_keys(record: StandardRecord) -> tuple[str, ...]:
         if record.birth_date:
             keys.append(f"name_birth:{sound}|{record.birth_date}")
         if address and address.detail and address.province_code:
-            keys.append(f"name_address:{sound}|{address.detail}")
+            keys.append(f"name_address:{sound}|{places_of(address)[0] or address.detail}")
         for phone in phones:
             keys += [f"name_phone:{sound}|{phone[:-4]}", f"name_phone:{sound}|{phone[-4:]}"]
     return tuple(keys)

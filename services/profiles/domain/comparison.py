@@ -1,9 +1,11 @@
 """Compare two records field by field: each comparison reaches one of a few named levels."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from services.profiles.domain.similarity import is_one_edit, sounds_of_name
+from services.profiles.domain.nicknames import NONE, Callings, are_nicknames, callings_of
+from services.profiles.domain.places import places_of
+from services.profiles.domain.similarity import grams_of, is_alike, is_one_edit, sounds_of_name
 from services.profiles.domain.values import Address, PersonName, StandardRecord
 
 MISSING = ""  # the level of a comparison that lacks a value on either side; it weighs nothing
@@ -12,14 +14,27 @@ SAME = "same"
 OTHER = "other"
 
 LEVELS: dict[str, tuple[str, ...]] = {
-    "name": (EXACT, "swapped", "sound", "edit", "initial", "surname", OTHER),
+    "name": (EXACT, "swapped", "sound", "edit", "initial", "nickname", "grams", "surname", OTHER),
     "phone": (SAME, "near", OTHER),
     "email": (SAME, "near", OTHER),
-    "resident_id": (SAME, OTHER),
+    "resident_id": (SAME, "document", OTHER),
     "birth_date": (SAME, "swapped", "near", "year", OTHER),
-    "address": ("detail", "district", "city", "other_district", "province", OTHER),
+    "address": (
+        "detail",
+        "room",
+        "building",
+        "street",
+        "district",
+        "city",
+        "other_district",
+        "province",
+        OTHER,
+    ),
     "gender": (SAME, OTHER),
 }
+
+
+_PLACES = ("room", "building", "street")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,11 @@ class Traits:
     address: Address | None
     gender: str
     is_unique_in_source: bool
+    callings: Callings = NONE
+    grams: tuple[str, ...] = ()
+    documents: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    birth_years: tuple[int, int] | None = None
+    places: tuple[str, str, str] = ("", "", "")
 
 
 def traits_of(record: StandardRecord) -> Traits:
@@ -56,7 +76,29 @@ def traits_of(record: StandardRecord) -> Traits:
         record.address,
         record.gender,
         record.is_unique_in_source,
+        callings_of(name) if name else NONE,
+        grams_of(name.full) if name else (),
+        documents_of(record),
+        birth_years_of(record),
+        places_of(record.address),
     )
+
+
+def documents_of(record: StandardRecord) -> dict[str, frozenset[str]]:
+    """Return the numbers of a person's documents by kind, without what changes when one is issued anew."""
+    found: dict[str, set[str]] = {}
+    for item in record.documents:
+        if item.kind != "credit_code":  # a company's
+            number = item.number[:9] if item.kind == "hk_macao_permit" else item.number
+            found.setdefault(item.kind, set()).add(number)
+    return {kind: frozenset(numbers) for kind, numbers in found.items()}
+
+
+def birth_years_of(record: StandardRecord) -> tuple[int, int] | None:
+    """Return the first and last year in which the person may be born."""
+    if record.birth_date:
+        return int(record.birth_date[:4]), int(record.birth_date[:4])
+    return record.birth_years
 
 
 def implied_phones(emails: Iterable[str]) -> Iterator[str]:
@@ -88,8 +130,18 @@ def _name_level(left: Traits, right: Traits) -> str:
     a, b = left.name, right.name
     if a is None or b is None:
         return MISSING
-    if not (a.is_complete and b.is_complete):
-        return _incomplete_level(left, right)
+    level = _complete_level(left, right) if a.is_complete and b.is_complete else _incomplete_level(left, right)
+    if level not in ("surname", OTHER):
+        return level
+    if are_nicknames(left.callings, right.callings, same_surname=a.surname == b.surname):
+        return "nickname"
+    return "grams" if a.style == b.style and is_alike(left.grams, right.grams) else level
+
+
+def _complete_level(left: Traits, right: Traits) -> str:
+    a, b = left.name, right.name
+    if a is None or b is None:
+        return MISSING
     if left.full_name == right.full_name:
         return EXACT
     if a.style == b.style and left.full_name in _rotations(right.full_name):
@@ -142,15 +194,19 @@ def _phone_level(left: Traits, right: Traits) -> str:
 
 
 def _resident_id_level(left: Traits, right: Traits) -> str:
-    if not left.resident_id or not right.resident_id:
-        return MISSING
-    return SAME if left.resident_id == right.resident_id else OTHER
+    """Compare resident IDs; without both of them other documents of the same kind."""
+    if left.resident_id and right.resident_id:
+        return SAME if left.resident_id == right.resident_id else OTHER
+    kinds = [kind for kind in left.documents if kind in right.documents]
+    if any(not left.documents[kind].isdisjoint(right.documents[kind]) for kind in kinds):
+        return "document"
+    return OTHER if kinds else MISSING
 
 
 def _birth_level(left: Traits, right: Traits) -> str:
     a, b = left.birth_date, right.birth_date
     if not a or not b:
-        return MISSING
+        return OTHER if _are_years_apart(left.birth_years, right.birth_years) else MISSING
     if a == b:
         return SAME
     if a[:4] == b[:4] and a[5:7] == b[8:] and a[8:] == b[5:7]:
@@ -160,12 +216,20 @@ def _birth_level(left: Traits, right: Traits) -> str:
     return "year" if a[:4] == b[:4] else OTHER
 
 
+def _are_years_apart(left: tuple[int, int] | None, right: tuple[int, int] | None) -> bool:
+    """Say whether years of birth exclude each other; ages are often a year off."""
+    return left is not None and right is not None and (left[0] > right[1] + 1 or right[0] > left[1] + 1)
+
+
 def _address_level(left: Traits, right: Traits) -> str:
     a, b = left.address, right.address
     if a is None or b is None or not (a.province_code and b.province_code):
         return MISSING
     if a.detail and a.detail == b.detail and a.city_code == b.city_code:
         return "detail"
+    for level, one, other in zip(_PLACES, left.places, right.places, strict=True):
+        if one and one == other:
+            return level
     if a.district_code and a.district_code == b.district_code:
         return "district"
     if a.city_code and a.city_code == b.city_code:

@@ -35,6 +35,9 @@ ONE_PER_SOURCE = "ONE_PER_SOURCE"
 CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
 _BORN_THE_SAME_DAY = (SAME, "swapped")
 _SAID_THE_SAME = (EXACT, "swapped", "sound")
+_LOOSE = ("edit", "initial", "nickname", "grams", MISSING)
+_SAME_PAPER = (SAME, "document")
+_AT_HOME = ("detail", "room")
 
 
 def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
@@ -78,7 +81,7 @@ def _rule(levels: Mapping[str, str]) -> str:
     for identifier in ("resident_id", "phone", "email"):
         if levels[identifier] == SAME:
             return f"{identifier}+name"
-    return ""
+    return "document+name" if levels["resident_id"] == "document" else ""
 
 
 def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
@@ -93,32 +96,32 @@ def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
         vetoes.append(DIFFERENT_RESIDENT_ID)
     if name == OTHER or (name == "surname" and not _is_mistyped(levels)):
         vetoes.append(DIFFERENT_NAME)
-    if birth == OTHER and (gender == OTHER or name not in _SAID_THE_SAME) and levels["resident_id"] != SAME:
+    if birth == OTHER and (gender == OTHER or name not in _SAID_THE_SAME) and levels["resident_id"] not in _SAME_PAPER:
         vetoes.append(DIFFERENT_BIRTH_AND_GENDER)
-    if name in ("edit", "initial", MISSING) and not _is_supported(levels):
+    if name in _LOOSE and not _is_supported(levels):
         vetoes.append(LOOSE_NAME)
-    anchors = (levels["phone"], levels["email"], levels["resident_id"], birth)
+    is_anchored = levels["resident_id"] in _SAME_PAPER or SAME in (levels["phone"], levels["email"], birth)
     is_slip = name in _SAID_THE_SAME and levels["phone"] == "near" and birth not in ("year", OTHER)
-    if SAME not in anchors and levels["address"] != "detail" and not is_slip:
+    if not is_anchored and levels["address"] not in _AT_HOME and not is_slip:
         vetoes.append(NO_ANCHOR)
     return tuple(vetoes)
 
 
 def _is_mistyped(levels: Mapping[str, str]) -> bool:
     """Say whether a wrong given name must be a slip: the resident ID and a contact agree (twins share no ID)."""
-    is_reached = SAME in (levels["phone"], levels["email"]) or levels["address"] == "detail"
-    return levels["resident_id"] == SAME and is_reached
+    is_reached = SAME in (levels["phone"], levels["email"]) or levels["address"] in _AT_HOME
+    return levels["resident_id"] in _SAME_PAPER and is_reached
 
 
 def _is_supported(levels: Mapping[str, str]) -> bool:
     """Say whether something of the person, not of the family, agrees besides a loose name."""
-    if levels["resident_id"] == SAME:
+    if levels["resident_id"] in _SAME_PAPER:
         return True
     contacts = (levels["phone"], levels["email"]).count(SAME)
     if levels["birth_date"] in _BORN_THE_SAME_DAY:
-        return contacts > 0 or levels["address"] == "detail"
-    contacts += levels["address"] == "detail" and levels["gender"] == SAME
-    return levels["name"] == "initial" and contacts > 1 and levels["birth_date"] == MISSING
+        return contacts > 0 or levels["address"] in _AT_HOME
+    contacts += levels["address"] in _AT_HOME and levels["gender"] == SAME
+    return levels["name"] in ("initial", "nickname") and contacts > 1 and levels["birth_date"] == MISSING
 
 
 def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:

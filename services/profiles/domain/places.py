@@ -2,7 +2,7 @@
 
 import re
 
-from services.profiles.domain.values import Place
+from services.profiles.domain.values import Address, Place
 
 _NO = "[0-9a-zA-Z一二三四五六七八九十百甲乙丙丁]"
 _TOWN = re.compile(
@@ -49,6 +49,30 @@ def read_place(detail: str) -> Place:
     match = _ROOM.search(rest)
     is_room = match and (not rest.isdigit() or number or building or unit)
     return Place(town, street, number, building, unit, match[1] if match and is_room else "")
+
+
+_NUMERALS = str.maketrans("一二三四五六七八九〇零", "12345678900")
+_AROUND = re.compile(r"号楼|单元|[号栋幢座室房户院弄楼层门\-—#]|\s")
+
+
+def places_of(address: Address | None) -> tuple[str, str, str]:
+    """Return names for the room, the building and the street of an address, equal however they are written.
+
+    Empty where the address does not tell them; each names the city, the street its district.
+    """
+    if address is None or not address.city_code:
+        return "", "", ""
+    place = address.place
+    building = "/".join(map(_plain, (address.city_code, place.street, place.number, place.building)))
+    is_told = bool((place.street and place.number) or place.building)
+    room = f"{building}/{_plain(place.unit)}/{_plain(place.room)}" if is_told and place.room else ""
+    street = f"{address.district_code}/{place.street}" if address.district_code and place.street else ""
+    return room, building if is_told else "", street
+
+
+def _plain(text: str) -> str:
+    """Return a number or name without the words for what it numbers: 3号楼, 三栋 and 3幢 are 3."""
+    return _AROUND.sub("", text.translate(_NUMERALS)).upper()
 
 
 def _take(pattern: re.Pattern[str], text: str) -> tuple[str, str]:

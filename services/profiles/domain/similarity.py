@@ -1,5 +1,6 @@
 """How alike two texts are: one typing error apart, or of one sound."""
 
+from collections import Counter
 from functools import lru_cache
 
 from services.profiles.domain.text import is_han
@@ -28,6 +29,27 @@ def is_one_edit(left: str, right: str) -> bool:
         return True
     swapped = longer[start + 1 : start + 2] + longer[start : start + 1] + longer[start + 2 :]
     return shorter[start:] == swapped
+
+
+GRAMS_FROM = 5  # characters of the shorter name: what is shorter differs by more than a slip in every gram
+
+
+def grams_of(text: str) -> tuple[str, ...]:
+    """Return the pairs of neighbouring characters, ends included, sorted; none of a short text."""
+    if len(text) < GRAMS_FROM:
+        return ()
+    framed = f"^{text.casefold()}$"
+    return tuple(sorted(framed[at : at + 2] for at in range(len(framed) - 1)))
+
+
+def is_alike(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
+    """Say whether the cosine of two texts' counted grams is at least 3/4."""
+    if not left or not right:
+        return False
+    one, other = Counter(left), Counter(right)
+    dot = sum(count * other[gram] for gram, count in one.items())
+    norms = sum(count * count for count in one.values()) * sum(count * count for count in other.values())
+    return 16 * dot * dot >= 9 * norms
 
 
 @lru_cache(maxsize=8192)

@@ -8,6 +8,7 @@ as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import log2, prod
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,8 @@ def train(
         if all(name in lesson.decided for lesson in lessons):
             raise ValueError(f"no pairs to learn {name} from")
     learnt = [_learn(lesson, names, u_shares) for lesson in lessons]
-    m_shares = {name: _voted(name, at, lessons, learnt) for at, name in enumerate(names)}
+    voted = [_voted(name, at, lessons, learnt) for at, name in enumerate(names)]
+    m_shares = {name: np.where(_is_met(material, at), voted[at], u_shares[at]) for at, name in enumerate(names)}
     present = {name: _present(name, at, lessons, learnt) for at, name in enumerate(names)}
     met = [
         found.matches / lesson.share / prod(m_shares[name][0] * present[name] for name in lesson.equal)
@@ -92,7 +94,29 @@ def train(
         name: _odds(material.levels[name], m_shares[name], u_shares[at], prior, material.same.get(name, FLOOR))
         for at, name in enumerate(names)
     }
-    report = {
+    return make_model(
+        version,
+        log2(prior / (1 - prior)),
+        bands,
+        odds,
+        surnames or {},
+        given_names or {},
+        _report(material, lessons, learnt),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    m_shares: list[np.ndarray]
+    present: list[float]  # share of one person's pairs in which both values are known
+    matches: float
+    rounds: int
+    bits: float  # mean log2 of the likelihood of a pair: what EM makes larger
+
+
+def _report(material: Material, lessons: Sequence[Lesson], learnt: Sequence[_Learnt]) -> dict[str, Any]:
+    """Return what was learnt from, and how well it fits."""
+    return {
         "random_pairs": int(material.random.counts.sum()),
         "lessons": [
             {
@@ -106,16 +130,6 @@ def train(
             for found, lesson in zip(learnt, lessons, strict=True)
         ],
     }
-    return make_model(version, log2(prior / (1 - prior)), bands, odds, surnames or {}, given_names or {}, report)
-
-
-@dataclass(frozen=True, slots=True)
-class _Learnt:
-    m_shares: list[np.ndarray]
-    present: list[float]  # share of one person's pairs in which both values are known
-    matches: float
-    rounds: int
-    bits: float  # mean log2 of the likelihood of a pair: what EM makes larger
 
 
 def _voted(name: str, at: int, lessons: Sequence[Lesson], learnt: Sequence[_Learnt]) -> np.ndarray:
@@ -174,6 +188,17 @@ def _first_guess(size: int) -> np.ndarray:
     return weights / weights.sum()
 
 
+def _is_met(material: Material, at: int) -> np.ndarray:
+    """Say of each level whether any pair reached it; a level that was never met says nothing, for or against."""
+    patterns = (material.random, *(lesson.patterns for lesson in material.lessons))
+    size = len(list(material.levels.values())[at])
+    return np.sum([_counts(item, at, size) for item in patterns], axis=0) > 0
+
+
+def _counts(patterns: Patterns, at: int, size: int) -> np.ndarray:
+    return np.bincount(patterns.digits[:, at], patterns.counts, size + 1)[1:]
+
+
 def _shares(patterns: Patterns, at: int, size: int) -> np.ndarray:
-    counts = np.bincount(patterns.digits[:, at], patterns.counts, size + 1)[1:] + _SMOOTHING
+    counts = _counts(patterns, at, size) + _SMOOTHING
     return counts / counts.sum()

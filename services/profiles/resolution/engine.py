@@ -40,7 +40,7 @@ def patterns_of(
 
 def counted(found: Iterable[np.ndarray], comparisons: Comparisons) -> Patterns:
     """Return patterns with their counts."""
-    patterns = np.sort(np.concatenate(list(found)))
+    patterns = np.sort(np.concatenate([np.zeros(0, np.int32), *found]))
     starts = np.flatnonzero(np.diff(patterns, prepend=-1))
     return Patterns(comparisons.digits(patterns[starts]), np.diff(starts, append=patterns.size))
 

@@ -9,7 +9,8 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 
 from services.profiles.domain.blocking import blocking_keys
-from services.profiles.domain.comparison import implied_phones
+from services.profiles.domain.comparison import birth_years_of, documents_of, implied_phones
+from services.profiles.domain.places import places_of
 from services.profiles.domain.values import Address, PersonName, StandardRecord
 from services.profiles.resolution.person_levels import Sets
 
@@ -70,6 +71,8 @@ class Gathered:
         self.resident_ids, self.births, self.genders, self.places = Codes(), Codes(), Codes(), Codes()
         self._names, self._ids, self._births, self._genders = (array("i") for _ in range(4))
         self._addresses = array("i")
+        self._years = array("h")
+        self.documents = Lists(Codes())
         self._keys = array("q")
         self._key_kinds = array("b")
         self._key_ends = array("q", (0,))
@@ -87,7 +90,10 @@ class Gathered:
         self._genders.append(self.genders.of(record.gender))
         place = record.address or Address()
         row = (place.province_code, place.city_code, place.district_code, place.detail and (place.detail,))
-        self._addresses.extend([self.places.of(part) for part in row])
+        named = [(level, at) if at else "" for level, at in enumerate(places_of(record.address))]
+        self._addresses.extend([self.places.of(part) for part in (*row, *named)])
+        self._years.extend(birth_years_of(record) or (0, 0))
+        self.documents.add([(kind, number) for kind, found in documents_of(record).items() for number in sorted(found)])
         for key in blocking_keys(record):
             kind = key.partition(":")[0]
             self._keys.append(hash(key) & _MOST)
@@ -108,8 +114,18 @@ class Gathered:
         return _numbers(getattr(self, f"_{name}"), np.int32)
 
     def addresses(self) -> np.ndarray:
-        """Return a row of codes for each record: province, city, district, detail."""
-        return _numbers(self._addresses, np.int32).reshape(-1, 4)
+        """Return a row of codes for each record: province, city, district, detail, room, building, street."""
+        return _numbers(self._addresses, np.int32).reshape(-1, 7)
+
+    def years(self) -> np.ndarray:
+        """Return the first and last year of birth of each record, 0 where unknown."""
+        return _numbers(self._years, np.int16).reshape(-1, 2)
+
+    def papers(self) -> tuple[Sets, np.ndarray]:
+        """Return the documents of each record, and the kind of each document's code."""
+        kinds = Codes()
+        of_code = [kinds.of(key[0]) for key in self.documents.codes.known if isinstance(key, tuple)]
+        return self.documents.sets(np.zeros(0, np.int32)), np.array(of_code, np.int32)
 
     def shared(self, identifiers: Lists, most: int) -> np.ndarray:
         """Return the codes of identifiers that are known under more than `most` names; none is a name too."""

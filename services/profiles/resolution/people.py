@@ -12,7 +12,8 @@ from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.comparison import LEVELS, MISSING
 from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
 from services.profiles.domain.model import MatchModel
-from services.profiles.domain.similarity import sounds_of_name
+from services.profiles.domain.nicknames import callings_of
+from services.profiles.domain.similarity import grams_of, sounds_of_name
 from services.profiles.domain.training import Lesson, Material, train
 from services.profiles.domain.values import Cluster, StandardRecord
 from services.profiles.resolution.blocking import Keys, keys_of
@@ -30,7 +31,15 @@ from services.profiles.resolution.judging import (
     Judge,
     Judged,
 )
-from services.profiles.resolution.person_levels import Addresses, Births, Identifiers, Names, Sets
+from services.profiles.resolution.person_levels import (
+    Addresses,
+    Births,
+    Identifiers,
+    Names,
+    Nicknames,
+    Papers,
+    Sets,
+)
 
 RANDOM_PAIRS = 1_000_000
 _LISTED_NAMES = 400  # of surnames and of given names whose shares a model holds
@@ -38,6 +47,7 @@ _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it 
     "phone": ("phone",),
     "email": ("email",),
     "resident_id": ("resident_id", "birth_date", "gender"),
+    "document": ("resident_id",),
     "name_birth": ("name", "birth_date"),
     "name_address": ("name", "address"),
 }
@@ -63,7 +73,7 @@ class People:
                 self.names,
                 _identifiers("phone", own.phones, own.implied, phones),
                 _identifiers("email", own.emails, None, emails),
-                Equal("resident_id", Column(own.column("ids"), texts_of([])), LEVELS["resident_id"]),
+                Papers(own.column("ids"), *own.papers()),
                 self._births(),
                 Addresses(own.addresses()),
                 Equal("gender", Column(own.column("genders"), texts_of([])), LEVELS["gender"]),
@@ -81,13 +91,26 @@ class People:
             row[:4] = fulls.of(name.full), styles.of(name.style), name.is_complete, surnames.of(name.surname)
             row[4:] = [sounds.of(sound) for sound in (surname, given, surname + given, given + surname)]
         full, given_texts = texts_of([name.full for name in items]), texts_of([name.given for name in items])
-        return Names(self.gathered.column("names"), full, given_texts, parts)
+        callings = [callings_of(name) for name in items]
+        codes = Codes()
+        calls, answers, grams = Lists(codes), Lists(codes), Lists(Codes())
+        for name, calling in zip(items, callings, strict=True):
+            calls.add(sorted(calling.calls))
+            answers.add(sorted(calling.answers))
+            grams.add(grams_of(name.full))
+        nothing = np.zeros(0, np.int32)
+        bare = np.array([calling.is_bare for calling in callings], bool)
+        nicknames = Nicknames(calls.sets(nothing), answers.sets(nothing), bare)
+        return Names(
+            self.gathered.column("names"), full, given_texts, parts, nicknames, _sorted(grams.sets(nothing))
+        )  # fmt: skip
 
     def _births(self) -> Births:
         parts = Codes()
         dates = [str(date) for date in self.gathered.births.known]
         taken = [[parts.of(part) for part in (date[:4], date[5:7], date[8:])] for date in dates]
-        return Births(self.gathered.column("births"), texts_of(dates), np.array(taken, np.int32).reshape(-1, 3))
+        taken_parts = np.array(taken, np.int32).reshape(-1, 3)
+        return Births(self.gathered.column("births"), texts_of(dates), taken_parts, self.gathered.years())
 
     def keys(self, kinds: Sequence[str] = ()) -> Keys:
         """Return the blocking keys, of some kinds or of all."""
@@ -125,6 +148,12 @@ def _flags() -> np.ndarray:
         flag |= 0 if CONFLICTS.isdisjoint(vetoes) else CONFLICT
         found.append(flag | (TWO_PEOPLE if DIFFERENT_RESIDENT_ID in vetoes else 0))
     return np.array(found, np.uint8)
+
+
+def _sorted(sets: Sets) -> Sets:
+    """Return the values of each row in the order of their codes."""
+    rows = np.repeat(np.arange(sets.starts.size - 1), np.diff(sets.starts))
+    return Sets(sets.codes[np.lexsort((sets.codes, rows))], sets.starts)
 
 
 def _identifiers(name: str, values: Lists, implied: Lists | None, shared: np.ndarray) -> Identifiers:

@@ -21,15 +21,19 @@ class Names:
     full: Texts
     given: Texts
     parts: np.ndarray
+    nicknames: "Nicknames"
+    grams: "Sets"
     name: str = "name"
     levels: Sequence[str] = LEVELS["name"]
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
-        full, given = self.full, self.given
+        full, given, called, grams = self.full, self.given, self.nicknames, self.grams
         _write_names(
-            self.codes, self.parts, full.chars, full.offsets, given.chars, given.offsets, left, right, radix, patterns
-        )
+            self.codes, self.parts, full.chars, full.offsets, given.chars, given.offsets,
+            (called.calls.codes, called.calls.starts, called.answers.codes, called.answers.starts, called.is_bare),
+            (grams.codes, grams.starts), left, right, radix, patterns,
+        )  # fmt: skip
 
 
 _FULL, _STYLE, _COMPLETE, _SURNAME, _SURNAME_SOUND, _GIVEN_SOUND, _SOUND, _TURNED = range(8)
@@ -41,6 +45,31 @@ class Sets:
 
     codes: np.ndarray
     starts: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Nicknames:
+    """What distinct names call their bearers, what those may be called, and which lack the surname."""
+
+    calls: Sets
+    answers: Sets
+    is_bare: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """Resident IDs, other documents, and the kind of each of their codes."""
+
+    codes: np.ndarray
+    documents: Sets
+    kinds: np.ndarray
+    name: str = "resident_id"
+    levels: Sequence[str] = LEVELS["resident_id"]
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        found = self.documents
+        _write_papers(self.codes, found.codes, found.starts, self.kinds, left, right, radix, patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +93,24 @@ class Identifiers:
 
 @dataclass(frozen=True, slots=True)
 class Births:
-    """Birth dates: codes of distinct dates, their texts, and the codes of year, month and day."""
+    """Birth dates: codes of distinct dates, their texts, the codes of year, month and day; years by record."""
 
     codes: np.ndarray
     texts: Texts
     parts: np.ndarray
+    years: np.ndarray
     name: str = "birth_date"
     levels: Sequence[str] = LEVELS["birth_date"]
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
-        _write_births(self.codes, self.parts, self.texts.chars, self.texts.offsets, left, right, radix, patterns)
+        texts = self.texts
+        _write_births(self.codes, self.parts, self.years, texts.chars, texts.offsets, left, right, radix, patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """A row for each record: the codes of province, city, district and detail, -1 where unknown."""
+    """A row for each record: the codes of province, city, district, detail, room, building, street; -1 is unknown."""
 
     parts: np.ndarray
     name: str = "address"
@@ -120,12 +151,12 @@ def _name_level(
     a, a_end, b, b_end = ends
     if not (one[_COMPLETE] and other[_COMPLETE]):
         if one[_SURNAME] < 0 or other[_SURNAME] < 0:
-            return 7
+            return 9
         if one[_SURNAME] == other[_SURNAME]:
             return 5
         shorter, longer = (one, other) if one[_COMPLETE] < other[_COMPLETE] else (other, one)
         sound = shorter[_SURNAME_SOUND]
-        return 5 if sound == longer[_SURNAME_SOUND] or sound == longer[_GIVEN_SOUND] else 7
+        return 5 if sound == longer[_SURNAME_SOUND] or sound == longer[_GIVEN_SOUND] else 9
     if one[_FULL] == other[_FULL]:
         return 1
     size, other_size = a_end - a, b_end - b
@@ -139,9 +170,62 @@ def _name_level(
     if min(size, other_size) > 2 and within_one(full, a, a_end, b, b_end):
         return 4
     if one[_SURNAME] != other[_SURNAME]:
-        return 7
+        return 9
     c, c_end, d, d_end = given_ends
-    return 4 if size != other_size and _starts_with(given, c, c_end, d, d_end) else 6
+    return 4 if size != other_size and _starts_with(given, c, c_end, d, d_end) else 8
+
+
+@compiled
+def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
+    for i in range(starts[a], starts[a + 1]):
+        for j in range(other_starts[b], other_starts[b + 1]):
+            if one[i] == other[j]:
+                return True
+    return False
+
+
+_Called = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_Grams = tuple[np.ndarray, np.ndarray]
+
+
+@compiled
+def _are_nicknames(called: _Called, a: int, b: int, same_surname: bool) -> bool:
+    calls, call_starts, answers, answer_starts, is_bare = called
+    if not (same_surname or is_bare[a] or is_bare[b]):
+        return False
+    return _meet(calls, call_starts, a, answers, answer_starts, b) or _meet(
+        calls, call_starts, b, answers, answer_starts, a
+    )
+
+
+@compiled
+def _is_alike(grams: _Grams, a: int, b: int) -> bool:
+    codes, starts = grams
+    i, j, dot = starts[a], starts[b], 0
+    norms = np.zeros(2, np.int64)
+    for side, row in enumerate((a, b)):
+        at = starts[row]
+        while at < starts[row + 1]:
+            end = at
+            while end < starts[row + 1] and codes[end] == codes[at]:
+                end += 1
+            norms[side] += (end - at) ** 2
+            at = end
+    while i < starts[a + 1] and j < starts[b + 1]:
+        if codes[i] < codes[j]:
+            i += 1
+        elif codes[i] > codes[j]:
+            j += 1
+        else:
+            code, one, other = codes[i], 0, 0
+            while i < starts[a + 1] and codes[i] == code:
+                i += 1
+                one += 1
+            while j < starts[b + 1] and codes[j] == code:
+                j += 1
+                other += 1
+            dot += one * other
+    return dot > 0 and 16 * dot * dot >= 9 * norms[0] * norms[1]
 
 
 @compiled
@@ -152,6 +236,8 @@ def _write_names(
     full_offsets: np.ndarray,
     given: np.ndarray,
     given_offsets: np.ndarray,
+    called: _Called,
+    grams: _Grams,
     left: np.ndarray,
     right: np.ndarray,
     radix: int,
@@ -162,16 +248,14 @@ def _write_names(
         if a >= 0 and b >= 0:
             ends = (full_offsets[a], full_offsets[a + 1], full_offsets[b], full_offsets[b + 1])
             givens = (given_offsets[a], given_offsets[a + 1], given_offsets[b], given_offsets[b + 1])
-            patterns[at] += radix * _name_level(parts[a], parts[b], full, ends, given, givens)
-
-
-@compiled
-def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
-    for i in range(starts[a], starts[a + 1]):
-        for j in range(other_starts[b], other_starts[b + 1]):
-            if one[i] == other[j]:
-                return True
-    return False
+            level = _name_level(parts[a], parts[b], full, ends, given, givens)
+            if level > 7:
+                same_surname = parts[a, _SURNAME] == parts[b, _SURNAME]
+                if _are_nicknames(called, a, b, same_surname):
+                    level = 6
+                elif parts[a, _STYLE] == parts[b, _STYLE] and _is_alike(grams, a, b):
+                    level = 7
+            patterns[at] += radix * level
 
 
 @compiled
@@ -209,6 +293,7 @@ def _write_identifiers(
 def _write_births(
     codes: np.ndarray,
     parts: np.ndarray,
+    years: np.ndarray,
     chars: np.ndarray,
     offsets: np.ndarray,
     left: np.ndarray,
@@ -219,6 +304,9 @@ def _write_births(
     for at in range(left.size):
         a, b = codes[left[at]], codes[right[at]]
         if a < 0 or b < 0:
+            one, other = years[left[at]], years[right[at]]
+            if one[0] and other[0] and (one[0] > other[1] + 1 or other[0] > one[1] + 1):
+                patterns[at] += 5 * radix
             continue
         same_year = parts[a, 0] == parts[b, 0]
         if a == b:
@@ -240,10 +328,42 @@ def _write_addresses(parts: np.ndarray, left: np.ndarray, right: np.ndarray, rad
             continue
         if a[3] >= 0 and a[3] == b[3] and a[1] == b[1]:
             level = 1
-        elif a[2] >= 0 and a[2] == b[2]:
+        elif a[4] >= 0 and a[4] == b[4]:
             level = 2
+        elif a[5] >= 0 and a[5] == b[5]:
+            level = 3
+        elif a[6] >= 0 and a[6] == b[6]:
+            level = 4
+        elif a[2] >= 0 and a[2] == b[2]:
+            level = 5
         elif a[1] >= 0 and a[1] == b[1]:
-            level = 4 if a[2] >= 0 and b[2] >= 0 else 3
+            level = 7 if a[2] >= 0 and b[2] >= 0 else 6
         else:
-            level = 5 if a[0] == b[0] else 6
+            level = 8 if a[0] == b[0] else 9
         patterns[at] += level * radix
+
+
+@compiled
+def _write_papers(
+    ids: np.ndarray,
+    codes: np.ndarray,
+    starts: np.ndarray,
+    kinds: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = left[at], right[at]
+        if ids[a] >= 0 and ids[b] >= 0:
+            patterns[at] += radix * (1 if ids[a] == ids[b] else 3)
+            continue
+        level = 0
+        for i in range(starts[a], starts[a + 1]):
+            for j in range(starts[b], starts[b + 1]):
+                if codes[i] == codes[j]:
+                    level = 2
+                elif kinds[codes[i]] == kinds[codes[j]] and level != 2:
+                    level = 3
+        patterns[at] += radix * level

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
 from services.profiles.domain.match import SHARED_LIMIT, compare, decide
 from services.profiles.domain.model import default_model, model_from_json, model_to_json
 from services.profiles.domain.values import AssignmentKind, Band, Candidate
@@ -231,3 +232,102 @@ def test_only_the_newest_version_of_a_record_counts():
     other = record("2", name="王建国", phone="13912345671")
 
     assert len(resolve([new, old, other], MODEL)) == 2
+
+
+def level(comparison: str, left: dict[str, str], right: dict[str, str]) -> str:
+    found = levels_of(traits_of(record("1", **left)), traits_of(record("2", **right)))
+    assert found == levels_of(traits_of(record("2", **right)), traits_of(record("1", **left)))
+    return dict(zip(LEVELS, found, strict=True))[comparison]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("小明", "王建明", "nickname"),
+        ("阿明", "王明轩", "nickname"),
+        ("明明", "李明", "nickname"),
+        ("明明", "王小明", "nickname"),
+        ("小明", "李明", "initial"),
+        ("老王", "王建明", "initial"),
+        ("小王", "李建明", "other"),
+        ("王小明", "王明", "nickname"),
+        ("王小明", "李明", "other"),
+        ("王小明", "王建国", "surname"),
+        ("Bob Smith", "Robert Smith", "nickname"),
+        ("Bob Smith", "Rob Smith", "edit"),
+        ("Bobby Smith", "Rob Smith", "nickname"),
+        ("Bob Smith", "Robert Jones", "other"),
+        ("Bob", "Robert Smith", "nickname"),
+        ("Sandra Brown", "Alexandra Brown", "nickname"),
+        ("Bob Smith", "Richard Smith", "surname"),
+        ("Christopher Smith", "Cristofer Smith", "grams"),
+        ("John Smith", "Jane Smith", "surname"),
+        ("欧阳娜娜", "欧阳震华", "surname"),
+    ],
+)
+def test_nicknames_and_names_alike_are_levels_in_both_directions(one, other, expected):
+    assert level("name", {"name": one, "phone": "13912345671"}, {"name": other, "phone": "13912345671"}) == expected
+
+
+def test_a_nickname_needs_something_of_the_person_and_then_merges():
+    known = {"name": "王建明", "phone": "13912345671"}
+
+    assert Band.MERGE is not band(known, {**known, "name": "小明"})
+    born = {**known, "birth_date": "1990-01-02"}
+    assert Band.MERGE is band(born, {**born, "name": "小明"})
+    assert Band.MERGE is not band(
+        {**known, "birth_date": "1990-01-02"}, {**known, "name": "小明", "birth_date": "1962-05-06"}
+    )
+
+
+def test_two_valid_documents_of_one_kind_never_join_and_of_two_kinds_may():
+    left = record("1", **WANG, resident_id="E12345678")
+    right = record("2", **WANG, resident_id="G87654321")
+    permit = record("3", **WANG, resident_id="H1234567801")
+
+    assert Band.APART is compare(left, right, MODEL).band
+    assert "DIFFERENT_RESIDENT_ID" in compare(left, right, MODEL).vetoes
+    assert Band.MERGE is compare(left, permit, MODEL).band
+    assert len(resolve([left, right], MODEL)) == 2
+
+
+def test_one_passport_and_the_name_are_one_person_who_is_met_by_it_alone():
+    left, right = ({"name": "王建国", "resident_id": number} for number in ("E12345678", "护照：E1234 5678"))
+
+    assert compare(record("1", **left), record("2", **right), MODEL).rule == "document+name"
+    assert set(blocking_keys(record(**left))) & set(blocking_keys(record(**right)))
+    assert level("resident_id", {"resident_id": "H1234567801"}, {"resident_id": "H1234567802"}) == "document"
+
+
+def test_a_companys_credit_code_is_nobodys_document():
+    code = {"phone": "13912345671", "resident_id": "91350100M000100Y43"}
+    assert record(**code).documents
+    assert level("resident_id", code, {**code, "name": "李娜"}) == ""
+
+
+def test_an_age_that_contradicts_a_birth_date_speaks_against_and_one_that_fits_says_nothing():
+    born = {**WANG, "birth_date": "1990-01-02"}
+
+    assert level("birth_date", born, {**WANG, "birth_date": "90后"}) == ""
+    assert level("birth_date", born, {**WANG, "birth_date": "1954年"}) == "other"
+    assert level("birth_date", {**WANG, "birth_date": "60后"}, {**WANG, "birth_date": "90后"}) == "other"
+    assert level("birth_date", {**WANG, "birth_date": "80后"}, {**WANG, "birth_date": "90后"}) == ""
+    loose = {"name": "小国", "phone": "13912345671", "email": "w@b.cn"}
+    assert Band.MERGE is band({**loose, "name": "王建国"}, loose)
+    assert Band.MERGE is not band(
+        {**loose, "name": "王建国", "birth_date": "1990-01-02"}, {**loose, "birth_date": "1954年"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("建国路1号3号楼2单元501室", "建国路1号三栋2单元501", "room"),
+        ("建国路1号3号楼2单元501室", "建国路1号3幢602室", "building"),
+        ("建国路1号3号楼2单元501室", "建国路88号", "street"),
+        ("建国路1号3号楼2单元501室", "东三环中路1号3号楼2单元501室", "district"),
+    ],
+)
+def test_addresses_are_compared_down_to_the_room_however_it_is_written(one, other, expected):
+    left, right = ({"name": "王建国", "address": f"北京市朝阳区{text}"} for text in (one, other))
+    assert level("address", left, right) == expected

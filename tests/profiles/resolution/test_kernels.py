@@ -15,7 +15,7 @@ from services.profiles.domain.similarity import is_one_edit
 from services.profiles.resolution.columns import column_of, texts_of
 from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, lacks, within_one, within_two
 from services.profiles.resolution.people import People, resolve
-from tests.profiles.domain.builders import record
+from tests.profiles.domain.builders import OTHER_RESIDENT_ID, RESIDENT_ID, record
 
 WORDS = st.text("abc王伟9", max_size=12) | st.text("0123456789", max_size=12) | st.text("ab", max_size=60)
 
@@ -58,6 +58,19 @@ NAMES = (
     "古丽·买买提",
     "李王",
     "李总",
+    "小国",
+    "阿明",
+    "明明",
+    "王明",
+    "王小明",
+    "Bob Smith",
+    "Robert Smith",
+    "Robert Smythe",
+    "bob",
+    "Christopher Smith",
+    "Cristofer Smith",
+    "阿里木江·买买提艾力",
+    "艾力木江·买买提艾力",
     "",
 )
 FIELDS = st.fixed_dictionaries(
@@ -65,7 +78,12 @@ FIELDS = st.fixed_dictionaries(
         "name": st.sampled_from(NAMES),
         "phone": st.sampled_from(("", "13912345671", "13912345617", "18612345672", "13912345671 18698765432")),
         "email": st.sampled_from(("", "13912345671@qq.example", "wang@b.cn", "wamg@b.cn")),
-        "birth_date": st.sampled_from(("", "1990-01-02", "1990-02-01", "1990-11-02", "1990-07-30", "1955-05-05")),
+        "birth_date": st.sampled_from(
+            ("", "1990-01-02", "1990-02-01", "1990-11-02", "1990-07-30", "1955-05-05", "35岁", "90后", "1954年")
+        ),
+        "resident_id": st.sampled_from(
+            ("", RESIDENT_ID, OTHER_RESIDENT_ID, "E12345678", "G87654321", "H1234567801", "H1234567802", "W12345678")
+        ),
         "gender": st.sampled_from(("", "男", "女")),
         "address": st.sampled_from(
             (
@@ -73,6 +91,10 @@ FIELDS = st.fixed_dictionaries(
                 "北京市朝阳区建国路1号",
                 "北京市朝阳区",
                 "北京市海淀区建国路1号",
+                "北京市朝阳区建国路1号3号楼2单元501室",
+                "北京市朝阳区建国路1号三栋2单元501",
+                "北京市朝阳区建国路1号3幢602室",
+                "北京市朝阳区建国路88号",
                 "浙江省杭州市",
                 "浙江省杭州市西湖区文三路2号",
                 "浙江省宁波市海曙区",
@@ -82,7 +104,7 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(FIELDS, FIELDS)
 def test_two_records_reach_the_levels_of_a_single_write(left, right):
     records = [record("1", **left), record("2", **right)]
