@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule
-from services.profiles.domain.golden import STANDARD_FIELDS, build_golden, chosen, extract_of, overridden
+from services.profiles.domain.golden import NO_RULE, STANDARD_FIELDS, build_golden, chosen, extract_of, overridden
 from services.profiles.domain.values import BeatenValue, GoldenField, GoldenRecord, ManualOverride, StandardRecord
 
 Plain: TypeAlias = "list[object] | dict[str, object] | str"
@@ -79,7 +79,7 @@ def _name_parts(golden: GoldenRecord, records: Iterable[StandardRecord]) -> tupl
 def _attributes(records: Sequence[StandardRecord], rules: Mapping[str, Rule]) -> dict[str, GoldenField]:
     """Return the custom fields, each chosen by its rule: the most trusted source's value where it has none."""
     names = sorted({name for record in records for name in record.originals} - STANDARD_TEXTS)
-    found = {name: chosen(records, extract_of(name), rules.get(name, Rule())) for name in names}
+    found = {name: chosen(records, extract_of(name), rules.get(name, NO_RULE)) for name in names}
     return {name: item for name, item in found.items() if item}
 
 

@@ -87,11 +87,11 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
         if old:
             superseded.append(old)
     kind = "created" if working.is_new else "updated"
-    shaped = reshape(
+    return reshape(
         working.profile, replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
         working.records, ciphers, vault, rules, now, Revision(0, now, kind, (), list(working.incoming)),
+        superseded=superseded,
     )  # fmt: skip
-    return replace(shaped, superseded=tuple(superseded))
 
 
 def reshape(
@@ -104,13 +104,16 @@ def reshape(
     now: datetime,
     revision: Revision,
     more_facts: Sequence[Fact] = (),
+    superseded: Sequence[StoredRecord] = (),
 ) -> Shaped:
     """Return the profile with its golden record derived anew from `records`, a revision added, and its facts.
 
     `was` is the profile as it is stored, `profile` what changes of it beside the golden record. Overrides that have
     expired are dropped.
     """
-    profile = replace(profile, overrides=[item for item in profile.overrides if item.expire_time > now])
+    overrides = [item for item in profile.overrides if item.expire_time > now]
+    if len(overrides) < len(profile.overrides):
+        profile = replace(profile, overrides=overrides)
     believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
     before = _believed_before(was, ciphers, vault)
     version = profile.version + 1
@@ -125,7 +128,7 @@ def reshape(
         revisions=[*profile.revisions, entry][-HISTORY_AT_HAND:],
     )
     fact = profile_changed(shaped, believed, version, now, vault.events)
-    return Shaped(shaped, (fact, *more_facts), was=was.past() if was.golden else None)
+    return Shaped(shaped, (fact, *more_facts), tuple(superseded), was.past() if was.golden else None)
 
 
 def rederive(

@@ -124,7 +124,11 @@ class Profile:
 
     def past(self) -> Profile:
         """Return it as history keeps it: what was believed, sealed, of which record versions, since which change."""
-        named = [replace(r, content_hash="", key_id="", sealed=b"", origin="", tokens=()) for r in self.records]
+        named = [
+            StoredRecord(r.source_id, r.source_record_id, r.number, "", r.updated_time, r.received_time, "", b"",
+                         retired=r.retired, barred=r.barred)
+            for r in self.records
+        ]  # fmt: skip
         last = self.revisions[-1:]
         return replace(
             self, version=last[0].version if last else self.version, records=named, apart=[], overrides=[],

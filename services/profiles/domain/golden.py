@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule, Survivorship
 from services.profiles.domain.documents import birth_date_of, gender_of
@@ -18,11 +18,11 @@ from services.profiles.domain.values import (
 
 MANUAL_RULE = "manual_override"
 MANUAL_SOURCE = "steward"
+NO_RULE = Rule()  # of fields that the dictionary says nothing about
 BEATEN_LIMIT = 20  # values kept in a field's lineage
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(NamedTuple):
     """One record's value of one field; `completeness` counts what it tells, `agreeing` the records that say so."""
 
     value: str
@@ -45,7 +45,7 @@ def build_golden(
     """
     fields: dict[str, GoldenField] = {}
     for name, extract in _EXTRACTS.items():
-        found = chosen(records, extract, rules.get(name, Rule()))
+        found = chosen(records, extract, rules.get(name, NO_RULE))
         if found:
             fields[name] = found
     phones = _all_values(records, _phones, rules["phone"])
@@ -157,6 +157,8 @@ STANDARD_FIELDS: Mapping[str, Extract] = {**_EXTRACTS, "phone": _phones, "email"
 
 def _claims(records: Sequence[StandardRecord], extract: Extract) -> list[_Claim]:
     found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
+    if len(found) < 2:  # most profiles have one record
+        return [_Claim(*item, agreeing=1) for item in found]
     agreeing = Counter(value for value, _, _ in found)
     return [_Claim(value, record, completeness, agreeing[value]) for value, record, completeness in found]
 
@@ -181,6 +183,8 @@ def _rank(claim: _Claim, rule: Survivorship) -> tuple[float, ...]:
 
 def _ranked(claims: list[_Claim], rule: Survivorship) -> list[_Claim]:
     """Return the claims, the winner first; ties go by the records' keys, the same way in every run."""
+    if len(claims) < 2:
+        return claims
     claims.sort(key=lambda claim: claim.record.key)
     return sorted(claims, key=lambda claim: _rank(claim, rule), reverse=True)
 
@@ -209,11 +213,9 @@ def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
 def _all_values(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> tuple[GoldenField, ...]:
     """Return every distinct value with the best record that claims it, the believed one first with what it beat."""
     ranked = _ranked(_claims(records, extract), rule.survivorship)
-    firsts: dict[str, GoldenField] = {}
-    for claim in ranked:
-        firsts.setdefault(claim.value, _golden_field([claim], rule))
-    others = list(firsts.values())[1:]
-    return (_golden_field(ranked, rule), *others) if ranked else ()
+    firsts = {claim.value: claim for claim in reversed(ranked)}
+    others = [firsts[value] for value in dict.fromkeys(claim.value for claim in ranked)][1:]
+    return (_golden_field(ranked, rule), *(_golden_field([claim], rule) for claim in others)) if ranked else ()
 
 
 def _address_codes(records: Sequence[StandardRecord], chosen: GoldenField | None) -> dict[str, GoldenField]:

@@ -156,6 +156,8 @@ def decide(
     `rejected` are profiles a steward has ruled apart from this record. An earlier version of the same record
     inside a candidate is not compared; drop it from the candidate before.
     """
+    if not candidates:
+        return Assignment(AssignmentKind.NEW)
     groups = {
         candidate.profile_id: [traits_of(item) for item in candidate.records if item.key != record.key]
         for candidate in candidates

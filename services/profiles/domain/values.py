@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Severity(StrEnum):
@@ -239,8 +240,7 @@ class Cluster:
     review_keys: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BeatenValue:
+class BeatenValue(NamedTuple):
     """A value that lost, and why: `older`, `less trusted`, `less complete`, `less confirmed`,
     `overridden` or `tie`."""
 
@@ -250,8 +250,7 @@ class BeatenValue:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class GoldenField:
+class GoldenField(NamedTuple):
     """A believed value with its lineage: the record it came from, the rule and version that chose it, what it beat.
 
     `reason` and `expire_time` are of a steward's override.

@@ -56,7 +56,8 @@ from services.profiles.values import (
 
 LEDGER = "erasures"  # in a database of its own, which no backup of the others holds
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # the embedded server compares each document found with each key asked for
+# The embedded server compares each document found with each key asked for: many are asked for while few are found.
+KEYS_PER_QUERY, TOKENS_PER_QUERY, FEW_FOUND_FACTOR = 32, 16, 4
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"))  # fmt: skip
@@ -182,12 +183,15 @@ class MongoStore(KeysPart):
         limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
         unique = list(dict.fromkeys(values))
-        step = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
-        for start in range(0, len(unique), step):
-            part = unique[start : start + step]
+        step = least = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
+        start, documents = 0, self._collection(collection)
+        while part := unique[start : start + step]:
             with records.driver_errors():
                 query = {name: {"$in": part} if len(part) > 1 else part[0]}
-                yield from self._collection(collection).find(query, projection).limit(limit * len(part))
+                found = list(documents.find(query, projection).limit(limit * len(part)))
+            yield from found
+            start += len(part)
+            step = least * FEW_FOUND_FACTOR if len(found) * FEW_FOUND_FACTOR < len(part) else least
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Write a part and close the round."""
