@@ -126,7 +126,7 @@ class Profile:
         """Return it as history keeps it: what was believed, sealed, of which record versions, since which change."""
         named = [
             StoredRecord(r.source_id, r.source_record_id, r.number, "", r.updated_time, r.received_time, "", b"",
-                         retired=r.retired, barred=r.barred)
+                         retired=r.retired, barred=r.barred, source_version=r.source_version)
             for r in self.records
         ]  # fmt: skip
         last = self.revisions[-1:]
