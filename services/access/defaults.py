@@ -20,6 +20,7 @@ ROLES = (
 # role → resource → actions, separated by spaces; * is every action of the resource
 ACTIONS = {
     "role:marketer": {
+        "lifecycles": "read",
         "segments": "*", "campaigns": "*", "deliveries": "*", "suppressions": "*", "operations": "*",
         "profiles": "read list lookup read_network list_relation_types", "search": "read", "audiences": "evaluate",
         "consents": "list decide revoke", "purposes": "read list", "notices": "read list",
@@ -43,12 +44,14 @@ ACTIONS = {
         "qualityRules": "read list",
     },
     "role:analyst": {
+        "lifecycles": "read",
         "metrics": "*", "scores": "*", "interactions": "*", "audiences": "*", "operations": "*",
         "profiles": "read list", "segments": "read list preview", "campaigns": "read list",
         "deliveries": "list", "fields": "list read", "qualityReports": "read list", "qualityRules": "read list",
     },
     "role:steward": {
         "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*", "retention": "*",
+        "lifecycles": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*",

@@ -141,6 +141,13 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             )
         return wire.scores(found, f"profiles/{profile_id}/scores")
 
+    def BatchGetScores(
+        self, request: pb.BatchGetScoresRequest, context: grpc.ServicerContext
+    ) -> pb.BatchGetScoresResponse:
+        """Return what was measured of profiles."""
+        rows, cutoff = self._reader.measured(request.profile_ids)
+        return pb.BatchGetScoresResponse(profiles=map(wire.measured, rows), data_cutoff=cutoff)
+
     def ComputeScores(
         self, request: pb.ComputeScoresRequest, context: grpc.ServicerContext
     ) -> operations_pb2.Operation:

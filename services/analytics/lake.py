@@ -43,6 +43,7 @@ _TYPES: Final[Mapping[Kind, pa.DataType]] = {
 _DELTA_TYPES: Final[Mapping[Kind, PrimitiveType]] = {
     "string": PrimitiveType("string"),
     "int64": PrimitiveType("long"),
+    "int32": PrimitiveType("integer"),
 }
 _WRITER: Final = WriterProperties(compression="SNAPPY", max_row_group_size=ROW_GROUP_ROWS)
 

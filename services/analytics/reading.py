@@ -15,6 +15,10 @@ from services.analytics.engine import Params, Row
 from services.analytics.lake import Snapshot
 from services.analytics.warehouse import Pinned, Warehouse
 
+MEASURED: Final = (
+    "profile_id", "rfm_recency", "rfm_frequency", "rfm_monetary", "recency_days", "tenure_days", "baskets",
+    "monetary_cents",
+)  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INTERACTION: Final = (
     "message_id, epoch_us(event_time), event_type, amount_cents, channel, category, basket_id, product_id, quantity"
@@ -130,6 +134,18 @@ class Reader:
         body = f"SELECT {columns} FROM scores WHERE profile_id = $id"
         rows = self._warehouse.rows(pinned, ["scores"], body, {"id": profile_id})
         return rows[0] if rows else None
+
+    def measured(self, profile_ids: Sequence[str]) -> tuple[list[Row], datetime | None]:
+        """Return what the last computation measured of profiles, and up to when; None when there never was one."""
+        pinned = self._warehouse.pin([SCORES])
+        cutoff = self._warehouse.rows(pinned, ["scores"], "SELECT epoch_us(data_cutoff) FROM scores LIMIT 1", {})
+        if not cutoff:
+            return [], None
+        body = (
+            f"SELECT {', '.join(MEASURED)} FROM scores SEMI JOIN (SELECT unnest($ids) AS profile_id) USING (profile_id)"
+        )
+        rows = self._warehouse.rows(pinned, ["scores"], body, {"ids": list(profile_ids)}) if profile_ids else []
+        return rows, moment_of(cutoff[0][0])
 
     def figures(
         self, metric: MetricDefinition, dimensions: Sequence[str], months: tuple[str, str], reach: Reach

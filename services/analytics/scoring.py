@@ -41,7 +41,7 @@ def compute_scores(warehouse: Warehouse) -> Computation:
     bound = {"cutoff": pinned.cutoff, "purchase": rfm.PURCHASE, "refund": rfm.REFUND}
     statement, params = warehouse.statement(pinned, tables, body, bound)
     path = warehouse.derived.file(
-        f"rfm-{versions}", lambda draft: warehouse.engine.copy(statement, params, draft, ROW_GROUP_ROWS)
+        f"rfm-tenure-{versions}", lambda draft: warehouse.engine.copy(statement, params, draft, ROW_GROUP_ROWS)
     )
     found = _score(warehouse, {"measured": [str(path)]}, pinned.cutoff)
     _forget_rescored(warehouse, started)
@@ -120,10 +120,10 @@ def _forget_rescored(warehouse: Warehouse, started: datetime) -> None:
 def _score(warehouse: Warehouse, params: Params, cutoff: datetime) -> Computation:
     measures = "WITH measures AS (FROM read_parquet($measured))"
     (cuts,) = warehouse.engine.rows(f"{measures} {rfm.cut_points_sql()}", params)
-    columns = ", ".join(name for name in SCORES.columns if name not in ("definition_version", "data_cutoff"))
+    named = {"definition_version": "$definition AS definition_version", "data_cutoff": "$cutoff AS data_cutoff"}
+    columns = ", ".join(named.get(name, name) for name in SCORES.columns)
     scored = (
-        f"{measures}, cuts AS ({rfm.cut_points_sql()}) SELECT {columns}, $definition AS definition_version,"
-        f" $cutoff AS data_cutoff FROM ({rfm.scores_sql()}) ORDER BY profile_id"
+        f"{measures}, cuts AS ({rfm.cut_points_sql()}) SELECT {columns} FROM ({rfm.scores_sql()}) ORDER BY profile_id"
     )
     bound: Params = {**params, "definition": rfm.DEFINITION_VERSION, "cutoff": cutoff}
     warehouse.replace(SCORES, scored, bound)

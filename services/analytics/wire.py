@@ -10,7 +10,7 @@ from services.analytics.domain.metrics import MetricDefinition
 from services.analytics.domain.rfm import SEGMENTS
 from services.analytics.domain.tables import SCORES
 from services.analytics.engine import Row
-from services.analytics.reading import Figures, Position, moment_of
+from services.analytics.reading import MEASURED, Figures, Position, moment_of
 
 CURRENCY = "CNY"
 
@@ -36,6 +36,12 @@ def interaction(row: Row, profile_id: str) -> pb.Interaction:
 def position(row: Row) -> Position:
     """Return where a page that ends with this row ended."""
     return Position(int(str(row[1])), str(row[0]))
+
+
+def measured(row: Row) -> pb.MeasuredProfile:
+    """Return a row of Reader.measured."""
+    values = {name: value for name, value in zip(MEASURED, row, strict=True) if value is not None}
+    return pb.MeasuredProfile(**values)  # type: ignore[arg-type]
 
 
 def scores(row: Row, name: str) -> pb.Scores:

@@ -36,6 +36,8 @@ class ProfileDocument(Record):
     owner_department = mongoengine.StringField()
     tier = mongoengine.StringField()
     stage = mongoengine.StringField()
+    stage_time = mongoengine.DateTimeField()
+    stage_revision = mongoengine.IntField()
     merged_into = mongoengine.StringField()
     is_handing_over = mongoengine.BooleanField()
     parting = mongoengine.ListField()
@@ -98,6 +100,8 @@ class ProfileWrite:
             owner_department=profile.owner_department,
             tier=profile.tier,
             stage=profile.stage,
+            stage_time=profile.stage_time,
+            stage_revision=profile.stage_revision,
             merged_into=profile.merged_into,
             is_handing_over=profile.is_handing_over,
             parting=_revision_document(profile.parting) if profile.parting else None,
@@ -177,6 +181,8 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         owner_department=get("owner_department", ""),  # type: ignore[arg-type]
         tier=get("tier", ""),  # type: ignore[arg-type]
         stage=get("stage", ""),  # type: ignore[arg-type]
+        stage_time=get("stage_time"),  # type: ignore[arg-type]
+        stage_revision=get("stage_revision", 0),  # type: ignore[arg-type]
         merged_into=get("merged_into", ""),  # type: ignore[arg-type]
         is_handing_over=get("is_handing_over", False),  # type: ignore[arg-type]
         parting=Revision(*get("parting")) if get("parting") else None,  # type: ignore[misc]

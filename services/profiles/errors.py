@@ -269,6 +269,12 @@ class RetentionRefused(Invalid):
     reason = "RETENTION_REFUSED"
 
 
+class ScoresMissing(NotAllowed):
+    """Scores were never computed, so nobody's purchases are known."""
+
+    reason = "SCORES_MISSING"
+
+
 class HoldNotFound(NotFound):
     """No legal hold has this name."""
 

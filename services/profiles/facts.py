@@ -34,6 +34,8 @@ def profile_changed(profile: Profile, believed: Believed, version: int, now: dat
         sealed_identity=sealer.seal(_identity(believed)),
         owner_department=profile.owner_department,
         tier=profile.tier,
+        stage=profile.stage,
+        stage_time=profile.stage_time,
     )
     message.event_time.FromDatetime(now)
     return Fact(message, f"profiles/{profile.profile_id}", version)

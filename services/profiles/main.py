@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from kehu.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from kehu.profiles.v1 import profiles_pb2_grpc
 
@@ -10,6 +11,7 @@ from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
+from services.profiles import staging
 from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
@@ -17,6 +19,7 @@ from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.effects import EffectCounter
 from services.profiles.erasing import Eraser, replay
+from services.profiles.events import ProfilesConsumer
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
@@ -48,6 +51,7 @@ def serving(config: ProcessConfig) -> Serving:
         replay(store, jobs)
         start(jobs)
         schedule(jobs)
+        staging.start(jobs)
 
     taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
     consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
@@ -61,9 +65,10 @@ def serving(config: ProcessConfig) -> Serving:
     )
 
 
-def consuming(config: ProcessConfig) -> type | None:
-    """Return what `kehu consume profiles` runs: nothing, for profiles listens to nobody."""
-    return None
+def consuming(config: ProcessConfig) -> ProfilesConsumer:
+    """Return what `kehu consume profiles` runs."""
+    records.connect(config, SERVICE)
+    return ProfilesConsumer(MongoStore(SERVICE), Jobs(SERVICE))
 
 
 def working(config: ProcessConfig) -> dict[str, Handler] | None:
@@ -79,6 +84,8 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     settler, counter, suggester = Settler(store, taker.merger), EffectCounter(store, vault), Suggester(store, vault)
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
-    for item in (settler, importer, counter, suggester, puller, resolver, measurer, *keepers, *keys):
+    ask = staging.scores_of(Channels(config, SERVICE).stub(AnalyticsServiceStub))
+    stager = staging.Stager(store, vault, dictionary, ask)
+    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, *keepers, *keys):
         found.update(item.handlers())
     return found

@@ -97,6 +97,8 @@ def profile_message(profile: Profile, believed: Believed, attributes: Mapping[st
         resident_id=value("resident_id"),
         attributes=attributes,
         stage=profile.stage,
+        stage_time=profile.stage_time,
+        stage_revision=profile.stage_revision,
         tier=profile.tier,
         owner_department=profile.owner_department,
         source_count=len(profile.records),

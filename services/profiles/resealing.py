@@ -111,7 +111,7 @@ class Resealer:
         return replace(stored, key_id=key_id, sealed=sealed)
 
     def _reseal_history(self, profile: Profile, ciphers: Ciphers, key_id: str) -> None:
-        """Seal superseded records, past versions and relationships anew; those whose keys are gone are erased already."""
+        """Seal superseded records, past versions and relationships anew; keys gone: erased."""
         self._relations.reseal(profile.record_keys)
         for record in profile.records:
             stale = [item for item in self._store.archived(record.source_id, record.source_record_id)

@@ -97,6 +97,8 @@ class Profile:
     owner_department: str = ""
     tier: str = ""
     stage: str = ""
+    stage_time: datetime | None = None
+    stage_revision: int = 0
     merged_into: str = ""
     is_handing_over: bool = False
     parting: Revision | None = None
@@ -209,6 +211,16 @@ class StoredRule:
     active_revision: int = 0
     trial: str = ""
     activations: Sequence[Sequence[object]] = ()
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unstaged:
+    """A profile whose lifecycle stage is to be looked at; its id is the profile's."""
+
+    id: str
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, write_deltalake
 
 from services.analytics import warehouse as folding
-from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, TABLES
-from services.analytics.lake import WriterRaced, rows_table
+from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES, SCORES, TABLES
+from services.analytics.engine import Engine
+from services.analytics.lake import Lake, WriterRaced, arrow_schema, rows_table
 from services.analytics.warehouse import FILES_PER_PARTITION, RECENT_FILES, Warehouse
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
@@ -224,3 +227,33 @@ def test_the_tables_hold_no_direct_identifier() -> None:
 def test_a_row_of_another_schema_is_refused(warehouse: Warehouse) -> None:
     with pytest.raises(pa.ArrowInvalid):
         rows_table(INTERACTIONS, [{"message_id": "m1", "amount_cents": "much"}])
+
+
+def test_a_lake_of_a_former_release_gets_its_new_columns_and_is_read_and_written_as_before(tmp_path):
+    for table in (PROFILES, SCORES):
+        former = replace(table, columns={n: k for n, k in table.columns.items() if n not in table.added}, added=())
+        DeltaTable.create(
+            str(tmp_path / table.name), schema=arrow_schema(former),
+            partition_by=[table.partition] if table.partition else None,
+        )  # fmt: skip
+        sample = {"string": "x", "bool": False, "timestamp": NOON}
+        row: dict[str, object] = {name: sample.get(kind, 7) for name, kind in former.columns.items()}
+        row |= {"part": "recent"} if table.partition else {}
+        write_deltalake(str(tmp_path / table.name), rows_table(former, [row]), mode="append")
+    lake = Lake(tmp_path)
+    lake.create()
+    lake.create()
+    warehouse = Warehouse(lake, Engine(tmp_path / "spill"))
+
+    def stages() -> list[tuple[object, ...]]:
+        pinned = warehouse.pin([PROFILES])
+        return sorted(warehouse.rows(pinned, ["profiles"], "SELECT profile_id, version, stage FROM profiles", {}))
+
+    assert stages() == [("x", 7, None)]
+    fresh = {"profile_id": "y", "version": 1, "deleted": False, "event_time": NOON, "stage": "active", "part": "recent"}
+    warehouse.add(PROFILES, rows_table(PROFILES, [fresh, {**fresh, "profile_id": "x", "version": 8}]))
+    assert stages() == [("x", 8, "active"), ("y", 1, "active")]
+    warehouse._rewrite(lake.snapshot(PROFILES), "base")
+    assert stages() == [("x", 8, "active"), ("y", 1, "active")]
+    pinned = warehouse.pin([SCORES])
+    assert warehouse.rows(pinned, ["scores"], "SELECT profile_id, tenure_days FROM scores", {}) == [("x", None)]

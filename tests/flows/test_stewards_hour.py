@@ -43,7 +43,7 @@ def test_a_stewards_hour(stack, till):
     with pytest.raises(KehuProblem):
         till.post(f"/v1/{change['name']}:approve", {})
     approved = stack.administrator.post(f"/v1/{change['name']}:approve", {})
-    done = till.wait_operation({"name": approved["rederivation"]})
+    done = stack.administrator.wait_operation({"name": approved["rederivation"]})
     assert int(done["profiles_changed"]) >= 1
     assert first_phone(till, name) == "+8613912345671"
     lineage = {item["field"]: item for item in reversed(till.get(f"/v1/{name}/lineage")["fields"])}

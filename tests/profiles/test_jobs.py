@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from kehu.profiles.v1 import profiles_pb2_grpc, resources_pb2
 
 from services.chassis.jobs import LEASE
 from services.profiles.store import MemoryStore, Store
+from services.profiles.taking import AT_ONCE
 from services.profiles.uploads import CHUNK_BYTES, Upload, UploadFile, store_upload
 from services.profiles.values import Source
 from tests.profiles.people import MAPPING, Service, csv_of, person, upload
@@ -217,8 +218,8 @@ def test_a_cut_in_the_middle_of_one_bulk_write_loses_and_doubles_nothing(
 @pytest.mark.parametrize("after", [False, True])
 def test_a_merge_cut_at_any_write_is_finished_by_the_next_who_looks(service: Service, at: int, after: bool) -> None:
     base = person(1)
-    admit(service, "1", {"name": base["name"], "phone": base["phone"], "birth_date": base["birth_date"]})
-    admit(service, "2", {"name": base["name"], "email": base["email"], "address": base["address"]})
+    admit(service, {"1": {"name": base["name"], "phone": base["phone"], "birth_date": base["birth_date"]}})
+    admit(service, {"2": {"name": base["name"], "email": base["email"], "address": base["address"]}})
     ids = [item.profile_id for item in service.store.page_profiles("", 10, ())]
     restore = killing(service.store, "write_profiles", at, after)
     with pytest.raises(Cut):
@@ -236,8 +237,8 @@ def test_a_merge_cut_at_any_write_is_finished_by_the_next_who_looks(service: Ser
 @pytest.mark.parametrize("at", range(3))
 @pytest.mark.parametrize("after", [False, True])
 def test_a_split_cut_at_any_write_loses_no_record(service: Service, at: int, after: bool) -> None:
-    admit(service, "1", person(1))
-    admit(service, "2", {**person(1), "email": ""})
+    admit(service, {"1": person(1)})
+    admit(service, {"2": {**person(1), "email": ""}})
     (profile,) = service.store.page_profiles("", 10, ())
     restore = killing(service.store, "write_profiles", at, after)
     with pytest.raises(Cut):
@@ -250,34 +251,38 @@ def test_a_split_cut_at_any_write_loses_no_record(service: Service, at: int, aft
     assert service.store.handing_over() == []
 
 
-def admit(service: Service, record_id: str, fields: dict[str, str]) -> None:
+def admit(service: Service, people: Mapping[str, dict[str, str]]) -> None:
+    """Take these records of the till in, by their ids."""
     from services.profiles.admission import Admission, Entry, settings_of
 
     source = service.store.sources.get("till")
     assert source is not None
     admission = Admission(service.store, service.vault, service.taker)
-    admission.admit(settings_of(source), [Entry(1, fields, False, record_id)])
+    entries = [Entry(row, fields, False, key) for row, (key, fields) in enumerate(people.items(), 1)]
+    admission.admit(settings_of(source), entries)
 
 
-def test_two_takers_that_meet_one_person_at_once_end_with_one_profile(service: Service) -> None:
-    """The second look: what both founded while neither could see the other becomes one."""
-    other = Service.__new__(Service)
-    other.__dict__.update(service.__dict__)
-    original = service.store.by_tokens
+@pytest.mark.parametrize(("looking", "count"), [("look", 1), ("by_tokens", AT_ONCE + 1)])
+def test_two_takers_that_meet_one_person_at_once_end_with_one_profile(
+    service: Service, looking: str, count: int
+) -> None:
+    """The second look: what both founded while neither could see the other becomes one, in few records or in many."""
+    original = getattr(service.store, looking)
     done: list[bool] = []
 
-    def by_tokens(tokens: list[str]) -> list:
-        found = original(tokens)
+    def look_and_be_overtaken(*asked: list[str]) -> object:
+        found = original(*asked)
         if not done:
             done.append(True)
-            admit(other, "2", {**person(1), "address": ""})
+            admit(service, {"other": {**person(1), "address": ""}})
         return found
 
-    service.store.by_tokens = by_tokens  # type: ignore[method-assign]
-    admit(service, "1", person(1))
+    setattr(service.store, looking, look_and_be_overtaken)
+    admit(service, {str(number): person(number) for number in range(1, count + 1)})
 
-    (profile,) = service.store.page_profiles("", 10, ())
-    assert sorted(profile.record_keys) == ["till/1", "till/2"]
+    profiles = service.store.page_profiles("", 100, ())
+    assert len(profiles) == count
+    assert ["till/1", "till/other"] in [sorted(profile.record_keys) for profile in profiles]
 
 
 def test_a_worker_that_lost_its_lease_writes_no_more(service: Service) -> None:

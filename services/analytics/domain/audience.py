@@ -23,7 +23,8 @@ MAX_CONDITIONS: Final = 200
 Value = str | int | datetime
 
 _TRAITS: Final = {
-    name: f"p.{name}" for name in ("province_code", "city_code", "district_code", "gender", "tier", "owner_department")
+    name: f"p.{name}"
+    for name in ("province_code", "city_code", "district_code", "gender", "tier", "stage", "owner_department")
 }
 _COLUMNS: Final = (*_TRAITS, "birth_year")
 _SCORES: Final = {name: f"s.{name}" for name in ("rfm_recency", "rfm_frequency", "rfm_monetary")}

@@ -72,6 +72,8 @@ def measures_sql(*, has_aliases: bool) -> str:
         f"SELECT {owner} AS profile_id,"
         f" ((epoch_us($cutoff::TIMESTAMPTZ) - epoch_us(max(i.event_time) {bought})) // 86400000000)::INT"
         " AS recency_days,"
+        f" ((epoch_us($cutoff::TIMESTAMPTZ) - epoch_us(min(i.event_time) {bought})) // 86400000000)::INT"
+        " AS tenure_days,"
         f" count(DISTINCT coalesce(i.basket_id, i.message_id)) {bought} AS baskets,"
         " sum(i.amount_cents)::BIGINT AS monetary_cents"
         f" FROM interactions i{join} WHERE i.event_type IN ($purchase, $refund)"

@@ -47,6 +47,7 @@ def _profile_changed(fact: ProfileChanged) -> Rows:
         "gender": fact.gender or None,
         "birth_year": fact.birth_year or None,
         "tier": fact.tier or None,
+        "stage": fact.stage or None,
         "owner_department": fact.owner_department or None,
         "event_time": _time(fact.event_time),
         "part": RECENT,

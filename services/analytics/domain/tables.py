@@ -65,12 +65,14 @@ PROFILES: Final = Table(
         "tier": "string",
         "owner_department": "string",
         "event_time": "timestamp",
+        "stage": "string",
         "part": "string",
     },
     key=("profile_id",),
     order="version",
     partition="part",
     sort=("profile_id",),
+    added=("stage",),
 )
 ALIASES: Final = Table(
     name="aliases",
@@ -143,9 +145,11 @@ SCORES: Final = Table(
         "monetary_cents": "int64",
         "definition_version": "string",
         "data_cutoff": "timestamp",
+        "tenure_days": "int32",
     },
     key=("profile_id",),
     sort=("profile_id",),
+    added=("tenure_days",),
 )
 # Scores of profiles that were merged or split since the last computation; a NULL segment: it has none any more.
 RESCORED: Final = Table(
@@ -155,6 +159,7 @@ RESCORED: Final = Table(
     order="event_time",
     partition="part",
     sort=("profile_id",),
+    added=("tenure_days",),
 )
 APART: Final = Table(
     name="interactions_apart",

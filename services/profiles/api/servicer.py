@@ -9,6 +9,7 @@ from services.profiles.api.changes import ChangesPart
 from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
+from services.profiles.api.lifecycle import LifecyclePart
 from services.profiles.api.networks import NetworksPart
 from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
@@ -45,6 +46,7 @@ class ProfilesServicer(
     QualityRulesPart,
     QualityPart,
     ProtectionPart,
+    LifecyclePart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

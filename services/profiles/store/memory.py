@@ -31,6 +31,7 @@ from services.profiles.values import (
     StoredReceipt,
     StoredRecord,
     StoredRule,
+    Unstaged,
     record_key,
 )
 
@@ -63,6 +64,8 @@ class MemoryStore:
         self.pairs: MemoryShelf[Pair] = MemoryShelf()
         self.rules: MemoryShelf[StoredRule] = MemoryShelf()
         self.retention_rules: MemoryShelf[StoredRule] = MemoryShelf()
+        self.lifecycles: MemoryShelf[StoredRule] = MemoryShelf()
+        self.unstaged: MemoryShelf[Unstaged] = MemoryShelf()
         self.holds: MemoryShelf[StoredHold] = MemoryShelf()
         self.receipts: MemoryShelf[StoredReceipt] = MemoryShelf()
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()

@@ -27,19 +27,18 @@ from services.profiles.documents import (
     record_of,
 )
 from services.profiles.domain.relations import RelationType
-from services.profiles.domain.retention import RecordType
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
 from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
+from services.profiles.store.mongo_ageing import NOT_BELIEVED, AgeingPart
 from services.profiles.store.mongo_keys import KeysPart
 from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
 from services.profiles.store.shared import SharedTokens
 from services.profiles.store.shelf import MongoShelf, T
 from services.profiles.values import (
-    Ageing,
     Erasure,
     Field,
     LeafPage,
@@ -51,6 +50,7 @@ from services.profiles.values import (
     StoredReceipt,
     StoredRecord,
     StoredRule,
+    Unstaged,
     record_key,
 )
 
@@ -61,17 +61,10 @@ KEYS_PER_QUERY, TOKENS_PER_QUERY, FEW_FOUND_FACTOR = 32, 16, 4
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"))  # fmt: skip
-NOT_BELIEVED = {"$unset": {"golden": ""}}
-_AGEING = {  # where things of a kind are, and which of their fields are time, source and profile
-    RecordType.SUPERSEDED_VERSIONS: ("source_records", "r", "s", "p"),
-    RecordType.PAST_PROFILES: ("profile_versions", "since", "", "p"),
-    RecordType.REJECTS: ("rejects", "create_time", "source_id", ""),
-    RecordType.UPLOADS: ("upload_chunks", "at", "", ""),
-}
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
-class MongoStore(KeysPart):
+class MongoStore(KeysPart, AgeingPart):
     """Profiles in the service's own database."""
 
     def __init__(self, service: str = "profiles") -> None:
@@ -89,6 +82,8 @@ class MongoStore(KeysPart):
         self.pairs: MongoShelf[Pair] = MongoShelf(Pair, lambda: self._collection("match_candidates"))
         self.rules: MongoShelf[StoredRule] = MongoShelf(StoredRule, lambda: self._collection("validation_rules"))
         self.retention_rules = self._shelf(StoredRule, "retention_rules")
+        self.lifecycles = self._shelf(StoredRule, "lifecycles")
+        self.unstaged = self._shelf(Unstaged, "unstaged")
         self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
@@ -330,31 +325,6 @@ class MongoStore(KeysPart):
                 of_profile = {"$gte": past_id(profile_id, 0), "$lte": past_id(profile_id, LAST_VERSION)}
                 self._collection("profile_versions").update_many({"_id": of_profile}, NOT_BELIEVED)
 
-    def ageing(self, kind: RecordType, after: str, limit: int) -> list[Ageing]:
-        """Return things of a kind, by id."""
-        name, *fields = _AGEING[kind]
-        with records.driver_errors():
-            found = self._collection(name).find({"_id": {"$gt": after}, **_there(kind)}, _shown(fields))
-            return [_ageing_of(kind, item) for item in found.sort("_id", 1).limit(limit)]
-
-    def aged(self, kind: RecordType, ids: Sequence[str]) -> list[Ageing]:
-        """Return those that are there."""
-        found = []
-        name, *fields = _AGEING[kind]
-        for item_id in ids:
-            with records.driver_errors():
-                found.append(self._collection(name).find_one({"_id": item_id, **_there(kind)}, _shown(fields)))
-        return [_ageing_of(kind, item) for item in found if item]
-
-    def drop_aged(self, kind: RecordType, ids: Sequence[str]) -> None:
-        """Remove things of a kind."""
-        for item_id in ids:
-            with records.driver_errors():
-                if kind is RecordType.PAST_PROFILES:
-                    self._collection("profile_versions").update_one({"_id": item_id}, NOT_BELIEVED)
-                else:
-                    self._collection(_AGEING[kind][0]).delete_one({"_id": item_id})
-
     def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
         """Return a page of a source's record keys; "0" is the character after the "/" of a key."""
         query = {"_id": {"$gt": after or record_key(source_id, ""), "$lt": f"{source_id}0"}}
@@ -387,22 +357,6 @@ class MongoStore(KeysPart):
         with records.driver_errors():
             found = self._collection("counters").find_one({"_id": ROUND})
         return int(found["count"]) if found else 0
-
-
-def _there(kind: RecordType) -> dict[str, object]:
-    """Return what tells a thing from what is left of it."""
-    return {"golden": {"$exists": True}} if kind is RecordType.PAST_PROFILES else {}
-
-
-def _shown(fields: Sequence[str]) -> dict[str, int]:
-    return {field: 1 for field in fields if field}
-
-
-def _ageing_of(kind: RecordType, document: Mapping[str, Any]) -> Ageing:
-    """Return a thing of its document; one stored before its time was kept is as old as can be."""
-    _, time, source, profile = _AGEING[kind]
-    never = datetime(1970, 1, 1, tzinfo=UTC)
-    return Ageing(str(document["_id"]), document.get(time, never), document.get(source, ""), document.get(profile, ""))
 
 
 def _may_claim(profile: Profile, holder_id: str, link: Mapping[str, Any], aliases: set[str], now: datetime) -> bool:

@@ -29,6 +29,7 @@ from services.profiles.values import (
     StoredReceipt,
     StoredRecord,
     StoredRule,
+    Unstaged,
 )
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
@@ -115,6 +116,14 @@ class Store(Protocol):
     @property
     def retention_rules(self) -> Shelf[StoredRule]:
         """Return the retention rules."""
+
+    @property
+    def lifecycles(self) -> Shelf[StoredRule]:
+        """Return the rules of lifecycle stages."""
+
+    @property
+    def unstaged(self) -> Shelf[Unstaged]:
+        """Return the profiles whose stage is to be looked at."""
 
     @property
     def holds(self) -> Shelf[StoredHold]:
