@@ -89,7 +89,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         name = new_id(header.request_id, "upload", owner.subject)
         upload = self._parts.uploads.receive(name, (part.chunk for part in request_iterator))
         try:
-            file = InteractionFile(upload.path, options)
+            file = InteractionFile(lambda: self._parts.uploads.open(name), options)
             operation = self._start_import(header, upload, file.total_rows, owner)
         except Exception:
             self._parts.uploads.drop(name)
@@ -102,7 +102,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self, header: pb.ImportInteractionsHeader, upload: Upload, total_rows: int, owner: Owner
     ) -> operations_pb2.Operation:
         args = {
-            "upload": upload.path.name,
+            "upload": upload.name,
             "sha256": upload.sha256,
             "header": header.SerializeToString().hex(),
         }

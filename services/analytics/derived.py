@@ -43,6 +43,10 @@ class Derived:
             draft.unlink(missing_ok=True)
         return path
 
+    def forget_all(self) -> None:
+        """Delete every file; whoever asks for one has it made anew."""
+        self._forget(float("inf"))
+
     def _forget(self, before: float) -> None:
         for path in self._folder.iterdir():
             try:

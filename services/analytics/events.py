@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.rows import Keyed, record_token, rows_of
 from services.analytics.store import Entry, Inbox
@@ -45,6 +45,11 @@ class AnalyticsConsumer:
             link.source_record_id = record_token(self._keyed, link.source_id, link.source_record_id)
             link.source_id = ""
         self._keep(event.id, told)
+
+    @on_event("profiles", ProfileErased)
+    def on_profile_erased(self, event: Event[ProfileErased]) -> None:
+        """Remove all rows of an erased person from the lake."""
+        self._keep(event.id, event.message)
 
     @on_event("consent", ConsentChanged)
     def on_consent_changed(self, event: Event[ConsentChanged]) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
+from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.rows import Row, message_of, rows_of
 from services.analytics.domain.tables import TABLES
@@ -41,6 +41,8 @@ def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
     parted = parted_profiles(entries)
     if 0 < len(parted) <= RESCORED_AT_ONCE:
         rescore(warehouse, parted)
+    if erased := erased_of(entries):
+        warehouse.erase(erased)
     if entries:
         inbox.remove([entry.id for entry in entries])
     return len(entries)
@@ -56,6 +58,13 @@ def parted_profiles(entries: Sequence[Entry]) -> list[str]:
         elif isinstance(told, ProfilesUnmerged):
             found |= {told.profile_id, told.unmerged_profile_id}
     return sorted(found)
+
+
+def erased_of(entries: Sequence[Entry]) -> list[str]:
+    """Return the ids of people whom these entries erase, each once."""
+    kind = ProfileErased.DESCRIPTOR.full_name
+    told = (ProfileErased.FromString(entry.body).names for entry in entries if entry.kind == kind)
+    return list(dict.fromkeys(name for names in told for name in names))
 
 
 class Feeder:

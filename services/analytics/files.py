@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -15,25 +16,29 @@ import pyarrow.parquet as pq
 
 from services.analytics.domain.errors import FileTooLarge, UnreadableInteractionFile
 from services.analytics.domain.importing import FileOptions, columns_of
+from services.chassis.crypto import HEADER_BYTES, NONCE_BYTES, TAG_BYTES, Sealer
 
 LIMIT_BYTES: Final = 2 << 30
 BATCH_ROWS: Final = 65_536
 CSV_BLOCK_BYTES: Final = 4 << 20
+PART_BYTES: Final = 1 << 20
+SEAL_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES  # that sealing adds to each part
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A file that was received whole."""
 
-    path: Path
+    name: str
     sha256: str
 
 
 class Uploads:
-    """A folder of uploads that the serving and the working processes share."""
+    """A folder of uploads that the serving and the working processes share; sealed in parts, never in the clear."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sealer: Sealer) -> None:
         self._folder = folder
+        self._sealer = sealer
 
     def receive(self, name: str, chunks: Iterator[bytes]) -> Upload:
         """Write a file durably; it is there whole or not at all.
@@ -44,7 +49,7 @@ class Uploads:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / name
         draft = path.with_suffix(".draft")
-        digest, size = hashlib.sha256(), 0
+        digest, size, number, waiting = hashlib.sha256(), 0, 0, bytearray()
         try:
             with draft.open("wb") as file:
                 for chunk in chunks:
@@ -54,34 +59,96 @@ class Uploads:
                             "the file is too large; split it", metadata={"limit_bytes": str(LIMIT_BYTES)}
                         )
                     digest.update(chunk)
-                    file.write(chunk)
+                    waiting += chunk
+                    while len(waiting) >= PART_BYTES:
+                        file.write(self._sealer.seal(bytes(waiting[:PART_BYTES]), _place(name, number)))
+                        del waiting[:PART_BYTES]
+                        number += 1
+                file.write(self._sealer.seal(bytes(waiting), _place(name, number)))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
-        return Upload(path, digest.hexdigest())
+        return Upload(name, digest.hexdigest())
 
-    def path(self, name: str) -> Path:
-        """Return where an upload lies."""
-        return self._folder / name
+    def open(self, name: str) -> BinaryIO:
+        """Return an upload as a seekable file."""
+        return io.BufferedReader(SealedFile(self._folder / name, self._sealer), 64 * 1024)
 
     def drop(self, name: str) -> None:
         """Delete an upload."""
-        self.path(name).unlink(missing_ok=True)
+        (self._folder / name).unlink(missing_ok=True)
+
+
+def _place(name: str, number: int) -> bytes:
+    return f"{name}/{number}".encode()
+
+
+class SealedFile(io.RawIOBase):
+    """A sealed upload as a seekable file; at most one part of it is in memory in the clear."""
+
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        super().__init__()
+        self._file = path.open("rb")
+        self._name = path.name
+        self._sealer = sealer
+        stored = path.stat().st_size
+        parts = -(-stored // (PART_BYTES + SEAL_BYTES))
+        self._size = stored - parts * SEAL_BYTES
+        self._at = 0
+        self._held: tuple[int, bytes] = (-1, b"")
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer from the current position."""
+        if self._at >= self._size:
+            return 0
+        number, offset = divmod(self._at, PART_BYTES)
+        if self._held[0] != number:
+            self._file.seek(number * (PART_BYTES + SEAL_BYTES))
+            sealed = self._file.read(PART_BYTES + SEAL_BYTES)
+            self._held = (number, self._sealer.open(sealed, _place(self._name, number)))
+        part = self._held[1][offset : offset + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file below."""
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 class InteractionFile:
     """A Parquet or CSV file of interactions, by its columns that are ours."""
 
-    def __init__(self, path: Path, options: FileOptions) -> None:
-        """Read the file's head.
+    def __init__(self, opened: Callable[[], BinaryIO], options: FileOptions) -> None:
+        """Read the file's head; `opened` opens it anew each time.
 
         Raises:
             UnreadableInteractionFile: it is neither Parquet nor CSV with a header row, or lacks columns.
         """
-        self._path = path
-        with path.open("rb") as file:
+        self._opened = opened
+        with opened() as file:
             self._is_parquet = file.read(4) == b"PAR1"
         self.misfits = 0  # CSV lines that do not fit the header, as far as read
         try:
@@ -93,11 +160,15 @@ class InteractionFile:
     @property
     def total_rows(self) -> int:
         """Return the number of rows, 0 when only reading to the end would tell."""
-        return int(pq.read_metadata(self._path).num_rows) if self._is_parquet else 0
+        if not self._is_parquet:
+            return 0
+        with self._opened() as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def _names(self) -> list[str]:
         if self._is_parquet:
-            return list(pq.read_schema(self._path).names)
+            with self._opened() as file:
+                return list(pq.read_schema(file).names)
         with self._csv() as reader:
             return list(reader.schema.names)
 
@@ -110,7 +181,7 @@ class InteractionFile:
         theirs = list(self.columns.values())
         try:
             if self._is_parquet:
-                with pq.ParquetFile(self._path) as file:
+                with self._opened() as opened, pq.ParquetFile(opened) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=theirs, use_threads=False):
                         yield self._renamed(pa.Table.from_batches([batch]))
                 return
@@ -129,11 +200,11 @@ class InteractionFile:
             self.misfits += 1
             return "skip"
 
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             header = file.readline(1 << 20).decode("utf-8-sig")
         names = [name.strip().strip('"') for name in header.strip().split(",")]
         return pa_csv.open_csv(
-            self._path,
+            pa.PythonFile(self._opened(), "r"),
             read_options=pa_csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False),
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
             convert_options=pa_csv.ConvertOptions(column_types={name: pa.string() for name in names}),

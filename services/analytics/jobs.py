@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import BinaryIO
 
 import grpc
 from google.protobuf.message import Message
@@ -77,14 +77,14 @@ class AnalyticsJobs:
         name, sha256 = str(job.args["upload"]), str(job.args["sha256"])
         progress = Progress.of(job.checkpoint)
         if not job.checkpoint.get("finished"):
-            self._import(job, self._uploads.path(name), progress)
+            self._import(job, lambda: self._uploads.open(name), progress)
         self._uploads.drop(name)
         return _import_response(progress, sha256)
 
-    def _import(self, job: Job, path: Path, progress: Progress) -> None:
+    def _import(self, job: Job, opened: Callable[[], BinaryIO], progress: Progress) -> None:
         header = pb.ImportInteractionsHeader.FromString(bytes.fromhex(str(job.args["header"])))
         options = options_of(header)
-        file = InteractionFile(path, options)
+        file = InteractionFile(opened, options)
         importer = Importer(self._warehouse, self._resolve, job.name, options, self._keyed)
         first = progress.next_batch
         for number, batch in enumerate(file.batches()):

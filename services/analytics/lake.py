@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ APPENDS: Final = "kehu-check-and-append"
 LABEL: Final = "kehu.label"
 LABEL_ROWS: Final = "kehu.labelRows"
 LABELS_LOOKED_AT: Final = 200
+DELETE_TRIES: Final = 20
 ROW_GROUP_ROWS: Final = 122_880  # DuckDB's own unit of parallel work
 _TYPES: Final[Mapping[Kind, pa.DataType]] = {
     "string": pa.string(),
@@ -226,9 +227,33 @@ class Lake:
         except CommitFailedError as error:
             raise WriterRaced(table.name) from error
 
-    def clean(self, table: Table) -> None:
-        """Delete files that no version of the last seven days needs."""
-        self._open(table).vacuum(dry_run=False)
+    def delete(self, table: Table, column: str, values: Iterable[str], only: str = "") -> None:
+        """Delete the rows whose column has one of these values; rows that `only`, an SQL condition, excludes stay.
+
+        Raises:
+            Unavailable: other writers came first, time after time.
+        """
+        listed = quoted(values)
+        condition = f"{column} IN ({listed})" + (f" AND {only}" if only else "")
+        for _ in range(DELETE_TRIES if listed else 0):
+            with contextlib.suppress(CommitFailedError):
+                self._open(table).delete(condition, writer_properties=_WRITER)
+                return
+        if listed:
+            raise Unavailable("the lake is being written by others; try again")
+
+    def clean(self, table: Table, *, at_once: bool = False) -> None:
+        """Delete files that no version of the last seven days needs, or with `at_once` that the newest does not.
+
+        Only files that the log names as removed are deleted, never one that somebody is writing.
+        """
+        hours = 0 if at_once else None
+        self._open(table).vacuum(hours, dry_run=False, enforce_retention_duration=not at_once)
+
+
+def quoted(values: Iterable[str]) -> str:
+    """Return values as an SQL list of literals."""
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
 
 
 def _describe(table: Table, reader: DeltaTable) -> Snapshot:

@@ -14,11 +14,12 @@ from services.analytics.store import RECORD_CLASSES, SERVICE, MongoComputations,
 from services.chassis import records
 from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
-from services.chassis.crypto import BlindIndex
+from services.chassis.crypto import BlindIndex, Sealer
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
 
 if TYPE_CHECKING:
+    from services.analytics.files import Uploads
     from services.analytics.warehouse import Warehouse
 
 
@@ -26,11 +27,10 @@ def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve analytics` serves; its feeder thread carries the inbox into the lake."""
     from services.analytics.api import AnalyticsServicer, Parts
     from services.analytics.feeding import Feeder
-    from services.analytics.files import Uploads
 
     records.connect(config, SERVICE)
     inbox, jobs, warehouse = MongoInbox(), Jobs(SERVICE), _warehouse(config, "serve")
-    parts = Parts(warehouse, inbox, jobs, Uploads(config.lake_dir / "_uploads"), _keyed(config))
+    parts = Parts(warehouse, inbox, jobs, _uploads(config), _keyed(config))
     add = analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server
 
     def prepare() -> None:
@@ -55,20 +55,24 @@ def consuming(config: ProcessConfig) -> AnalyticsConsumer | None:
 
 def working(config: ProcessConfig) -> Mapping[str, Handler] | None:
     """Return the handlers that `kehu work` runs."""
-    from services.analytics.files import Uploads
     from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs, profiles_resolver
 
     records.connect(config, SERVICE)
     warehouse = _warehouse(config, "work")
     warehouse.lake.create()
     resolve = profiles_resolver(Channels(config, SERVICE).stub(ProfilesServiceStub))
-    uploads = Uploads(config.lake_dir / "_uploads")
-    jobs = AnalyticsJobs(warehouse, uploads, resolve, MongoComputations(), _keyed(config))
+    jobs = AnalyticsJobs(warehouse, _uploads(config), resolve, MongoComputations(), _keyed(config))
     return {IMPORT: jobs.import_interactions, COMPUTE: jobs.compute_scores}
 
 
 def _keyed(config: ProcessConfig) -> Keyed:
     return BlindIndex(config.keys_dir, SERVICE).token
+
+
+def _uploads(config: ProcessConfig) -> Uploads:
+    from services.analytics.files import Uploads
+
+    return Uploads(config.lake_dir / "_uploads", Sealer(SERVICE, config.keys_dir, config.protection.cipher_of_keys))
 
 
 def _warehouse(config: ProcessConfig, role: str) -> Warehouse:

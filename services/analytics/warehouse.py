@@ -23,6 +23,7 @@ from services.analytics.lake import (
     VersionGone,
     WriterRaced,
     arrow_schema,
+    quoted,
 )
 from services.chassis.errors import Unavailable
 
@@ -203,6 +204,40 @@ class Warehouse:
         with self.engine.batches(statement, {**params, **extra}, 16_384) as reader:
             self.lake.rewrite(snapshot, reader, "" if folds else partition)
         self.lake.clean(table)
+
+    def erase(self, profile_ids: Sequence[str]) -> None:
+        """Remove all rows of erased people, and the files that held them; tombstones stay. A repeat changes nothing.
+
+        Interactions go with the person who has their source record now. Whoever reads an older version at this moment,
+        or pages through one, is told to start again.
+        """
+        whose = self._whose(profile_ids)
+        self.lake.delete(INTERACTIONS, "record", [record for record, erased in whose.items() if erased])
+        others = quoted(record for record, erased in whose.items() if not erased)
+        only = {
+            PROFILES.name: "NOT deleted",
+            INTERACTIONS.name: f"(record IS NULL OR record NOT IN ({others}))" if others else "",
+        }
+        for table in TABLES.values():
+            columns = [name for name in ("profile_id", "survivor_id") if name in table.columns]
+            for column in columns:
+                self.lake.delete(table, column, profile_ids, only.get(table.name, ""))
+            if columns:
+                self.lake.clean(table, at_once=True)
+        self.derived.forget_all()
+
+    def _whose(self, profile_ids: Sequence[str]) -> dict[str, bool]:
+        """Return source records that splits moved to or from these people, and whether theirs they are now."""
+        pinned = self.pin([])
+        if not pinned.has_moved:
+            return {}
+        body = (
+            "SELECT record, profile_id IN (SELECT unnest($ids::VARCHAR[])) FROM moved_records"
+            " WHERE profile_id IN (SELECT unnest($ids::VARCHAR[])) OR record IN"
+            " (SELECT record FROM told_interactions WHERE profile_id IN (SELECT unnest($ids::VARCHAR[])))"
+        )
+        rows = self.rows(pinned, ["interactions"], body, {"ids": list(profile_ids)})
+        return {str(record): bool(erased) for record, erased in rows}
 
     def replace(self, table: Table, statement: str, params: Params) -> None:
         """Replace all rows of a table by a statement's."""

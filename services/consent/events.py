@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC
 
-from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
+from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.chassis.consuming import Event, on_event
 from services.chassis.errors import Unavailable
 from services.consent.domain.merging import Parting, changes_of, merge_consents, split_consents
-from services.consent.domain.records import ProfileConsents
+from services.consent.domain.records import ProfileConsents, without_identifiers
 from services.consent.store import ConsentStore, consents_for
 
 TRIES = 8  # an answer may arrive for either profile between reading and writing
@@ -70,6 +70,18 @@ class ConsentConsumer:
             if self._save(part, out, parting) and self._save(whole, left, parting):
                 return
         raise Unavailable("the profiles' consents are being changed by others; the split is tried again")
+
+    @on_event("profiles", ProfileErased)
+    def on_profile_erased(self, event: Event[ProfileErased]) -> None:
+        """Keep the proof of what was answered and take out what names the person."""
+        for name in event.message.names:
+            for _ in range(TRIES):
+                held = self._of(name)
+                bare = without_identifiers(held)
+                if bare == held or not self._store.save_consents([(bare, [])]):
+                    break
+            else:
+                raise Unavailable("the profile's consents are being changed by others; the erasure is tried again")
 
     def _save(self, before: ProfileConsents, after: ProfileConsents, parting: Parting) -> bool:
         return not self._store.save_consents([(after, changes_of(before, after, parting.time))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
+from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.chassis.consuming import Event, on_event
 from services.chassis.identities import one_living
@@ -36,6 +36,12 @@ class MarketingConsumer:
             return
         self._suppress_both(told.unmerged_profile_id, told.profile_id)
         self._store.identities.lead(told.unmerged_profile_id, "", told.version)
+
+    @on_event("profiles", ProfileErased)
+    def on_profile_erased(self, event: Event[ProfileErased]) -> None:
+        """Forget where erased people were written to; a suppressed address stays suppressed, by its token."""
+        for name in event.message.names:
+            self._store.forget_addresses(name)
 
     def _suppress_both(self, *profile_ids: str) -> None:
         persons = [one_living(self._store.identities, each) for each in profile_ids]

@@ -71,6 +71,9 @@ class MarketingStore(Protocol):
     def recent(self, profile_ids: Sequence[str], since: datetime) -> list[tuple[str, str]]:
         """Return (profile id, delivery id) of what counts towards a cap since then."""
 
+    def forget_addresses(self, profile_id: str) -> None:
+        """Take the address tokens out of the deliveries to a profile, and leave suppressed tokens; idempotent."""
+
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:
         """Return the suppressions of any of these profiles or address tokens."""
 

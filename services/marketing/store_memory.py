@@ -126,6 +126,13 @@ class MemoryMarketingStore:
             found = [d for d in self._deliveries.values() if d.profile_id in wanted]
         return [(d.profile_id, d.delivery_id) for d in found if d.claim_time is not None and d.claim_time >= since]
 
+    def forget_addresses(self, profile_id: str) -> None:
+        """Take the address tokens out of deliveries."""
+        with self._lock:
+            for key, item in self._deliveries.items():
+                if item.profile_id == profile_id:
+                    self._deliveries[key] = replace(item, address_token="")
+
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:
         """Return the suppressions of profiles or tokens."""
         ids, known = set(profile_ids), set(tokens) - {""}

@@ -133,6 +133,13 @@ class MongoMarketingStore:
             rows = list(DeliveryDocument._get_collection().find(query, {"profile_id": 1}))
         return [(row["profile_id"], row["_id"]) for row in rows]
 
+    def forget_addresses(self, profile_id: str) -> None:
+        """Take the address tokens out of deliveries."""
+        with records.driver_errors():
+            DeliveryDocument._get_collection().update_many(
+                {"profile_id": str(profile_id)}, {"$unset": {"address_token": ""}}
+            )
+
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:
         """Return the suppressions of profiles or tokens."""
         known = [str(token) for token in tokens if token]

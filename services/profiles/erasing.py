@@ -22,7 +22,7 @@ from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
 from services.chassis.records import Fact
 from services.profiles.aliases import resolve
 from services.profiles.errors import ProfileHeld, ProfilesBusy
-from services.profiles.facts import profile_ended
+from services.profiles.facts import profile_ended, profile_erased
 from services.profiles.holding import holds_on
 from services.profiles.ledger import KNOWN_SECONDS, PAGE, place_now
 from services.profiles.merging import ATTEMPTS
@@ -106,7 +106,8 @@ class Eraser:
             self._drop(entry, records)
             now = datetime.now(UTC)
             standing = [item for item in group if not item.is_erased]
-            lost = self._store.write_profiles([_tombstone(item, now) for item in standing]) if standing else []
+            tombstones = [_tombstone(item, entry.names, now) for item in standing]
+            lost = self._store.write_profiles(tombstones) if tombstones else []
             self._destroy(entry)
             self._drop(entry, records)
             if not lost and all(item.is_erased for item in self._group(profile_id)):
@@ -152,8 +153,9 @@ class Eraser:
         names = {item.profile_id for item in group}
         relatives = {other.profile_id: other for item in group for other in self._resealer.relatives(item)}
         sharing = [
-            item for name, item in relatives.items() if name not in names and not used.isdisjoint(key_ids_of(item))
-        ]
+            item for name, item in relatives.items()
+            if name not in names and not used.isdisjoint(key_ids_of(item) | self._resealer.past_keys(item))
+        ]  # fmt: skip
         return all([self._resealer.reseal(item) for item in sharing])
 
     def _destroy(self, entry: Erasure) -> None:
@@ -180,11 +182,13 @@ class Eraser:
         return found
 
 
-def _tombstone(profile: Profile, now: datetime) -> tuple[Profile, list[Fact]]:
-    """Return what is left of a profile: its id, its version, and the fact of its end; nothing that waits goes along."""
+def _tombstone(profile: Profile, names: Sequence[str], now: datetime) -> tuple[Profile, list[Fact]]:
+    """Return what is left of a profile, its id and version, and the facts of its end; facts that waited are dropped."""
     version = profile.version + 1
     left = Profile(profile.profile_id, now, now, version=profile.version)
-    return left, [profile_ended(profile.profile_id, "", version, now)]
+    facts = (profile_ended(profile.profile_id, "", version, now),
+             profile_erased(profile.profile_id, names, version, now))  # fmt: skip
+    return left, list(facts)
 
 
 def message_of(entry: Erasure) -> protection_pb2.Erasure:

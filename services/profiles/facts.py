@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from kehu.profiles.v1 import events_pb2
@@ -51,6 +52,13 @@ def _identity(believed: Believed) -> bytes:
         address=value("address"),
         source_names=believed.source_names,
     ).SerializeToString()
+
+
+def profile_erased(profile_id: str, names: Sequence[str], version: int, now: datetime) -> Fact:
+    """Return the fact that a person of these ids was erased."""
+    message = events_pb2.ProfileErased(profile_id=profile_id, version=version, names=names)
+    message.event_time.FromDatetime(now)
+    return Fact(message, f"profiles/{profile_id}", version)
 
 
 def profile_ended(profile_id: str, merged_into: str, version: int, now: datetime) -> Fact:

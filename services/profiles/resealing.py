@@ -51,7 +51,7 @@ class Resealer:
         key_id = next_key_id(profile.key_id)
         new = self._vault.new_ciphers(self._store, [key_id])
         known = self._store.former_keys([profile.key_id]).get(profile.key_id, [])
-        former = {*key_ids_of(profile), profile.key_id, *known, *self._past_keys(profile)} - {key_id}
+        former = {*key_ids_of(profile), profile.key_id, *known, *self.past_keys(profile)} - {key_id}
         self._store.succeed(key_id, sorted(former))
         if self._store.write_profiles([(self._resealed(profile, old, new, key_id), [])]):
             return False
@@ -66,7 +66,8 @@ class Resealer:
         former = self._store.former_keys([profile.key_id]).get(profile.key_id, [])
         if not former or self._takes_over(profile):
             return 0
-        used = key_ids_of(profile).union(*(key_ids_of(item) for item in self.relatives(profile)))
+        relatives = self.relatives(profile)
+        used = key_ids_of(profile).union(*(key_ids_of(item) | self.past_keys(item) for item in relatives))
         ciphers = self._vault.ciphers_of(self._store, [*former, profile.key_id])
         self._reseal_history(profile, ciphers, profile.key_id)
         gone = [key_id for key_id in former if key_id not in used]
@@ -111,7 +112,7 @@ class Resealer:
         return replace(stored, key_id=key_id, sealed=sealed)
 
     def _reseal_history(self, profile: Profile, ciphers: Ciphers, key_id: str) -> None:
-        """Seal superseded records, past versions and relationships anew; keys gone: erased."""
+        """Seal superseded records, past versions and relationships anew; those of destroyed keys are erased already."""
         self._relations.reseal(profile.record_keys)
         for record in profile.records:
             stale = [item for item in self._store.archived(record.source_id, record.source_record_id)
@@ -123,7 +124,8 @@ class Resealer:
                 sealed = self._vault.seal_golden(believed, past.profile_id, ciphers.get(key_id))
                 self._store.reseal_past([(past, replace(past, key_id=key_id, golden=sealed))])
 
-    def _past_keys(self, profile: Profile) -> set[str]:
+    def past_keys(self, profile: Profile) -> set[str]:
+        """Return the data keys that seal the history of a profile."""
         keys = {item.key_id for item in self._past(profile) if item.key_id}
         for record in profile.records:
             keys |= {item.key_id for item in self._store.archived(record.source_id, record.source_record_id)}

@@ -55,8 +55,6 @@ class Splitter:
         parting = part(profile.record_keys, asked, homes)
         out_id = parting.ids[0] if parting.ids else new_id
         former = self._store.profiles([out_id]).get(out_id)
-        if former is None:
-            self._vault.new_ciphers(self._store, [out_id])
         intent = self._intent(profile, former, out_id, parting, by, reason)
         if self._store.write_profiles([(intent, [])]):
             raise ProfilesBusy("the profile is being split by another; look again")
@@ -110,6 +108,7 @@ class Splitter:
             leaving = self._store.profiles([out_id])[out_id]
             if leaving.parting is None:
                 return
+            self._vault.new_ciphers(self._store, [leaving.key_id])  # a rotation may have destroyed that of before
             was = resolve_one(self._store, leaving.parting.other_profile)
             if self._released(was, leaving) and self._led(was.profile_id, leaving) and self._alive(was, leaving):
                 return

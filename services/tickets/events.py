@@ -9,8 +9,8 @@ from kehu.profiles.v1 import events_pb2 as profiles
 
 from services.chassis.consuming import Event, on_event
 from services.chassis.errors import Conflict
-from services.tickets.domain.ticket import Ticket, customer_of, follow
-from services.tickets.store import TicketsStore
+from services.tickets.domain.ticket import Ticket, customer_of, follow, forget_customer
+from services.tickets.store import TicketFilter, TicketsStore
 
 PAGE = 200
 
@@ -43,6 +43,27 @@ class TicketsConsumer:
         self._store.identities.move(keys, told.unmerged_profile_id, told.event_time.ToDatetime(UTC))
         self._store.identities.lead(told.unmerged_profile_id, "", told.version)
         self._relink([told.unmerged_profile_id, *told.aliases], keys)
+
+    @on_event("profiles", profiles.ProfileErased)
+    def on_profile_erased(self, event: Event[profiles.ProfileErased]) -> None:
+        """Take words, comments and customer out of the tickets of an erased person."""
+        busy = 0
+        for name in event.message.names:
+            after = ""
+            while page := self._store.page(TicketFilter(profile_id=name), after, PAGE):
+                after = page[-1].number
+                busy += sum(not self._forgotten(ticket) for ticket in page)
+        if busy:
+            raise Conflict("tickets of the erased profile are being changed; tried again later")
+
+    def _forgotten(self, ticket: Ticket) -> bool:
+        self._store.erase_comments(ticket.id)
+        try:
+            self._store.replace(forget_customer(ticket, self._now()))
+        except Conflict:
+            return False
+        self._store.erase_comments(ticket.id)  # one may have come meanwhile
+        return True
 
     def _relink(self, profile_ids: Sequence[str], record_keys: Sequence[str] = ()) -> None:
         """Link the tickets opened under these ids, those that led to them, or about these records.

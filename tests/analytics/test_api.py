@@ -25,6 +25,7 @@ from services.analytics.lake import rows_table
 from services.analytics.store import MemoryComputations, MemoryInbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.access import NOTHING_SHOWN, Condition, Obligations
+from services.chassis.crypto import Sealer
 from services.chassis.jobs import Jobs, MemoryOperations, Worker
 from services.chassis.server import Serving
 from tests.analytics.test_events import plain
@@ -52,7 +53,7 @@ class World:
 @pytest.fixture
 def world(warehouse: Warehouse, tmp_path: Path) -> Iterator[World]:
     inbox, operations = MemoryInbox(), MemoryOperations()
-    uploads = Uploads(tmp_path / "uploads")
+    uploads = Uploads(tmp_path / "uploads", Sealer("analytics", tmp_path / "keys"))
     parts = Parts(
         warehouse, inbox, Jobs("analytics", operations), uploads, plain, clock=lambda: datetime(2025, 6, 1, tzinfo=UTC)
     )

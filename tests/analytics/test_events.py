@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from kehu.analytics.v1 import analytics_pb2
 from kehu.consent.v1 import consent_pb2
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged
 
 from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS
 from services.analytics.events import AnalyticsConsumer
@@ -59,6 +60,7 @@ def test_each_fact_has_a_queue_of_its_own() -> None:
         "analytics.profiles.profile_changed",
         "analytics.profiles.profiles_merged",
         "analytics.profiles.profiles_unmerged",
+        "analytics.profiles.profile_erased",
         "analytics.consent.consent_changed",
         "analytics.marketing.delivery_recorded",
     }
@@ -232,3 +234,65 @@ def test_a_feeder_killed_at_random_moments_loses_nothing_and_doubles_nothing(
 
     assert sorted(f"m{number}" for number in range(-1, sent)) == found
     assert warehouse.lake.snapshot(INTERACTIONS).appends >= 4
+
+
+def interaction(profile_id: str, number: int) -> analytics_pb2.Interaction:
+    return analytics_pb2.Interaction(
+        message_id=f"{profile_id}-{number}", profile=f"profiles/{profile_id}", event_type="order_completed",
+        event_time=stamp(NOON + timedelta(minutes=number)),
+    )  # fmt: skip
+
+
+def test_an_erased_person_is_in_no_row_and_no_file_of_the_lake_and_nobody_else_is_touched(warehouse: Warehouse) -> None:
+    inbox = MemoryInbox()
+    consumer = AnalyticsConsumer(inbox, plain)
+    for number, who in enumerate(["gone-one", "gone-two", "stays"]):
+        consumer.on_profile_changed(event(ProfileChanged(profile_id=who, version=3, event_time=stamp()), f"p{number}"))
+        sent = DeliveryRecorded(campaign_id="c", run_id="r", profile_id=who, outcome="sent", event_time=stamp())
+        consumer.on_delivery_recorded(event(sent, f"d{number}"))
+        bought = analytics_pb2.BatchCreateInteractionsRequest(interactions=[interaction(who, n) for n in range(30)])
+        inbox.put(Entry(f"i{number}", bought.DESCRIPTOR.full_name, bought.SerializeToString()))
+    merged = ProfilesMerged(profile_id="gone-one", merged_profile_id="gone-two", event_time=stamp())
+    consumer.on_profiles_merged(event(merged, "m"))
+    flush(inbox, warehouse)
+    for number, who in enumerate(["gone-one", "gone-two"]):
+        erased = ProfileErased(profile_id=who, version=9, names=["gone-one", "gone-two"], event_time=stamp())
+        consumer.on_profile_erased(event(erased, f"e{number}"))
+    flush(inbox, warehouse)
+    late = ProfileChanged(profile_id="gone-one", version=4, tier="gold", event_time=stamp())
+    consumer.on_profile_changed(event(late, "late"))
+    flush(inbox, warehouse)
+
+    for table in ("interactions", "deliveries"):
+        assert {row[0] for row in values(warehouse, table, "profile_id")} == {"stays"}
+    assert len(values(warehouse, "interactions", "message_id")) == 30
+    assert values(warehouse, "profiles", "profile_id, deleted, tier") == [
+        ("gone-one", True, None), ("gone-two", True, None), ("stays", False, None),
+    ]  # fmt: skip
+    for folder in ("interactions", "deliveries", "aliases"):
+        held = [path for path in (warehouse.lake.root / folder).rglob("*.parquet") if b"gone-" in path.read_bytes()]
+        assert held == []
+
+
+def test_an_erasure_while_others_append_loses_no_row(warehouse: Warehouse) -> None:
+    stop = threading.Event()
+    written = []
+
+    def append() -> None:
+        while not stop.is_set():
+            inbox = MemoryInbox()
+            number = len(written)
+            bought = analytics_pb2.BatchCreateInteractionsRequest(interactions=[interaction(f"new{number}", number)])
+            inbox.put(Entry("i", bought.DESCRIPTOR.full_name, bought.SerializeToString()))
+            flush(inbox, warehouse)
+            written.append(f"new{number}-{number}")
+
+    appender = threading.Thread(target=append)
+    appender.start()
+    for number in range(8):
+        warehouse.erase([f"new{number}"])
+    stop.set()
+    appender.join()
+
+    kept = {row[0] for row in values(warehouse, "interactions", "message_id")}
+    assert {item for item in written if int(item.split("-")[1]) >= 8} <= kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs
 from services.analytics.lake import rows_table
 from services.analytics.store import MemoryComputations
 from services.analytics.warehouse import Warehouse
+from services.chassis.crypto import Sealer
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
 from tests.analytics.test_events import plain
@@ -52,7 +54,7 @@ class Desk:
 
     def __init__(self, warehouse: Warehouse, folder: Path) -> None:
         self.warehouse = warehouse
-        self.uploads = Uploads(folder / "uploads")
+        self.uploads = Uploads(folder / "uploads", Sealer("analytics", folder / "keys"))
         self.profiles = Profiles()
         self.computations = MemoryComputations()
         self.operations = MemoryOperations()
@@ -136,7 +138,7 @@ def test_a_parquet_file_lands_in_the_lake_with_its_times_and_cents(desk: Desk, t
     assert datetime(2025, 1, 10, 3, 53, 26, tzinfo=UTC).timestamp() * 1e6 == desk.count("epoch_us(min(event_time))")
     assert desk.count("min(amount_cents)") == 101
     assert desk.count(table="interactions_apart") == 50
-    assert not desk.uploads.path("up").exists()
+    assert not (desk.uploads._folder / "up").exists()
 
 
 def test_dictionary_encoded_columns_and_times_in_utc_are_read(desk: Desk, tmp_path: Path) -> None:
@@ -268,12 +270,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, desk: Desk) -> None:
         path = tmp_path / f"file{number}"
         path.write_bytes(content)
         with pytest.raises(UnreadableInteractionFile):
-            InteractionFile(path, FileOptions("till", "order_completed", "", {}, 480))
+            InteractionFile(partial(path.open, "rb"), FileOptions("till", "order_completed", "", {}, 480))
 
 
 def test_a_file_over_the_limit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LIMIT_BYTES", 10)
-    uploads = Uploads(tmp_path / "uploads")
+    uploads = Uploads(tmp_path / "uploads", Sealer("analytics", tmp_path / "keys"))
     with pytest.raises(FileTooLarge):
         uploads.receive("big", iter([b"12345678", b"9012"]))
     assert list((tmp_path / "uploads").iterdir()) == []
@@ -350,3 +352,26 @@ def test_a_computation_repeated_after_a_crash_tells_its_fact_once(desk: Desk, mo
 
     assert desk.jobs.get(name, "analytics").done
     assert len(desk.computations.facts) == 1
+
+
+def test_an_upload_is_never_in_the_clear_on_disk_and_reads_back_from_anywhere(tmp_path: Path) -> None:
+    content = "欧阳小明,13812345678,b\n".encode() * 120_000
+    uploads = Uploads(tmp_path / "uploads", Sealer("analytics", tmp_path / "keys"))
+    parts = (content[start : start + 333_333] for start in range(0, len(content), 333_333))
+    uploads.receive("up", parts)
+
+    assert not any("欧阳小明".encode() in path.read_bytes() for path in (tmp_path / "uploads").iterdir())
+    with uploads.open("up") as file:
+        assert file.read() == content
+        for at in (0, 1, files.PART_BYTES - 3, files.PART_BYTES, len(content) - 5, len(content)):
+            file.seek(at)
+            assert file.read(64) == content[at : at + 64]
+        assert file.seek(0, 2) == len(content)
+
+
+def test_an_upload_of_whole_parts_and_an_empty_one_read_back(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path / "uploads", Sealer("analytics", tmp_path / "keys"))
+    for name, content in (("whole", b"x" * (2 * files.PART_BYTES)), ("empty", b"")):
+        uploads.receive(name, iter([content] if content else []))
+        with uploads.open(name) as file:
+            assert file.read() == content

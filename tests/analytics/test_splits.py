@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from kehu.analytics.v1 import analytics_pb2 as pb
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged, SourceLink
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.analytics.domain.tables import INTERACTIONS
 from services.analytics.engine import Engine
@@ -177,3 +177,23 @@ def test_a_lake_of_an_earlier_release_gets_the_columns_it_lacks(tmp_path: Path) 
     assert not any(file.is_older for file in lake.snapshot(INTERACTIONS).files)
     assert (side.rows("a")[-1], side.rows("b")) == ("old", ["new"])
     engine.close()
+
+
+@pytest.mark.parametrize(("erased", "left"), [("a", {"while-of-7": "b"}), ("b", {"while-of-1": "a", "of-id": "a"})])
+def test_an_erasure_takes_the_rows_of_the_records_a_person_has_now_and_no_others(side: Lakeside, erased, left) -> None:
+    side.live("a", "b")
+    side.tell(merged("a", "b", 2))
+    side.buy("a", "while-of-1", "1")
+    side.buy("a", "while-of-7", "7")
+    side.buy("a", "of-id")
+    side.tell(unmerged("a", "b", 4, "7"))
+    compute_scores(side.warehouse)
+    derived = side.warehouse.lake.root / "_derived"
+    assert list(derived.iterdir()) != []
+    told = ProfileErased(profile_id=erased, version=9, names=[erased], event_time=stamp())
+    side.consumer.on_profile_erased(event(told, "erased"))
+    flush(side.inbox, side.warehouse)
+
+    assert list(derived.iterdir()) == []
+    assert side.owners() == left
+    assert (side.rows(erased), side.score(erased)) == ([], None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
-from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged, SourceLink
+from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.chassis.consuming import Event
 from services.chassis.errors import Unavailable
@@ -223,3 +223,20 @@ def test_an_answer_under_an_id_that_is_split_off_at_this_moment_is_the_parts():
     answer(SplitsBetween(), "b", "no", "DENIED", "2026-04-19")
 
     assert "no" in evidence(store, "b")
+
+
+def test_of_an_erased_person_the_proof_of_consent_is_kept_and_nothing_that_names_them():
+    given = record("a", "GRANTED", answered="2026-04-02")
+    named = replace(
+        given, source_record="till/1", evidence=replace(given.evidence, masked_address="138****8000", agent="iPhone")
+    )
+    store = a_store(winner=named, other=named)
+    event = Event("e", "profiles/winner", NOW, 9, ProfileErased(profile_id="winner", names=["winner", "unknown"]))
+    for _ in range(2):
+        ConsentConsumer(store).on_profile_erased(event)
+
+    [kept] = store.consents(["winner"])["winner"].records
+    assert (kept.source_record, kept.evidence.masked_address, kept.evidence.agent) == ("", "", "")
+    assert replace(kept, evidence=given.evidence) == given
+    assert store.consents(["other"])["other"].records == (named,)
+    assert "unknown" not in store.consents(["unknown"])

@@ -213,3 +213,16 @@ def test_the_fact_of_an_outcome_waits_in_its_delivery(mongo_store):
     row = DeliveryDocument._get_collection().find_one({"_id": made.delivery_id})
     assert [entry["type"] for entry in row["outbox"]] == ["kehu.marketing.v1.DeliveryRecorded"]
     assert row["outbox"][0]["data"]["outcome"] == "sent"
+
+
+def test_where_an_erased_person_was_written_to_is_forgotten_and_a_suppressed_address_is_not(store):
+    run_id = fresh()
+    one, other = a_delivery(run_id, "p1", address_token="t1"), a_delivery(run_id, "p2", address_token="t2")
+    store.save_deliveries([one, other])
+    store.suppress(Suppression("p1", "email", "", "unsubscribed", "t1"))
+    for _ in range(2):
+        store.forget_addresses("p1")
+
+    found = {item.profile_id: item.address_token for item in store.deliveries(DeliveryFilter(run_id=run_id), "", 10)}
+    assert found == {"p1": "", "p2": "t2"}
+    assert [item.address_token for item in store.suppressions_of([], ["t1"])] == ["t1"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from google.longrunning import operations_pb2
 from kehu.profiles.v1 import protection_pb2
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased
 
 from services.chassis.crypto import SealBroken
 from services.chassis.jobs import Owner, Worker
@@ -220,6 +221,20 @@ def test_records_that_were_split_off_keep_a_shared_key_alive_until_they_have_the
     assert world.keys().isdisjoint(old)
 
 
+def test_a_merge_is_undone_after_the_keys_of_before_it_are_gone(world: World) -> None:
+    whole = world.of("till/0")
+    [former] = whole.aliases
+    world.run(ROTATE_DATA)
+    left, out = world.taker.merger.split(whole.profile_id, ["till/3"], new_id())
+
+    assert former in (left, out)
+    assert {record.originals["name"] for record in world.state()[world.of("till/3").profile_id][1]} == {
+        person(3)["name"]
+    }
+    world.erase("till/0")
+    assert len(world.state()[world.of("till/3").profile_id][1]) == 1
+
+
 # --- master keys
 
 
@@ -302,10 +317,17 @@ def test_the_end_of_an_erased_person_is_told_under_every_name(tmp_path: Path) ->
     world.store.facts.clear()
     world.erase("till/0")
 
-    told = {fact.message.profile_id: fact for fact in world.store.facts if fact.message.deleted}
-    assert set(told) == {before.profile_id, *before.aliases}
-    assert told[before.profile_id].version == before.version + 1
-    assert not any(fact.message.merged_into or fact.message.sealed_identity for fact in told.values())
+    names = {before.profile_id, *before.aliases}
+    ended = {
+        fact.message.profile_id: fact.message for fact in world.store.facts if isinstance(fact.message, ProfileChanged)
+    }
+    erased = {
+        fact.message.profile_id: fact.message for fact in world.store.facts if isinstance(fact.message, ProfileErased)
+    }
+    assert set(ended) == set(erased) == names
+    assert ended[before.profile_id].version == erased[before.profile_id].version == before.version + 1
+    assert all(item.deleted and not item.merged_into and not item.sealed_identity for item in ended.values())
+    assert all(set(item.names) == names for item in erased.values())
 
 
 def test_records_of_an_erased_person_that_come_again_are_refused_and_counted_and_not_kept(world: World) -> None:

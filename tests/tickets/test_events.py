@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import permutations
 
 import pytest
-from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged, SourceLink
+from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.chassis.consuming import Event
 from services.chassis.consuming.topology import read_subscriptions
@@ -15,7 +15,7 @@ from services.chassis.crypto import Sealer
 from services.tickets import events
 from services.tickets.domain.ticket import Ticket
 from services.tickets.events import TicketsConsumer
-from services.tickets.store import Facts
+from services.tickets.store import Comment, Facts
 from services.tickets.store.memory import MemoryTicketsStore
 from tests.tickets.test_store import TICKET
 
@@ -94,6 +94,7 @@ def test_the_publisher_knows_what_tickets_listens_to():
 
     assert [(s.consumer, s.source, s.event) for s in found] == [
         ("tickets", "profiles", "profiles_merged"), ("tickets", "profiles", "profiles_unmerged"),
+        ("tickets", "profiles", "profile_erased"),
     ]  # fmt: skip
 
 
@@ -130,3 +131,32 @@ def test_a_ticket_opened_for_both_while_they_were_one_stays_with_the_one_that_wa
 
     consumer.on_profiles_merged(merged("b", "a", 5))
     assert customers(store) == ["a"] * 4
+
+
+def erased(*names: str) -> Event[ProfileErased]:
+    return Event("e", f"profiles/{names[0]}", NOW, 9, ProfileErased(profile_id=names[0], version=9, names=names))
+
+
+def test_the_tickets_of_an_erased_person_lose_words_comments_and_customer_and_stay_in_the_figures(store, consumer):
+    for number, opened_for in enumerate(["a", "b", "c", "d"]):
+        store.insert(ticket(number, opened_for, f"till/{number}"))
+        store.add_comment(Comment(f"c{number}", f"{number:032d}", "user:u", "张三 called", NOW))
+    consumer.on_profiles_merged(merged("b", "a"))
+    for _ in range(2):
+        consumer.on_profile_erased(erased("a", "b", "x"))
+
+    for number in (0, 1):
+        found = store.get(f"{number:032d}")
+        assert not any((found.subject, found.description, found.profile_id, found.opened_for, found.source_record))
+        assert (found.status, found.deleted, found.number) == (TICKET.status, False, f"T20261120-{number:06d}")
+        assert store.comments(found.id, None, 10) == []
+    assert store.get(f"{2:032d}").subject == TICKET.subject
+    assert len(store.comments(f"{2:032d}", None, 10)) == 1
+
+
+def test_a_merge_that_is_told_after_the_erasure_links_nothing_again(store, consumer):
+    store.insert(ticket(0, "b", "till/1"))
+    consumer.on_profile_erased(erased("a", "b"))
+    consumer.on_profiles_merged(merged("b", "a"))
+
+    assert store.get(f"{0:032d}").profile_id == ""

@@ -12,7 +12,7 @@ from kehu.analytics.v1 import analytics_pb2
 from kehu.consent.v1 import consent_pb2
 from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
-from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfilesMerged, ProfilesUnmerged
+from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.errors import InvalidInteraction
 from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, MOVED, PROFILES
@@ -62,6 +62,14 @@ def _alias(profile_id: str, survivor_id: str | None, at: datetime, version: int)
     return {
         "profile_id": profile_id, "survivor_id": survivor_id, "event_time": at, "version": version, "part": RECENT,
     }  # fmt: skip
+
+
+def _profile_erased(fact: ProfileErased) -> Rows:
+    """Return the tombstone, which keeps an older state of the profile from coming back."""
+    row: Row = dict.fromkeys(PROFILES.columns)
+    row |= {"profile_id": fact.profile_id, "version": fact.version, "deleted": True, "part": RECENT,
+            "event_time": _time(fact.event_time)}  # fmt: skip
+    return {PROFILES.name: [row]}
 
 
 def _profiles_merged(fact: ProfilesMerged) -> Rows:
@@ -136,6 +144,7 @@ _READERS: Final[Mapping[str, tuple[type[Message], Callable[..., Rows]]]] = {
         (ProfileChanged, _profile_changed),
         (ProfilesMerged, _profiles_merged),
         (ProfilesUnmerged, _profiles_unmerged),
+        (ProfileErased, _profile_erased),
         (ConsentChanged, _consent_changed),
         (DeliveryRecorded, _delivery_recorded),
         (analytics_pb2.BatchCreateInteractionsRequest, _interactions),

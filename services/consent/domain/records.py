@@ -229,3 +229,15 @@ def _mask_contact(text: str) -> str:
         return f"{mail[1]}***@{mail[2]}"
     digits = re.sub(r"\D", "", text)
     return f"{digits[:3]}****{digits[-4:]}" if len(digits) >= 8 else "***"
+
+
+def without_identifiers(consents: ProfileConsents) -> ProfileConsents:
+    """Return the consents of an erased person: every answer with its notice, channel and times, but nobody's name.
+
+    The proof stays: that it was allowed is for whoever processed the data to show (PIPL article 69).
+    """
+    bare = tuple(
+        replace(record, source_record="", evidence=replace(record.evidence, masked_address="", agent=""))
+        for record in consents.records
+    )
+    return replace(consents, records=bare)

@@ -286,6 +286,11 @@ def erase(ticket: Ticket, now: datetime) -> Ticket:
                     source_record="")  # fmt: skip
 
 
+def forget_customer(ticket: Ticket, now: datetime) -> Ticket:
+    """Return a ticket whose customer was erased: without words and customer; its times and department stay."""
+    return _changed(ticket, now, subject="", description="", profile_id="", opened_for="", source_record="")
+
+
 def check_parent(ticket_id: str, ancestors: tuple[str, ...]) -> None:
     """Refuse a parent chain, nearest first, that comes back to the ticket or is longer than 10.
 
