@@ -18,7 +18,7 @@ TEXT = "text"  # of a place's options: the encoding of texts that the database t
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows of a table, numbered on and on; `known` are those that carry the cursor's former value and come again.
+    """Rows of a table, numbered on and on; `known` are those of the cursor's former value that come again.
 
     `cursor` is its last value, None without a cursor column; `position` the last number, `ties` how many of the last
     rows carry the cursor's value.
@@ -64,17 +64,20 @@ def read_table(
         for part in found.partitions(ROWS_AT_ONCE):
             cells = [[_read(cell, options.get(TEXT, "")) for cell in row] for row in part]
             values = [_cursor(row._mapping[column]) for row in part] if column else []
-            page = _next_page(page, columns, cells, values, start.cursor)
+            page = _next_page(page, columns, cells, values, start)
             yield page
 
 
 def _next_page(
-    page: Page, columns: Sequence[str], cells: Sequence[Sequence[object]], values: Sequence[Cursor], former: Cursor
+    page: Page, columns: Sequence[str], cells: Sequence[Sequence[object]], values: Sequence[Cursor], start: Page
 ) -> Page:
-    """Return the page of these rows, which follows another; `values` are the cursor's, none without one."""
+    """Return the page of these rows, which follows another; `values` are the cursor's, none without one.
+
+    Of the rows with the value that `start` ended with, as many come again as it had: the others are new.
+    """
     first, last = page.position + 1, values[-1] if values else None
     read = [read_cells(number, columns, row, is_exact=True) for number, row in enumerate(cells, start=first)]
-    again = sum(value == former for value in values) if former is not None else 0
+    again = min(sum(value == start.cursor for value in values), max(0, start.position - page.position))
     ties = sum(value == last for value in values)
     if ties == len(values) and page.cursor == last:
         ties += page.ties

@@ -51,14 +51,16 @@ class OnMongo:
         self.operations.ensure_indexes()
         self.store.sources.insert(Source("till", "sales", [list(item) for item in MAPPING]))
 
-    def queue(self, content: bytes) -> operations_pb2.Operation:
+    def queue(self, content: bytes, **options: object) -> operations_pb2.Operation:
         upload = store_upload(self.store, self.vault.uploads, uuid.uuid4().hex, [content])
         args = {"source_id": "till", "upload_id": upload.upload_id, "chunks": upload.chunks, "size": upload.size}
+        args |= options
         metadata = resources_pb2.ImportMetadata(source="sources/till")
+        metadata.create_time.GetCurrentTime()
         return self.jobs.start(IMPORT, args, metadata, Owner("user:test", "sales"))
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "tests.profiles.import_process", self.uri, self.name, str(self.keys)]
+    def worker(self, *args: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "tests.profiles.import_process", self.uri, self.name, str(self.keys), *args]
         return subprocess.Popen(argv, cwd=Path(__file__).parents[2])
 
     def written(self) -> int:
