@@ -116,7 +116,7 @@ def _imported(name: str, summary: Json, total: int) -> str:
 def measure_matching(story: Context) -> list[str]:
     """Tell golden records and pairs for review, and measure who was matched with whom against the truth."""
     story.progress(0.1, "golden records")
-    assignments = _assignments(story)
+    assignments = golden_assignments(story)
     require(assignments, "there are no golden records; see logs/profiles.log")
     profiles = set(assignments.values())
     pairs = sum(1 for _ in story.steward.items("/v1/matchCandidates", "match_candidates", page_size=PAGE_SIZE))
@@ -138,7 +138,7 @@ def golden_records(story: Context) -> Iterator[Json]:
     return story.steward.items("/v1/profiles", "profiles", page_size=PAGE_SIZE)
 
 
-def _assignments(story: Context) -> dict[RecordKey, str]:
+def golden_assignments(story: Context) -> dict[RecordKey, str]:
     """Return the profile id of every source record, from the golden records; rows that were set apart have none."""
     found: dict[RecordKey, str] = {}
     for profile in golden_records(story):
@@ -148,7 +148,7 @@ def _assignments(story: Context) -> dict[RecordKey, str]:
     return found
 
 
-def read_assignments(story: Context) -> dict[RecordKey, str]:
+def readgolden_assignments(story: Context) -> dict[RecordKey, str]:
     """Return what `measure_matching` found."""
     rows = json.loads((story.sample / "assignments.json").read_text())
     return {(source, record): profile for source, record, profile in rows}

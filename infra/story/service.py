@@ -68,7 +68,7 @@ def find_customer(story: Context) -> list[str]:
     for kind, query in queries.items():
         story.progress(len(lines) / 3, kind)
         missed = f"the customer was not found by {kind} in {SEEN_SECONDS:.0f} s; see logs/consume.log, logs/search.log"
-        require(_is_found(story, query, profile), missed)
+        require(is_found(story, query, profile), missed)
         lines.append(f"by {kind}: found")
     callers = (("marketing", "marketing"), ("data-office", "stewardship"), ("data-office", ""))
     for department, purpose in callers:
@@ -76,7 +76,7 @@ def find_customer(story: Context) -> list[str]:
     return lines
 
 
-def _is_found(story: Context, query: str, profile: str) -> bool:
+def is_found(story: Context, query: str, profile: str) -> bool:
     """Search until the profile is found, as long as the index may lag."""
     deadline = time.monotonic() + SEEN_SECONDS
     while time.monotonic() < deadline:

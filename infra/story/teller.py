@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.client import KehuProblem, OperationFailed
 from infra.api import SignIns
-from infra.story import customers, engagement, service, spending
+from infra.story import customers, engagement, service, spending, stewardship
 from infra.story.context import Context, StepFailed, read_state, save_state
 
 StepFunction = Callable[[Context], list[str]]
@@ -43,6 +43,8 @@ STEPS = (
     Step("unsubscribe", "unsubscribed by the link, skipped in the next run", engagement.unsubscribe_and_run_again, 12),
     Step("complaint", "complaint opened", service.open_complaint, 2),
     Step("search", "customer found", service.find_customer, 4),
+    Step("review", "pairs reviewed", stewardship.review_pairs, 6),
+    Step("undo", "a wrong verdict undone", stewardship.undo_verdict, 3),
     Step("audit", "audit trail verified", service.verify_audit, 2),
 )
 

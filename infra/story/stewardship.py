@@ -1,0 +1,133 @@
+"""The story's stewardship: pairs reviewed, a wrong verdict undone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from gateway.client import Json, entries
+from infra.sample.evaluate import RecordKey, evaluate, read_truth
+from infra.story.context import Context, message, require, shown
+from infra.story.customers import golden_assignments
+from infra.story.service import SEEN_SECONDS, is_found
+
+REVIEWED = 40  # pairs answered
+SAME, TWO = "confirm", "reject"
+
+
+def review_pairs(story: Context) -> list[str]:
+    """Answer the first pairs of the queue as the truth has them; a second person says the same where one is needed.
+
+    The first pair of two people is left for `undo_verdict`.
+    """
+    people = read_truth(story.sample / "truth.jsonl").people
+    before = _quality(story)
+    said: Counter[str] = Counter()
+    second = 0
+    while sum(said.values()) < REVIEWED:
+        story.progress(sum(said.values()) / REVIEWED, f"{sum(said.values())}/{REVIEWED}")
+        pair = story.steward.post("/v1/matchCandidates:claimNext", {}).get("match_candidate")
+        if not isinstance(pair, dict) or pair.get("state") == "STATE_CHECK":
+            break
+        verdict = _verdict(pair, people)
+        if verdict == TWO and "mistaken" not in story.kept:
+            sides = {str(side["name"]): _told(side) for side in entries(pair, "profiles")}
+            story.kept["mistaken"] = {"pair": str(pair["name"]), "sides": sides}
+        if _is_left(story, pair):
+            continue  # claimed: nobody is asked about it for a while
+        second += _decide(story, pair, verdict)
+        said[verdict] += 1
+    require(said, "the review queue is empty, though pairs were found; see logs/profiles.log")
+    after = _quality(story)
+    return [
+        f"{shown(sum(said.values()))} pairs answered: {shown(said[SAME])} one person, {shown(said[TWO])} two people; "
+        f"{shown(second)} of them by two stewards",
+        f"against the truth: recall {before[1]:.4f} → {after[1]:.4f}, precision {before[0]:.4f} → {after[0]:.4f}, "
+        f"F1 {before[2]:.4f} → {after[2]:.4f}",
+    ]
+
+
+def _is_left(story: Context, pair: Json) -> bool:
+    """Say whether a pair is that of the wrong verdict, or has one of its customers."""
+    if "mistaken" not in story.kept:
+        return False
+    return not {str(pair["profile"]), str(pair["other_profile"])}.isdisjoint(
+        message(message(story.kept, "mistaken"), "sides")
+    )
+
+
+def _quality(story: Context) -> tuple[float, float, float]:
+    return evaluate(read_truth(story.sample / "truth.jsonl"), golden_assignments(story))
+
+
+def _verdict(pair: Json, people: Mapping[RecordKey, str]) -> str:
+    """Return what a steward who asked the customers would say: are most records of both of one person?"""
+    one, other = (_person(side, people) for side in entries(pair, "profiles"))
+    return SAME if one == other else TWO
+
+
+def _person(profile: Json, people: Mapping[RecordKey, str]) -> str:
+    keys = (
+        (str(record["source"]).removeprefix("sources/"), str(record["source_record_id"]))
+        for record in entries(profile, "source_records")
+    )
+    ((person, _),) = Counter(people[key] for key in keys if key in people).most_common(1)
+    return person
+
+
+def _decide(story: Context, pair: Json, verdict: str) -> bool:
+    """Say it, and let the administrator say the same where two persons must; tell whether that was so."""
+    reason = {"reason": "asked the customer" if verdict == SAME else "two members of a family"}
+    decided = story.steward.post(f"/v1/{pair['name']}:{verdict}", reason)
+    if decided["state"] != "STATE_AWAITING_SECOND":
+        return False
+    story.sign_ins.administrator("stewardship").post(f"/v1/{pair['name']}:{verdict}", reason)
+    return True
+
+
+def undo_verdict(story: Context) -> list[str]:
+    """Confirm a pair that is two people, undo it, and look whether everything is as it was."""
+    mistaken = message(story.kept, "mistaken")
+    sides = message(mistaken, "sides")
+    pair = story.steward.get(f"/v1/{mistaken['pair']}")
+    one, other = sides
+    if pair["state"] in ("STATE_OPEN", "STATE_AWAITING_SECOND"):
+        _decide(story, pair, SAME)
+    merged = story.steward.get(f"/v1/{other}")
+    kept, gone = (one, other) if merged["name"] == one else (other, one)
+    if _told(story.steward.get(f"/v1/{kept}")) != sides[kept]:
+        records = [{"source": source, "source_record_id": record} for source, record, *_ in _records(sides[gone])]
+        body: Json = {"source_records": list(records), "reason": "the customers say they are two"}
+        story.steward.post(f"/v1/{kept}:unmerge", body)
+    back = {profile: _told(story.steward.get(f"/v1/{profile}")) for profile in (kept, gone)}
+    require(back == sides, f"{kept} and {gone} are not what they were before the verdict")
+    began = time.monotonic()
+    require(
+        all(is_found(story, str(_name(sides[profile])), profile) for profile in (kept, gone)),
+        f"search does not find both in {SEEN_SECONDS:.0f} s; see logs/consume.log",
+    )
+    return [
+        f"{gone[:13]}… merged into {kept[:13]}… by a wrong verdict, split again: names, phones and records as before",
+        f"both found by search {time.monotonic() - began:.1f} s later; the pair is never asked again",
+    ]
+
+
+def _told(profile: Json) -> list[object]:
+    """Return what must be the same after an undo: name, phones, records; as a state file keeps it."""
+    records = sorted(
+        [str(item["source"]), str(item["source_record_id"])] for item in entries(profile, "source_records")
+    )
+    phones = profile.get("phones")
+    return [profile.get("display_name", ""), phones if isinstance(phones, list) else [], records]
+
+
+def _records(told: object) -> Sequence[Sequence[str]]:
+    assert isinstance(told, list)
+    records: Sequence[Sequence[str]] = told[2]
+    return records
+
+
+def _name(told: object) -> str:
+    assert isinstance(told, list)
+    return str(told[0])
