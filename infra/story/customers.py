@@ -148,7 +148,7 @@ def golden_assignments(story: Context) -> dict[RecordKey, str]:
     return found
 
 
-def readgolden_assignments(story: Context) -> dict[RecordKey, str]:
+def read_assignments(story: Context) -> dict[RecordKey, str]:
     """Return what `measure_matching` found."""
     rows = json.loads((story.sample / "assignments.json").read_text())
     return {(source, record): profile for source, record, profile in rows}

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from gateway.client import Json, entries
 from infra.sample.evaluate import RecordKey, evaluate, read_truth
 from infra.story.context import Context, message, require, shown
-from infra.story.customers import golden_assignments
+from infra.story.customers import create, golden_assignments
 from infra.story.service import SEEN_SECONDS, is_found
 
 REVIEWED = 40  # pairs answered
@@ -78,7 +78,7 @@ def _person(profile: Json, people: Mapping[RecordKey, str]) -> str:
 
 def _decide(story: Context, pair: Json, verdict: str) -> bool:
     """Say it, and let the administrator say the same where two persons must; tell whether that was so."""
-    reason = {"reason": "asked the customer" if verdict == SAME else "two members of a family"}
+    reason: Json = {"reason": "asked the customer" if verdict == SAME else "two members of a family"}
     decided = story.steward.post(f"/v1/{pair['name']}:{verdict}", reason)
     if decided["state"] != "STATE_AWAITING_SECOND":
         return False
@@ -131,3 +131,62 @@ def _records(told: object) -> Sequence[Sequence[str]]:
 def _name(told: object) -> str:
     assert isinstance(told, list)
     return str(told[0])
+
+
+QUALITY_RULE: Json = {
+    "display_name": "门店数据有效率 rows of the tills that are valid",
+    "dimension": "QUALITY_DIMENSION_VALIDITY",
+    "field": "@record",
+    "source": "sources/till",
+    "threshold": 0.995,
+    "severity": "SEVERITY_HIGH",
+    "due_days": 7,
+}
+
+
+def close_incident(story: Context) -> list[str]:
+    """Measure, take up the incident that a rule opens, correct its rows, and let a measurement close it."""
+    create(story, "/v1/qualityRules", QUALITY_RULE, quality_rule_id="till_valid")
+    story.progress(0.1, "measuring")
+    story.steward.wait_operation(story.steward.post("/v1/qualityReports:measure", {}, key="sample-measure"))
+    found = [item for item in entries(story.steward.get("/v1/qualityIncidents"), "quality_incidents")]
+    incidents = [item for item in found if item["rule"] == "qualityRules/till_valid"]
+    require(incidents, "the rule till_valid opened no incident; see logs/work.log")
+    name = str(incidents[0]["name"])
+    incident = story.steward.get(f"/v1/{name}")
+    if incident["state"] == "STATE_FOUND":
+        story.steward.post(f"/v1/{name}:acknowledge", {"note": "rows without their wrong dates and phones"})
+    story.progress(0.5, "correcting rows")
+    corrected = _correct_rejects(story)
+    again = story.steward.post(f"/v1/{name}:remeasure", {}, key="sample-remeasure")
+    story.steward.wait_operation(again)
+    closed = story.steward.get(f"/v1/{name}")
+    require(closed["state"] == "STATE_VERIFIED", f"{name} is {closed['state']} after its rows were corrected")
+    first = entries(closed, "occurrences")[0]
+    causes = [f"{cause['factor']} {cause['value']}" for cause in entries(first, "causes")][:1]
+    page = story.steward.get("/v1/qualityReports/latest")
+    return [
+        f"incident of {closed['department']}: {_share(first)} of the tills' rows valid, at least "
+        f"{QUALITY_RULE['threshold']} asked; suspected: {', '.join(causes) or 'nothing stands out'}",
+        f"{shown(corrected)} rows corrected, measured again: {_share(closed)}, verified",
+        f"report {page['name']}, to read in a browser at /v1/{page['name']}/page",
+    ]
+
+
+def _share(counts: Json) -> str:
+    return f"{shown(counts.get('passed'))} of {shown(counts.get('measured'))}"
+
+
+def _correct_rejects(story: Context) -> int:
+    """Send the tills' rows again without the values that were refused; return how many are right now."""
+    mapping = entries(story.steward.get("/v1/sources/till"), "mapping")
+    columns = {str(item["field"]): str(item["column"]) for item in mapping}
+    corrected = 0
+    for reject in list(story.steward.items("/v1/rejects", "rejects", source="sources/till", page_size=200)):
+        wrong: Json = {
+            columns[str(reason["field"])]: "" for reason in entries(reject, "reasons") if reason.get("field") in columns
+        }
+        if reject.get("state") == "STATE_OPEN" and wrong:
+            done = story.steward.post(f"/v1/{reject['name']}:replay", {"corrections": wrong})
+            corrected += done["state"] != "STATE_OPEN"
+    return corrected

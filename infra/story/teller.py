@@ -45,6 +45,7 @@ STEPS = (
     Step("search", "customer found", service.find_customer, 4),
     Step("review", "pairs reviewed", stewardship.review_pairs, 6),
     Step("undo", "a wrong verdict undone", stewardship.undo_verdict, 3),
+    Step("incident", "a quality incident closed", stewardship.close_incident, 6),
     Step("audit", "audit trail verified", service.verify_audit, 2),
 )
 
