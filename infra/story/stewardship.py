@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from gateway.client import Json, entries
 from infra.sample.evaluate import RecordKey, evaluate, read_truth
-from infra.story.context import Context, message, require, shown
-from infra.story.customers import create, golden_assignments
+from infra.story.context import Context, message, require, shown, whole
+from infra.story.customers import PAGE_SIZE, create, golden_assignments
 from infra.story.service import SEEN_SECONDS, is_found
 
 REVIEWED = 40  # pairs answered
@@ -17,32 +17,34 @@ SAME, TWO = "confirm", "reject"
 
 
 def review_pairs(story: Context) -> list[str]:
-    """Answer the first pairs of the queue as the truth has them; a second person says the same where one is needed.
+    """Answer the first pairs of the queue as the truth has them; risky ones then wait for a second person.
 
     The first pair of two people is left for `undo_verdict`.
     """
     people = read_truth(story.sample / "truth.jsonl").people
     before = _quality(story)
     said: Counter[str] = Counter()
-    second = 0
-    while sum(said.values()) < REVIEWED:
-        story.progress(sum(said.values()) / REVIEWED, f"{sum(said.values())}/{REVIEWED}")
-        pair = story.steward.post("/v1/matchCandidates:claimNext", {}).get("match_candidate")
-        if not isinstance(pair, dict) or pair.get("state") == "STATE_CHECK":
+    waiting = 0
+    queue = list(story.steward.items("/v1/matchCandidates", "match_candidates", page_size=PAGE_SIZE))
+    for listed in sorted(queue, key=lambda item: -whole(item.get("priority"))):
+        if sum(said.values()) == REVIEWED:
             break
+        story.progress(sum(said.values()) / REVIEWED, f"{sum(said.values())}/{REVIEWED}")
+        pair = story.steward.get(f"/v1/{listed['name']}")
+        if pair["state"] != "STATE_OPEN":  # an earlier verdict made it moot
+            continue
         verdict = _verdict(pair, people)
-        if verdict == TWO and "mistaken" not in story.kept:
+        if verdict == TWO and not pair.get("needs_second_person") and "mistaken" not in story.kept:
             sides = {str(side["name"]): _told(side) for side in entries(pair, "profiles")}
             story.kept["mistaken"] = {"pair": str(pair["name"]), "sides": sides}
-        if _is_left(story, pair):
-            continue  # claimed: nobody is asked about it for a while
-        second += _decide(story, pair, verdict)
-        said[verdict] += 1
+        if not _is_left(story, pair):
+            waiting += _decide(story, pair, verdict) == "STATE_AWAITING_SECOND"
+            said[verdict] += 1
     require(said, "the review queue is empty, though pairs were found; see logs/profiles.log")
     after = _quality(story)
     return [
         f"{shown(sum(said.values()))} pairs answered: {shown(said[SAME])} one person, {shown(said[TWO])} two people; "
-        f"{shown(second)} of them by two stewards",
+        f"{shown(waiting)} of them wait for a second steward",
         f"against the truth: recall {before[1]:.4f} → {after[1]:.4f}, precision {before[0]:.4f} → {after[0]:.4f}, "
         f"F1 {before[2]:.4f} → {after[2]:.4f}",
     ]
@@ -76,14 +78,10 @@ def _person(profile: Json, people: Mapping[RecordKey, str]) -> str:
     return person
 
 
-def _decide(story: Context, pair: Json, verdict: str) -> bool:
-    """Say it, and let the administrator say the same where two persons must; tell whether that was so."""
+def _decide(story: Context, pair: Json, verdict: str) -> str:
+    """Say it, and return the state of the pair."""
     reason: Json = {"reason": "asked the customer" if verdict == SAME else "two members of a family"}
-    decided = story.steward.post(f"/v1/{pair['name']}:{verdict}", reason)
-    if decided["state"] != "STATE_AWAITING_SECOND":
-        return False
-    story.sign_ins.administrator("stewardship").post(f"/v1/{pair['name']}:{verdict}", reason)
-    return True
+    return str(story.steward.post(f"/v1/{pair['name']}:{verdict}", reason)["state"])
 
 
 def undo_verdict(story: Context) -> list[str]:
@@ -92,7 +90,7 @@ def undo_verdict(story: Context) -> list[str]:
     sides = message(mistaken, "sides")
     pair = story.steward.get(f"/v1/{mistaken['pair']}")
     one, other = sides
-    if pair["state"] in ("STATE_OPEN", "STATE_AWAITING_SECOND"):
+    if pair["state"] == "STATE_OPEN":
         _decide(story, pair, SAME)
     merged = story.steward.get(f"/v1/{other}")
     kept, gone = (one, other) if merged["name"] == one else (other, one)
