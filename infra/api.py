@@ -29,7 +29,11 @@ class SignIns:
     def department(self, name: str, purpose: str = "") -> KehuClient:
         """Return a client of a department's app."""
         app = self._apps[name]
-        return self._client(ClientCredentials(app["client_id"], app["client_secret"]), purpose)
+        return self.app(app["client_id"], app["client_secret"], purpose)
+
+    def app(self, client_id: str, client_secret: str, purpose: str = "") -> KehuClient:
+        """Return a client of any app."""
+        return self._client(ClientCredentials(client_id, client_secret), purpose)
 
     def administrator(self, purpose: str = "administration") -> KehuClient:
         """Return a client of the administrator, signed in by password and one-time code."""
