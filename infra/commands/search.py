@@ -35,7 +35,7 @@ def search(
         fail(f"no such department: {department}; there are {', '.join(PURPOSES)}")
     why = "" if purpose == "-" else purpose or PURPOSES[department]
     with signing_in(data) as sign_ins:
-        found = sign_ins.department(department, why).get("/v1/search", q=query, page_size=limit)
+        found = sign_ins.department(department, why).post("/v1/search", {"q": query, "page_size": limit})
     title = f"{found.get('total_size', 0)} hits as {department}, {why or 'no purpose'}"
     table = new_table("name", "shown", "phone or number", "department", title=title)
     for hit in entries(found, "hits"):

@@ -80,7 +80,7 @@ def is_found(story: Context, query: str, profile: str) -> bool:
     """Search until the profile is found, as long as the index may lag."""
     deadline = time.monotonic() + SEEN_SECONDS
     while time.monotonic() < deadline:
-        found = story.steward.get("/v1/search", q=query, types="profiles", page_size=100)
+        found = story.steward.post("/v1/search", {"q": query, "types": ["profiles"], "page_size": 100})
         if any(hit["name"] == profile for hit in entries(found, "hits")):
             return True
         time.sleep(0.5)

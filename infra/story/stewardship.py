@@ -87,7 +87,7 @@ def _second_steward(story: Context) -> KehuClient:
     body: Json = {"kind": "PRINCIPAL_KIND_APP", "login": login, "department": "data-office", "roles": ["role:steward"]}
     made = story.sign_ins.administrator().post("/v1/principals", body)
     secret = message(made, "secret")
-    return story.sign_ins.app(str(secret["client_id"]), str(secret["client_secret"]), "stewardship")
+    return story.sign_ins.app(login, str(secret["client_secret"]), "stewardship")
 
 
 def _decide(steward: KehuClient, pair: Json, verdict: str) -> str:

@@ -65,7 +65,7 @@ class LiveStack:
 
     def found(self, query: str) -> list[str]:
         """Return the names of the profiles that search finds for the data office."""
-        hits = entries(self.steward.get("/v1/search", q=query, types="profiles", page_size=100), "hits")
+        hits = entries(self.steward.post("/v1/search", {"q": query, "types": ["profiles"], "page_size": 100}), "hits")
         return [str(hit["name"]) for hit in hits]
 
 

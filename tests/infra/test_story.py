@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from infra.api import SignIns
 from infra.cli import app
-from infra.story import customers, engagement, service, spending
+from infra.story import customers, engagement, service, spending, stewardship
 from infra.story.context import Context, StepFailed, read_state, save_state
 from infra.story.teller import STEPS
 
@@ -210,6 +210,116 @@ def test_a_customer_who_is_not_found_is_told(gateway, story, monkeypatch):
     assert "王" not in str(caught.value)
 
 
+TRUTH = {("till", "1"): "wang", ("shop", "1"): "wang", ("till", "2"): "li", ("shop", "2"): "zhao"}
+
+
+def side(profile, *keys):
+    records = [{"source": f"sources/{source}", "source_record_id": record} for source, record in keys]
+    return {"name": f"profiles/{profile}", "display_name": profile, "source_records": records}
+
+
+SIDES = {
+    "a": side("a", ("till", "1")),
+    "b": side("b", ("shop", "1")),
+    "c": side("c", ("till", "2")),
+    "d": side("d", ("shop", "2")),
+}
+
+
+@pytest.fixture
+def queue(gateway, story):
+    """Two pairs: a and b are one person, c and d are two; a verdict on the first waits for a second steward."""
+    rows = [
+        {"source_id": source, "source_record_id": record, "person_id": person, "broken": ""}
+        for (source, record), person in TRUTH.items()
+    ]
+    (story.sample / "truth.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    gateway.answers["/v1/profiles"] = [{"profiles": list(SIDES.values())}]
+    gateway.answers["/v1/principals"] = [{"secret": {"client_secret": "s"}}]
+    pairs = [{"name": "matchCandidates/ab", "priority": "9"}, {"name": "matchCandidates/cd", "priority": "7"}]
+    gateway.answers["/v1/matchCandidates"] = [{"match_candidates": pairs}]
+    for one, other in ("ab", "cd"):
+        gateway.answers[f"/v1/matchCandidates/{one}{other}"] = [
+            {
+                "name": f"matchCandidates/{one}{other}",
+                "state": "STATE_OPEN",
+                "profile": f"profiles/{one}",
+                "other_profile": f"profiles/{other}",
+                "profiles": [SIDES[one], SIDES[other]],
+                "needs_second_person": one == "a",
+            }
+        ]
+    gateway.answers["/v1/matchCandidates/ab:confirm"] = [{"state": "STATE_AWAITING_SECOND"}, {"state": "STATE_MERGED"}]
+    return gateway.answers
+
+
+def test_pairs_are_answered_as_the_truth_has_them_by_two_stewards_where_two_must(gateway, story, queue):
+    lines = stewardship.review_pairs(story)
+
+    assert lines[0] == "1 pairs answered: 1 one person, 0 two people; 1 of them by two stewards"
+    assert gateway.asked["/v1/matchCandidates/ab:confirm"] == 2
+    assert gateway.asked["/v1/matchCandidates/cd:reject"] == 0, "the pair of two people is left for the wrong verdict"
+    assert story.kept["mistaken"]["pair"] == "matchCandidates/cd"
+
+
+def test_an_empty_review_queue_is_told(gateway, story, queue):
+    queue["/v1/matchCandidates"] = [{}]
+
+    with pytest.raises(StepFailed, match=r"the review queue is empty.* logs/profiles\.log"):
+        stewardship.review_pairs(story)
+
+
+def test_an_undo_that_did_not_bring_a_phone_back_is_told(gateway, story, queue):
+    stewardship.review_pairs(story)
+    both = {**SIDES["c"], "source_records": [*SIDES["c"]["source_records"], *SIDES["d"]["source_records"]]}
+    queue["/v1/matchCandidates/cd:confirm"] = [{"state": "STATE_MERGED"}]
+    queue["/v1/profiles/c"] = [both, {**SIDES["c"], "phones": ["+8613800000000"]}]
+    queue["/v1/profiles/d"] = [both, SIDES["d"]]
+    queue["/v1/profiles/c:unmerge"] = [{}]
+
+    with pytest.raises(StepFailed, match="are not what they were before the verdict"):
+        stewardship.undo_verdict(story)
+    assert gateway.asked["/v1/profiles/c:unmerge"] == 1
+
+
+@pytest.fixture
+def incident(gateway):
+    """An incident of the tills' rows; its reject is corrected by a replay."""
+    occurrence = {"passed": "8", "measured": "10", "causes": [{"factor": "batch", "value": "imports/1"}]}
+    found = {"name": "qualityIncidents/i", "rule": "qualityRules/till_valid", "state": "STATE_FOUND"}
+    told = {**found, "department": "sales", "occurrences": [occurrence], "passed": "10", "measured": "10"}
+    gateway.answers |= {
+        "/v1/qualityRules": [{}],
+        "/v1/qualityReports:measure": [OK],
+        "/v1/qualityIncidents": [{"quality_incidents": [found]}],
+        "/v1/qualityIncidents/i": [told, {**told, "state": "STATE_VERIFIED"}],
+        "/v1/qualityIncidents/i:acknowledge": [{}],
+        "/v1/qualityIncidents/i:remeasure": [OK],
+        "/v1/qualityReports/latest": [{"name": "qualityReports/r"}],
+        "/v1/sources/till": [{"mapping": [{"field": "birth_date", "column": "生日"}]}],
+        "/v1/rejects": [
+            {"rejects": [{"name": "rejects/1", "state": "STATE_OPEN", "reasons": [{"field": "birth_date"}]}]}
+        ],
+        "/v1/rejects/1:replay": [{"state": "STATE_REPLAYED"}],
+    }
+    return gateway.answers
+
+
+def test_an_incident_is_closed_by_measuring_its_corrected_rows(gateway, story, incident):
+    lines = stewardship.close_incident(story)
+
+    assert "8 of 10 of the tills' rows valid" in lines[0]
+    assert lines[1] == "1 rows corrected, measured again: 10 of 10, verified"
+    assert json.loads(gateway.bodies[-4]) == {"corrections": {"生日": ""}}
+
+
+def test_an_incident_that_stays_open_is_told(gateway, story, incident):
+    incident["/v1/qualityIncidents/i"] = [incident["/v1/qualityIncidents/i"][0]]
+
+    with pytest.raises(StepFailed, match="qualityIncidents/i is STATE_FOUND after its rows were corrected"):
+        stewardship.close_incident(story)
+
+
 def only(step, folder):
     """Leave just this step to be done."""
     done = {each.key: {"lines": ["told"], "seconds": 0.1} for each in STEPS if each.key != step}
@@ -229,7 +339,7 @@ def test_a_broken_audit_trail_ends_the_load_and_the_next_one_looks_again(gateway
 
     broken = load(gateway.folder)
     assert broken.exit_code == 1
-    assert "step 13, audit trail verified: the audit trail is broken at block 3: HASH_DIFFERS" in broken.output
+    assert "step 16, audit trail verified: the audit trail is broken at block 3: HASH_DIFFERS" in broken.output
     assert "Traceback" not in broken.output
     assert "audit" not in read_state(gateway.folder)["done"]
 
