@@ -67,6 +67,15 @@ class Reviews:
                 kept.append(pair)
         return kept
 
+    def by_names_of_now(self, pairs: list[Pair]) -> list[Pair]:
+        """Return pairs as they are shown: open ones by the names of now, answered ones by those they were about."""
+        asked = [item for pair in pairs if pair.state in OPEN for item in (pair.one, pair.other)]
+        now = {name: item.profile_id for name, item in resolve(self._store, asked).items()} if asked else {}
+        return [
+            replace(pair, one=now.get(pair.one, pair.one), other=now.get(pair.other, pair.other))
+            if pair.state in OPEN else pair for pair in pairs
+        ]  # fmt: skip
+
     def claim(self, pair: Pair) -> Pair:
         """Reserve a pair for the steward; a repeat renews it.
 

@@ -34,10 +34,11 @@ class CandidatesPart:
         shelf = self.tools.store.pairs
         kind = "matchCandidates"
         found, token = page_of(shelf, {"state": state}, request.page_size, request.page_token, kind, by="place")
+        reviews = self._reviews()
         if state in OPEN:
-            found = self._reviews().still_open(found)
+            found = reviews.still_open(found)
         return profiles_pb2.ListMatchCandidatesResponse(
-            match_candidates=map(pair_message, found), next_page_token=token
+            match_candidates=map(pair_message, reviews.by_names_of_now(found)), next_page_token=token
         )
 
     def GetMatchCandidate(
@@ -96,7 +97,8 @@ class CandidatesPart:
         return found
 
     def _both(self, pair: Pair) -> resources_pb2.MatchCandidate:
-        message = pair_message(pair)
+        (named,) = self._reviews().by_names_of_now([pair])
+        message = pair_message(named)
         found = self._reviews().both(pair) or []
         if pair.record and pair.state in OPEN:
             message.profiles.extend(self._without_and_alone(found[0], {pair.record, *pair.others}))
