@@ -114,11 +114,14 @@ def reshape(
     overrides = [item for item in profile.overrides if item.expire_time > now]
     if len(overrides) < len(profile.overrides):
         profile = replace(profile, overrides=overrides)
+    if profile.stage and all(map(vault.says_nothing, profile.records)):
+        profile = replace(profile, stage="", stage_time=now, stage_revision=0)  # nobody is left who could be in one
     believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
     before = _believed_before(was, ciphers, vault)
     version = profile.version + 1
     time = max(now, was.since) if was.revisions else now  # clocks of machines differ, history goes forward
-    entry = replace(revision, version=version, time=time, changed_fields=changed_fields(before, believed))
+    changed = [*changed_fields(before, believed), *(["stage"] if profile.stage != was.stage else [])]
+    entry = replace(revision, version=version, time=time, changed_fields=changed)
     shaped = replace(
         profile,
         golden=vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id)),

@@ -11,7 +11,6 @@ import numpy as np
 
 from services.profiles.admission import Admission, Entry
 from services.profiles.domain.sources import DELETED, SOURCE_RECORD_ID, SourceSettings, read_row
-from services.profiles.domain.values import RawRecord
 from services.profiles.errors import SnapshotIncomplete
 from services.profiles.intake import Row
 from services.profiles.rejecting import Admitted
@@ -89,14 +88,10 @@ class Snapshots:
         gone = set()
         for record_id in record_ids:
             stored = held.get(record_key(source_id, record_id))
-            if stored is None or (self._is_deleted(source_id, record_id, stored.content_hash)
+            if stored is None or (self._vault.is_deleted(stored)
                                   and not (own and stored.origin.startswith(f"{own}:"))):  # fmt: skip
                 gone.add(record_id)
         return gone
-
-    def _is_deleted(self, source_id: str, record_id: str, content_hash: str) -> bool:
-        raw = RawRecord(source_id, record_id, datetime.min, {DELETED: "true"})
-        return self._vault.content_hash(raw) == content_hash
 
     def delete(self, settings: SourceSettings, page: Missing, time: datetime, operation: str) -> list[Admitted]:
         """Delete the records of a page as of a time; what changed after it stays."""

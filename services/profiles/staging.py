@@ -1,7 +1,8 @@
 """Give profiles their lifecycle stage: all of them each day and after each computation of scores, some at once.
 
 What was bought is analytics' to know and asked for a page at a time. Nothing of it is kept here: a stage is what the
-last computation, the days since and the rules say. Who was merged since then is measured under the ids of then.
+last computation, the days since and the rules say. Who was merged since then is the sum of what was measured under
+each id, until analytics scored the one that lives on anew: then nothing is measured under the others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Condition, Figures, Lifecycle, Measure, StageRule, united
 from services.profiles.errors import ScoresMissing
 from services.profiles.revised import Rulebook
-from services.profiles.shaping import Shaped, load, reshape, write
+from services.profiles.shaping import load, reshape, write
 from services.profiles.store import Store
 from services.profiles.values import Profile, Revision, StoredRule
 from services.profiles.vault import Vault
@@ -34,6 +35,7 @@ STAGE, STAGE_DAILY, STAGE_CHANGED = "lifecycle", "lifecycle_daily", "lifecycle_c
 DEFAULT = "default"
 DAY_SECONDS, LOOK_SECONDS = 24 * 3600.0, 5.0
 PAGE, ATTEMPTS, ASK_SECONDS = 200, 8, 30.0
+SETTLE_SECONDS = 10.0  # analytics follows a merge or a split within a few seconds, by the same events
 IDS_PER_CALL = 5000  # BatchGetScoresRequest takes no more
 NOBODY = Owner("service:profiles", "")  # no department sees or cancels these operations
 
@@ -134,13 +136,25 @@ def start(jobs: Jobs) -> None:
 class Stager:
     """Gives stages."""
 
-    def __init__(self, store: Store, vault: Vault, dictionary: Dictionary, ask: Ask, page: int = PAGE) -> None:
-        """Work with these tools, `page` profiles at a time; `ask` tells what was measured of some."""
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        dictionary: Dictionary,
+        ask: Ask,
+        page: int = PAGE,
+        settles: float = SETTLE_SECONDS,
+    ) -> None:
+        """Work with these tools, `page` profiles at a time; `ask` tells what was measured of some.
+
+        Merged and split profiles are looked at after `settles` seconds.
+        """
         self._store = store
         self._vault = vault
         self._dictionary = dictionary
         self._ask = ask
         self._page = page
+        self._settles = settles
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handlers of these jobs."""
@@ -178,14 +192,17 @@ class Stager:
         raise Paused("until the next day", DAY_SECONDS)
 
     def run_changed(self, job: Job) -> Message:
-        """Evaluate the profiles that were merged or split, moments after they were.
+        """Evaluate the profiles that were merged or split, as soon as analytics had time to score them anew.
 
         Raises:
             Paused: until the next look.
         """
         revision, plain = self._rules(preview=False)
-        while waiting := self._store.unstaged.page({}, "", self._page):
-            if plain:
+        after, settled = "", datetime.now(UTC) - timedelta(seconds=self._settles)
+        while page := self._store.unstaged.page({}, after, self._page):
+            after = page[-1].id
+            waiting = [item for item in page if item.update_time and item.update_time <= settled]
+            if plain and waiting:
                 living = resolve(self._store, [item.id for item in waiting])
                 lifecycle = self._lifecycle(revision, plain)
                 try:
@@ -235,36 +252,32 @@ class Stager:
         for _ in range(ATTEMPTS):
             now = datetime.now(UTC)
             measured = self._ask([name for item in waiting.values() for name in (item.profile_id, *item.aliases)])
-            stages = {key: lifecycle.stage_of(_figures_of(item, measured, now)) for key, item in waiting.items()}
+            stages = {key: self._stage_of(item, lifecycle, measured, now) for key, item in waiting.items()}
             moved = [item for key, item in waiting.items() if stages[key] != item.stage]
             lost = set() if preview else self._write(moved, stages, lifecycle.revision, now)
-            moves.update((item.stage, stages[key]) for key, item in waiting.items() if key not in lost)
+            done = [item for key, item in waiting.items() if key not in lost and (item.stage or stages[key])]
+            moves.update((item.stage, stages[item.profile_id]) for item in done)
             if not lost:
                 return moves, measured.cutoff
             living = self._store.profiles(sorted(lost))
-            waiting = {key: item for key, item in living.items() if not item.merged_into}
+            waiting = {key: item for key, item in living.items() if not (item.merged_into or item.is_erased)}
         raise Unavailable("others keep changing the same profiles; stages are given later")
+
+    def _stage_of(self, profile: Profile, lifecycle: Lifecycle, measured: Measured, now: datetime) -> str:
+        """Return the stage of a profile, none for one whose records were all deleted."""
+        if all(map(self._vault.says_nothing, profile.records)):
+            return ""
+        return lifecycle.stage_of(_figures_of(profile, measured, now))
 
     def _write(self, profiles: Sequence[Profile], stages: Mapping[str, str], revision: int, now: datetime) -> set[str]:
         opened, ciphers = load(self._store, self._vault, profiles)
         rules = self._dictionary.rules()
         shaped = []
         for item in opened:
-            staged = replace(
-                item.profile, stage=stages[item.profile_id], stage_time=now, stage_revision=revision
-            )  # fmt: skip
-            made = reshape(
-                item.profile, staged, item.records, ciphers, self._vault, rules, now, Revision(0, now, "staged")
-            )  # fmt: skip
-            shaped.append(_with_stage(made))
+            staged = replace(item.profile, stage=stages[item.profile_id], stage_time=now, stage_revision=revision)
+            why = Revision(0, now, "staged")
+            shaped.append(reshape(item.profile, staged, item.records, ciphers, self._vault, rules, now, why))
         return set(write(self._store, shaped))
-
-
-def _with_stage(shaped: Shaped) -> Shaped:
-    """Name the stage among the fields that the revision changed."""
-    *before, last = shaped.profile.revisions
-    last = replace(last, changed_fields=[*last.changed_fields, "stage"])
-    return replace(shaped, profile=replace(shaped.profile, revisions=[*before, last]))
 
 
 def _figures_of(profile: Profile, measured: Measured, now: datetime) -> Figures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -24,6 +25,8 @@ from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.classes import has_sensitive, is_sensitive
 from services.profiles.domain.plain import record_from_plain, record_to_plain
 from services.profiles.domain.relations import Relation
+from services.profiles.domain.retention import WHOLE, Action
+from services.profiles.domain.sources import DELETED
 from services.profiles.domain.values import ManualOverride, RawRecord, StandardRecord
 from services.profiles.relation_values import StoredRelation
 from services.profiles.store import Store
@@ -156,6 +159,15 @@ class Vault:
         """Return a keyed hash that is equal for equal content, whatever its time."""
         content = orjson.dumps(dict(raw.fields), option=orjson.OPT_SORT_KEYS)
         return self._content.token("content", f"{record_key(raw.source_id, raw.source_record_id)}\0{content.decode()}")
+
+    def says_nothing(self, record: StoredRecord) -> bool:
+        """Tell, without opening it, whether a record says nothing of anybody: deleted at its source, or by retention."""
+        return f"{WHOLE}:{Action.DELETE}" in record.retired or self.is_deleted(record)
+
+    def is_deleted(self, record: StoredRecord) -> bool:
+        """Tell whether its source deleted a record."""
+        raw = RawRecord(record.source_id, record.source_record_id, datetime.min, {DELETED: "true"})
+        return self.content_hash(raw) == record.content_hash
 
     def reject_token(self, kind: str, text: str) -> str:
         """Return the blind token of a set-apart row ("reject") or of its record ("reject-record")."""

@@ -32,13 +32,14 @@ from services.profiles.staging import (
     start,
 )
 from services.profiles.store import Store
-from services.profiles.values import Unstaged
+from services.profiles.values import Profile, Unstaged
 from tests.profiles.conftest import Desk
 from tests.profiles.people import Service, person, source_request
 from tests.profiles.test_store import mongo_store, profile, record, store, write
 
 __all__ = ["mongo_store", "store"]
 NAME = "lifecycles/default"
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 STAGES = domain_lifecycle(1, SUGGESTED)
 NONE = Figures()
 
@@ -125,7 +126,7 @@ class Club:
         self.cutoff: datetime | None = datetime.now(UTC)
         self.asked = 0
         service = desk.service
-        self.stager = Stager(self.store, service.vault, service.tools.dictionary, self.ask, page=2)
+        self.stager = Stager(self.store, service.vault, service.tools.dictionary, self.ask, page=2, settles=0)
         self.consumer = ProfilesConsumer(self.store, service.jobs)
 
     def ask(self, profile_ids: Sequence[str]) -> Measured:
@@ -278,6 +279,61 @@ def test_computed_scores_are_followed_once_for_each_computation(club: Club) -> N
     assert not club.work()
 
 
+def test_who_has_only_deleted_records_has_no_stage_and_gets_one_again_when_they_return(club: Club) -> None:
+    desk = club.desk
+    name = club.customer(1, bought(50))
+    half = desk.upsert("shop", "S-1", person(1))
+    assert half == name
+    club.activate()
+    assert club.stages(name) == ["active"]
+    facts = len(club.store.facts)
+
+    desk.upsert("shop", "S-1", {"record_deleted": "true"}, "2035-01-01T00:00:00Z")
+    assert club.stages(name) == ["active"]
+    desk.upsert("till", "T-1", {"record_deleted": "true"}, "2035-01-01T00:00:00Z")
+
+    assert club.stages(name) == [""]
+    told = club.store.facts[-1].message
+    assert (told.stage, told.stage_time.ToDatetime(tzinfo=UTC) > club.cutoff) == ("", True)
+    assert "stage" in club.desk.history(name)[0].changed_fields
+    assert len(club.store.facts) - facts == 2
+    effect, moves = club.effect("EvaluateLifecycle")
+    assert (effect.profiles_read, moves, club.stages(name)) == (1, {}, [""])
+
+    desk.upsert("till", "T-1", person(1), "2036-01-01T00:00:00Z")
+    assert club.effect("EvaluateLifecycle")[1] == {("", "active"): 1}
+
+
+def test_who_was_erased_or_merged_away_is_in_no_stage_and_nothing_is_told_of_them(club: Club) -> None:
+    one, other, gone = (club.customer(number, bought(50)) for number in (1, 2, 3))
+    club.activate()
+    ids = [name.rpartition("/")[2] for name in (one, other, gone)]
+    club.desk.service.taker.merger.merge(ids[:2])
+    club.store.write_profiles(
+        [(replace(Profile(ids[2], NOW, NOW), version=club.store.profiles([ids[2]])[ids[2]].version), [])]
+    )
+    club.store.unstaged.add_missing([Unstaged(ids[2]), Unstaged(ids[1])])
+    facts = len(club.store.facts)
+
+    effect, _ = club.effect("EvaluateLifecycle")
+    start(club.desk.service.jobs)
+    while club.work():
+        pass
+
+    assert (effect.profiles_read, unstaged(club), len(club.store.facts)) == (1, [], facts)
+
+
+def test_who_parts_is_looked_at_when_analytics_had_time_to_score_them_anew(club: Club) -> None:
+    name = club.customer(1, bought(50))
+    club.activate()
+    club.stager = Stager(club.store, club.desk.service.vault, club.desk.service.tools.dictionary, club.ask, settles=60)
+    start(club.desk.service.jobs)
+    club.store.unstaged.add_missing([Unstaged(name.rpartition("/")[2])])
+    while club.work():
+        pass
+    assert unstaged(club) == [name.rpartition("/")[2]]
+
+
 def unstaged(club: Club) -> list[str]:
     return [item.id for item in club.store.unstaged.page({}, "", 99)]
 
@@ -348,6 +404,8 @@ def test_a_profile_that_changes_while_it_is_looked_at_is_looked_at_again(club: C
 
     club.stager._ask = meanwhile
     asked = club.asked
+    again(club)
+    assert unstaged(club) == [profile_id]
     again(club)
     assert club.asked - asked == 2
     assert unstaged(club) == []
