@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from services.analytics.domain.errors import FileTooLarge, UnreadableInteractionFile
 from services.analytics.domain.importing import FileOptions, columns_of
-from services.chassis.crypto import HEADER_BYTES, NONCE_BYTES, TAG_BYTES, Sealer
+from services.chassis.crypto import HEADER_BYTES, NONCE_BYTES, TAG_BYTES, PartedFile, Sealer, sealed_parts
 
 LIMIT_BYTES: Final = 2 << 30
 BATCH_ROWS: Final = 65_536
@@ -49,22 +49,20 @@ class Uploads:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._folder / name
         draft = path.with_suffix(".draft")
-        digest, size, number, waiting = hashlib.sha256(), 0, 0, bytearray()
+        digest, size = hashlib.sha256(), 0
+
+        def limited() -> Iterator[bytes]:
+            nonlocal size
+            for chunk in chunks:
+                size += len(chunk)
+                if size > LIMIT_BYTES:
+                    raise FileTooLarge("the file is too large; split it", metadata={"limit_bytes": str(LIMIT_BYTES)})
+                digest.update(chunk)
+                yield chunk
+
         try:
             with draft.open("wb") as file:
-                for chunk in chunks:
-                    size += len(chunk)
-                    if size > LIMIT_BYTES:
-                        raise FileTooLarge(
-                            "the file is too large; split it", metadata={"limit_bytes": str(LIMIT_BYTES)}
-                        )
-                    digest.update(chunk)
-                    waiting += chunk
-                    while len(waiting) >= PART_BYTES:
-                        file.write(self._sealer.seal(bytes(waiting[:PART_BYTES]), _place(name, number)))
-                        del waiting[:PART_BYTES]
-                        number += 1
-                file.write(self._sealer.seal(bytes(waiting), _place(name, number)))
+                file.writelines(sealed_parts(self._sealer, name, limited(), PART_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
@@ -74,68 +72,20 @@ class Uploads:
 
     def open(self, name: str) -> BinaryIO:
         """Return an upload as a seekable file."""
-        return io.BufferedReader(SealedFile(self._folder / name, self._sealer), 64 * 1024)
+        path = self._folder / name
+        stored = path.stat().st_size
+        size = stored - SEAL_BYTES * -(-stored // (PART_BYTES + SEAL_BYTES))
+
+        def sealed(number: int) -> bytes:
+            with path.open("rb") as file:
+                file.seek(number * (PART_BYTES + SEAL_BYTES))
+                return file.read(PART_BYTES + SEAL_BYTES)
+
+        return io.BufferedReader(PartedFile(self._sealer, name, size, PART_BYTES, sealed), 64 * 1024)
 
     def drop(self, name: str) -> None:
         """Delete an upload."""
         (self._folder / name).unlink(missing_ok=True)
-
-
-def _place(name: str, number: int) -> bytes:
-    return f"{name}/{number}".encode()
-
-
-class SealedFile(io.RawIOBase):
-    """A sealed upload as a seekable file; at most one part of it is in memory in the clear."""
-
-    def __init__(self, path: Path, sealer: Sealer) -> None:
-        super().__init__()
-        self._file = path.open("rb")
-        self._name = path.name
-        self._sealer = sealer
-        stored = path.stat().st_size
-        parts = -(-stored // (PART_BYTES + SEAL_BYTES))
-        self._size = stored - parts * SEAL_BYTES
-        self._at = 0
-        self._held: tuple[int, bytes] = (-1, b"")
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill the buffer from the current position."""
-        if self._at >= self._size:
-            return 0
-        number, offset = divmod(self._at, PART_BYTES)
-        if self._held[0] != number:
-            self._file.seek(number * (PART_BYTES + SEAL_BYTES))
-            sealed = self._file.read(PART_BYTES + SEAL_BYTES)
-            self._held = (number, self._sealer.open(sealed, _place(self._name, number)))
-        part = self._held[1][offset : offset + len(buffer)]
-        buffer[: len(part)] = part
-        self._at += len(part)
-        return len(part)
-
-    def close(self) -> None:
-        """Close the file below."""
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 class InteractionFile:

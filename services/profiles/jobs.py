@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from services.profiles.rules import TRY_RULE, Trials
 from services.profiles.snapshots import SeenIds, Snapshots
 from services.profiles.store import Store
 from services.profiles.taking import Taker
-from services.profiles.uploads import Upload, UploadFile
+from services.profiles.uploads import Upload, open_upload
 from services.profiles.vault import Vault
 
 AFTER = "deleted_after"  # of a checkpoint: the records up to this key are through
@@ -93,7 +92,7 @@ class Importer:
         return resources_pb2.ImportRecordsResponse(source=f"sources/{source.id}", summary=summary_message(summary))
 
     def _open(self, job: Job, upload: Upload) -> RowSource:
-        file = io.BufferedReader(UploadFile(self._store, self._vault.uploads, upload), 64 * 1024)
+        file = open_upload(self._store, self._vault.uploads, upload)
         names = ("file_name", "format", "encoding", "delimiter", "sheet")
         return open_rows(file, FileOptions(**{name: _text(job, name) for name in names}))
 

@@ -14,7 +14,7 @@ from kehu.profiles.v1 import profiles_pb2_grpc, resources_pb2
 from services.chassis.jobs import LEASE
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import AT_ONCE
-from services.profiles.uploads import CHUNK_BYTES, Upload, UploadFile, store_upload
+from services.profiles.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.values import Source
 from tests.profiles.people import MAPPING, Service, csv_of, person, upload
 
@@ -303,10 +303,10 @@ def test_an_upload_is_read_back_whole_from_anywhere_and_is_never_in_the_clear(tm
     service = Service(tmp_path / "keys")
     content = bytes(range(256)) * 3000
     stored = store_upload(service.store, service.vault.uploads, "u", parts(content, 77_777))
-    file = UploadFile(service.store, service.vault.uploads, stored)
+    file = open_upload(service.store, service.vault.uploads, stored)
 
     assert stored == Upload("u", -(-len(content) // CHUNK_BYTES), len(content))
-    assert file.readall() == content
+    assert file.read() == content
     file.seek(-10, 2)
     assert file.read() == content[-10:]
     file.seek(CHUNK_BYTES - 5)
