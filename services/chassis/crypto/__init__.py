@@ -1,7 +1,7 @@
 """Keys in files or with a keeper, sealed bytes, a data key per customer, and keyed tokens for exact look-up.
 
-suites: the ciphers · keys: key files · sealing: of a service and of a customer · parts: long
-content · master: who wraps data keys (hsm, transit: two that are no file) · data_keys: unwrapped ones in memory · blind: tokens ·
+suites: the ciphers · keys: key files · sealing: of a service and of a customer · parts: long content ·
+master: who wraps data keys (hsm, transit: two that are no file) · data_keys: unwrapped ones in memory · blind: tokens ·
 settings: the choices.
 Every ciphertext has a random 96-bit nonce (NIST SP 800-38D) and is bound by its associated data to its cipher, its key,
 its purpose and the place it belongs to.
