@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import grpc
 from google.longrunning import operations_pb2
 from kehu.analytics.v1 import analytics_pb2 as pb
-from kehu.analytics.v1 import analytics_pb2_grpc
+from kehu.analytics.v1 import analytics_pb2_grpc, retention_pb2
 
 from services.analytics import wire
 from services.analytics.audiences import PAGE_LIMIT, Audiences, rule_digest
@@ -18,6 +18,7 @@ from services.analytics.domain.errors import ScoresNotFound, StalePageToken, Unr
 from services.analytics.domain.metrics import REGISTRY, find_metric
 from services.analytics.domain.reach import Reach, reach_of
 from services.analytics.domain.rows import Keyed, check_times, record_token
+from services.analytics.expiring import delete_months, months
 from services.analytics.files import InteractionFile, Upload, Uploads
 from services.analytics.jobs import COMPUTE, IMPORT, options_of
 from services.analytics.reading import Position, Reader
@@ -147,6 +148,23 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         """Return what was measured of profiles."""
         rows, cutoff = self._reader.measured(request.profile_ids)
         return pb.BatchGetScoresResponse(profiles=map(wire.measured, rows), data_cutoff=cutoff)
+
+    def ListInteractionMonths(
+        self, request: retention_pb2.ListInteractionMonthsRequest, context: grpc.ServicerContext
+    ) -> retention_pb2.ListInteractionMonthsResponse:
+        """List the months that have interactions."""
+        found = [
+            retention_pb2.InteractionMonth(month=item.month, interaction_count=item.rows, kept_count=item.kept)
+            for item in months(self._parts.warehouse, request.kept_profile_ids)
+        ]
+        return retention_pb2.ListInteractionMonthsResponse(months=found)
+
+    def DeleteInteractionMonths(
+        self, request: retention_pb2.DeleteInteractionMonthsRequest, context: grpc.ServicerContext
+    ) -> retention_pb2.DeleteInteractionMonthsResponse:
+        """Delete the interactions of months."""
+        delete_months(self._parts.warehouse, request.months, request.kept_profile_ids)
+        return retention_pb2.DeleteInteractionMonthsResponse()
 
     def ComputeScores(
         self, request: pb.ComputeScoresRequest, context: grpc.ServicerContext

@@ -67,6 +67,7 @@ class DataFile:
     size_bytes: int
     first_time: datetime | None
     last_time: datetime | None
+    written: datetime = datetime.min.replace(tzinfo=UTC)
     is_older: bool = False  # written before its table had all its columns
 
     def may_hold(self, since: datetime | None, until: datetime | None) -> bool:
@@ -269,6 +270,7 @@ def _describe(table: Table, reader: DeltaTable) -> Snapshot:
             size_bytes=int(row["size_bytes"]),
             first_time=_time(row.get("min.event_time")),
             last_time=_time(row.get("max.event_time")),
+            written=datetime.fromtimestamp(int(row["modification_time"]) / 1000, UTC),
             is_older=any(row.get(f"null_count.{name}") is None for name in table.added),
         )
         for row in actions.to_pylist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,7 @@ RACES: Final = 20  # lost races before an append gives up; each one means that a
 FILES_PER_PARTITION: Final = 12  # more small files than this in a partition are written anew as one
 RECENT_ROWS: Final = 20_000  # recent states beyond this, and a tenth of all, are folded into the base
 RECENT_FILES: Final = 24
+REPLACED_FOR: Final = timedelta(days=1)  # after it, states that newer ones replaced are folded away
 EMPTY_CUTOFF: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +66,7 @@ class Warehouse:
         self.lake = lake
         self.engine = engine
         self.derived = Derived(lake.root / "_derived")
+        self._cleaned: dict[str, datetime] = {}
 
     def pin(self, tables: Sequence[Table], versions: Mapping[str, int] | None = None) -> Pinned:
         """Fix tables at their newest or the given versions; profiles' aliases and the cut-off are always in.
@@ -189,7 +191,17 @@ class Warehouse:
                     continue
                 done += 1
                 snapshot = self.lake.snapshot(table)
+            if self._is_to_be_cleaned(table):
+                self.lake.clean(table)
         return done
+
+    def _is_to_be_cleaned(self, table: Table) -> bool:
+        """Tell, once a day and table, so that what was replaced is gone a week later though nothing else changes."""
+        now = datetime.now(UTC)
+        if now - self._cleaned.get(table.name, EMPTY_CUTOFF) < REPLACED_FOR:
+            return False
+        self._cleaned[table.name] = now
+        return True
 
     def _rewrite(self, snapshot: Snapshot, partition: str) -> None:
         """Write a partition anew; BASE of a state takes the recent rows in and so replaces the whole table."""
@@ -274,13 +286,16 @@ _LATEST_SCORES: Final = (
 
 
 def _untidy(snapshot: Snapshot) -> list[str]:
-    """Return the partitions to write anew; a state is folded when its recent rows are many, else their files joined."""
+    """Return the partitions to write anew; a state is folded when its recent rows are many or a day is over."""
     table = snapshot.table
     if table.order:
         recent = [file for file in snapshot.files if file.partition == RECENT]
-        if sum(file.rows for file in recent) > max(RECENT_ROWS, snapshot.rows // 10):
+        base = [file for file in snapshot.files if file.partition == BASE]
+        folded = min((file.written for file in base or recent), default=datetime.now(UTC))
+        is_old = bool(recent) and folded < datetime.now(UTC) - REPLACED_FOR
+        if is_old or sum(file.rows for file in recent) > max(RECENT_ROWS, snapshot.rows // 10):
             return [BASE]
-        return [RECENT] if len(recent) > RECENT_FILES else []
+        return [RECENT if base else BASE] if len(recent) > RECENT_FILES else []
     counts: dict[str, int] = {}
     for file in snapshot.files:
         counts[file.partition] = counts.get(file.partition, 0) + 1

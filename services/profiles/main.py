@@ -35,6 +35,7 @@ from services.profiles.store import MongoStore
 from services.profiles.store.incidents import IncidentDocument
 from services.profiles.suggesting import Suggester
 from services.profiles.taking import Taker
+from services.profiles.transactions import RemoteInteractions
 from services.profiles.vault import Vault
 
 SERVICE = "profiles"
@@ -78,14 +79,15 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     dictionary = Dictionary(store)
     taker = Taker(store, vault, default_model(), dictionary)
     importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, default_model())
-    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary), Keeper(store, vault, dictionary)
+    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
+    analytics = Channels(config, SERVICE).stub(AnalyticsServiceStub)
+    keeper = Keeper(store, vault, dictionary, RemoteInteractions(analytics))
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)
     keys = Eraser(store, vault), KeyRotator(store, vault)
     settler, counter, suggester = Settler(store, taker.merger), EffectCounter(store, vault), Suggester(store, vault)
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
-    ask = staging.scores_of(Channels(config, SERVICE).stub(AnalyticsServiceStub))
-    stager = staging.Stager(store, vault, dictionary, ask)
-    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, *keepers, *keys):
+    stager = staging.Stager(store, vault, dictionary, staging.scores_of(analytics))
+    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, keeper, *keepers, *keys):
         found.update(item.handlers())
     return found

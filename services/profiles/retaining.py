@@ -23,6 +23,7 @@ from services.profiles.receipts import Receipts
 from services.profiles.retiring import Item, Retirer
 from services.profiles.revised import Rulebook
 from services.profiles.store import Store
+from services.profiles.transactions import Interactions, MonthRetirer
 from services.profiles.vault import Vault
 
 RETAIN = "retention"
@@ -75,13 +76,16 @@ class State:
 class Keeper:
     """Runs retention."""
 
-    def __init__(self, store: Store, vault: Vault, dictionary: Dictionary, page: int = 200) -> None:
+    def __init__(
+        self, store: Store, vault: Vault, dictionary: Dictionary, interactions: Interactions, page: int = 200
+    ) -> None:
         """Work with these tools, `page` profiles or things at a time."""
         self._store = store
         self._page = page
         self._rules = retention_rules(store)
         self._receipts = Receipts(store, vault)
         self._retirer = Retirer(store, vault, dictionary)
+        self._months = MonthRetirer(store, interactions)
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handler of this job."""
@@ -143,7 +147,7 @@ class Keeper:
             if not any(rule.record_type is STAGES[stage] for rule in rules):
                 continue
             while True:
-                found = self._retirer.due(STAGES[stage], rules, state.after, self._page, start)
+                found = self._retirer_of(stage).due(STAGES[stage], rules, state.after, self._page, start)
                 if not found.last:
                     break
                 self._note(state, found.items, found.held)
@@ -152,6 +156,9 @@ class Keeper:
                 if state.doing:
                     self._save(job, state, shown)
                 self._finish(job, state, shown, rules, run)
+
+    def _retirer_of(self, stage: int) -> Retirer | MonthRetirer:
+        return self._months if STAGES[stage] is RecordType.INTERACTIONS else self._retirer
 
     def _note(self, state: State, items: Sequence[Item], held: Iterable[int]) -> None:
         for item in items:
@@ -166,7 +173,7 @@ class Keeper:
         items = [Item(*entry) for entry in state.doing]  # type: ignore[arg-type]
         if items:
             start = datetime.fromisoformat(state.start)
-            taken, held = self._retirer.take(STAGES[state.stage], rules, items, start, run)
+            taken, held = self._retirer_of(state.stage).take(STAGES[state.stage], rules, items, start, run)
             self._receipts.add_items(run, state.part, [item.text for item in taken])
             for item in taken:
                 state.done[item.rule] += 1

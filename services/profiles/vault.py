@@ -161,7 +161,7 @@ class Vault:
         return self._content.token("content", f"{record_key(raw.source_id, raw.source_record_id)}\0{content.decode()}")
 
     def says_nothing(self, record: StoredRecord) -> bool:
-        """Tell, without opening it, whether a record says nothing of anybody: deleted at its source, or by retention."""
+        """Tell, without opening it, whether a record says nothing of anybody: its source or retention deleted it."""
         return f"{WHOLE}:{Action.DELETE}" in record.retired or self.is_deleted(record)
 
     def is_deleted(self, record: StoredRecord) -> bool:

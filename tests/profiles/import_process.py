@@ -12,6 +12,10 @@ from pathlib import Path
 
 import mongoengine
 
+from services.analytics import expiring
+from services.analytics.engine import Engine
+from services.analytics.lake import Lake
+from services.analytics.warehouse import Warehouse
 from services.chassis.jobs import Jobs, Worker
 from services.profiles.admission import BATCH_ROWS
 from services.profiles.dictionary import Dictionary
@@ -24,6 +28,7 @@ from services.profiles.retaining import Keeper
 from services.profiles.staging import Measured, Stager
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
+from services.profiles.transactions import Month
 from services.profiles.vault import Vault
 
 
@@ -33,6 +38,24 @@ def everybody_bought(profile_ids: Sequence[str]) -> Measured:
     return Measured(datetime.now(UTC), dict.fromkeys(profile_ids, figures))
 
 
+class LakeInteractions:
+    """The interactions of a lake on disk, without the service in front of it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _warehouse(self) -> Warehouse:
+        return Warehouse(Lake(self._root), Engine(self._root / "_spill"))
+
+    def months(self, kept_ids: Sequence[str]) -> list[Month]:
+        """Return the months that have interactions."""
+        return [Month(item.month, item.rows, item.kept) for item in expiring.months(self._warehouse(), kept_ids)]
+
+    def delete(self, months: Sequence[str], kept_ids: Sequence[str]) -> None:
+        """Delete the interactions of months."""
+        expiring.delete_months(self._warehouse(), months, kept_ids)
+
+
 def main() -> None:
     """Run due jobs until killed."""
     uri, database, keys = sys.argv[1:4]
@@ -40,7 +63,7 @@ def main() -> None:
     store, vault = MongoStore(), Vault(Path(keys))
     taker = Taker(store, vault, default_model(), Dictionary(store))
     resolver = Resolver(store, vault, taker.merger, default_model())
-    keeper = Keeper(store, vault, Dictionary(store), page=50)
+    keeper = Keeper(store, vault, Dictionary(store), LakeInteractions(Path(keys) / "lake"), page=50)
     batch_rows = int(sys.argv[4]) if len(sys.argv) > 4 else BATCH_ROWS
     importer = Importer(store, vault, taker, batch_rows)
     puller = Puller(store, vault, Jobs("profiles"), load_targets(Path(keys)), importer.admission)

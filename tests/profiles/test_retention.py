@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 from kehu.profiles.v1 import retention_pb2 as pb
 
+from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
 from services.profiles.domain import merkle
 from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule, due_rules, without
@@ -23,6 +26,7 @@ from services.profiles.domain.values import RawRecord
 from services.profiles.receipts import Receipts
 from services.profiles.retaining import Keeper
 from services.profiles.store import Store
+from services.profiles.transactions import Month
 from services.profiles.values import Ageing, StoredReceipt
 from tests.profiles.conftest import Desk, reason_of
 from tests.profiles.people import Service, person, source_request
@@ -169,13 +173,31 @@ def test_the_marks_of_retention_are_kept_with_a_record(store: Store) -> None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
+class MemoryInteractions:
+    """Interactions as (month, profile id); tests/analytics/test_retention.py claims the same of a lake."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def months(self, kept_ids: Sequence[str]) -> list[Month]:
+        """Return the months that have interactions."""
+        counts = Counter(month for month, _ in self.rows)
+        kept = Counter(month for month, owner in self.rows if owner in kept_ids)
+        return [Month(month, count, kept[month]) for month, count in sorted(counts.items())]
+
+    def delete(self, months: Sequence[str], kept_ids: Sequence[str]) -> None:
+        """Delete the interactions of months."""
+        self.rows = [(month, owner) for month, owner in self.rows if month not in months or owner in kept_ids]
+
+
 class Archive:
     """A desk with retention: rules made, tried, used; runs run."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.call = desk, desk.call
         self.store, self.vault = desk.service.store, desk.service.vault
-        self.keeper = Keeper(self.store, self.vault, desk.service.tools.dictionary, page=2)
+        self.lake = MemoryInteractions()
+        self.keeper = Keeper(self.store, self.vault, desk.service.tools.dictionary, self.lake, page=2)
 
     def rule(self, rule_id: str, *, use: bool = True, **fields: object) -> str:
         wanted = {"record_type": RECORDS, "days": 365, "action": DELETE, "basis": LAW, **fields}
@@ -622,6 +644,94 @@ def test_killed_at_any_write_and_run_again_is_the_same_state_and_one_receipt(
             request = pb.ProveRetentionRequest(name=receipt.name, item=f"sources/till/records/T-{number}#email")
             assert archive.call("ProveRetention", request).item_count == receipt.item_count
         assert archive.store.ageing(RecordType.SUPERSEDED_VERSIONS, "", 9) == []
+
+
+# --- interactions of the lake ---------------------------------------------------------------------------------------
+
+INTERACTIONS = pb.RetentionRule.RECORD_TYPE_INTERACTIONS
+
+
+def test_months_whose_last_day_is_due_go_and_no_other_and_the_receipt_names_them(archive: Archive) -> None:
+    now = datetime.now(UTC)
+    recent = f"{now - timedelta(days=320):%Y-%m}"
+    archive.lake.rows = [("2020-11", "a"), ("2020-12", "a"), ("2020-12", "b"), (recent, "a"), (f"{now:%Y-%m}", "b")]
+    before = list(archive.lake.rows)
+    name = archive.rule("purchases", use=False, record_type=INTERACTIONS)
+
+    run = archive.run(rule=name, dry_run=True)
+
+    assert (done(run), list(run.counts[0].samples)) == (
+        {"purchases": (2, 0, 0)}, ["interactions/2020-11", "interactions/2020-12"]
+    )  # fmt: skip
+    assert archive.lake.rows == before
+    archive.call("ActivateRetentionRule", pb.ActivateRetentionRuleRequest(name=name, revision=1))
+    assert done(archive.run()) == {"purchases": (2, 2, 0)}
+    assert archive.lake.rows == before[3:]
+    (receipt,) = archive.receipts()
+    proof = pb.ProveRetentionRequest(name=receipt.name, item="interactions/2020-12")
+    assert archive.call("ProveRetention", proof).item_count == receipt.item_count == 2
+    assert done(archive.run()) == {"purchases": (0, 0, 0)}
+
+
+def test_a_month_is_due_when_its_last_day_is_and_not_a_day_before() -> None:
+    assert Month("2025-11", 1, 0).end == datetime(2025, 12, 1, tzinfo=UTC)
+    assert Month("2025-12", 1, 0).end == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_a_held_persons_interactions_stay_while_those_of_others_go(archive: Archive) -> None:
+    name = archive.desk.upsert("till", "T-1", person(1), FRESH)
+    profile_id = name.rpartition("/")[2]
+    archive.lake.rows = [("2020-11", profile_id), ("2020-11", "other"), ("2020-12", profile_id), ("2021-01", "other")]
+    archive.rule("purchases", record_type=INTERACTIONS)
+    hold = archive.hold(profile=name)
+
+    assert done(archive.run()) == {"purchases": (2, 2, 2)}
+    assert archive.lake.rows == [("2020-11", profile_id), ("2020-12", profile_id)]
+    assert done(archive.run()) == {"purchases": (0, 0, 2)}
+
+    archive.call("ReleaseLegalHold", pb.ReleaseLegalHoldRequest(name=hold.name))
+    assert done(archive.run()) == {"purchases": (2, 2, 0)}
+    assert archive.lake.rows == []
+
+
+@pytest.mark.parametrize(
+    "scope", [{"everything": True}, {"rule": "retentionRules/purchases"}, {"source": "sources/till"}]
+)
+def test_a_hold_on_a_source_a_rule_or_everything_holds_all_months(archive: Archive, scope: dict[str, object]) -> None:
+    archive.lake.rows = [("2020-11", "a"), ("2020-12", "b")]
+    archive.rule("purchases", record_type=INTERACTIONS)
+    archive.hold(**scope)
+    assert done(archive.run()) == {"purchases": (0, 0, 2)}
+    assert len(archive.lake.rows) == 2
+
+
+def test_a_rule_for_interactions_takes_neither_field_nor_source_nor_less_than_all(archive: Archive) -> None:
+    known = {"record_type": INTERACTIONS, "days": 365, "action": DELETE, "basis": LAW}
+    wrongs = {"field": "phone"}, {"source": "sources/till"}, {"action": GENERALIZE}, {"bars_newer_versions": True}
+    for wrong in wrongs:
+        wanted = {**known, **wrong}
+        request = pb.CreateRetentionRuleRequest(retention_rule_id="x", retention_rule=pb.RetentionRule(**wanted))
+        assert archive.desk.refused("CreateRetentionRule", request) == "RULE_INVALID"
+
+
+def test_a_lake_that_is_down_is_waited_for_and_the_run_ends_with_one_receipt(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object) -> None:
+        raise Unavailable("down")
+
+    archive.lake.rows = [("2020-11", "a")]
+    archive.rule("purchases", record_type=INTERACTIONS)
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.lake, "delete", down)
+        operation = archive.operation()
+    assert not operation.done and archive.receipts() == []
+    document = archive.desk.service.operations.get(operation.name)
+    assert document is not None
+    archive.desk.service.operations.update(operation.name, str(document["lease"]), {"wake_at": datetime.now(UTC)})
+    archive.work()
+    (receipt,) = archive.receipts()
+    assert (receipt.item_count, archive.lake.rows) == (1, [])
 
 
 def test_two_runs_that_end_at_once_have_two_numbers(archive: Archive) -> None:

@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from kehu.profiles.v1 import retention_pb2 as pb
 
+from services.analytics import expiring
+from services.analytics.domain.tables import INTERACTIONS
+from services.analytics.engine import Engine
+from services.analytics.lake import Lake, rows_table
+from services.analytics.warehouse import Warehouse
 from services.chassis import records
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
@@ -81,3 +86,50 @@ def test_a_worker_killed_again_and_again_takes_each_record_once_and_leaves_one_r
     assert sorted(filter(None, left)) == sorted(person(n)["email"] for n in range(PEOPLE, PEOPLE + ALIVE))
     assert {item.version for item in profiles} == {1, 2}
     assert not list(records.database("profiles")["profile_versions"].find({"golden": {"$exists": True}}, {"_id": 1}))
+
+
+def test_a_worker_killed_among_the_months_of_the_lake_takes_each_once_and_leaves_one_receipt(database: OnMongo) -> None:
+    lake = Lake(database.keys / "lake")
+    lake.create()
+    warehouse = Warehouse(lake, Engine(database.keys / "spill"))
+    names = [f"{year}-{month:02d}" for year in range(2005, 2020) for month in range(1, 13)]
+    rows = [
+        {"message_id": f"{name}-{n}", "profile_id": "a", "event_type": "order_completed", "amount_cents": 1,
+         "event_time": datetime.fromisoformat(f"{name}-15T00:00:00+00:00"), "quantity": 1, "month": name}
+        for name in [*names, f"{datetime.now(UTC):%Y-%m}"] for n in range(2)
+    ]  # fmt: skip
+    warehouse.add(INTERACTIONS, rows_table(INTERACTIONS, rows))
+    rule = pb.RetentionRule(
+        record_type=pb.RetentionRule.RECORD_TYPE_INTERACTIONS, days=1095, action=pb.RetentionRule.ACTION_DELETE,
+        basis="E-Commerce Law art. 31",
+    )  # fmt: skip
+    rules = retention_rules(database.store)
+    rules.create("purchases", rule)
+    rules.keep_trial("purchases", 1, pb.RetentionCount(revision=1))
+    rules.activate("retentionRules/purchases", 1, "user:test")
+    operation = database.jobs.start(RETAIN, {}, pb.RetentionRun(), Owner("user:test", "sales"))
+
+    for left in (150, 100):  # a page is fifty months
+        process = database.worker()
+        until(lambda left=left: len(expiring.months(warehouse, [])) <= left)
+        process.kill()
+        process.wait()
+        database.expire_lease(operation)
+    assert len(expiring.months(warehouse, [])) > 1, "it was killed after its end"
+    process = database.worker()
+    try:
+        until(lambda: database.jobs.get(operation.name, "sales").done)
+    finally:
+        process.kill()
+        process.wait()
+
+    run = pb.RetentionRun()
+    assert database.jobs.get(operation.name, "sales").response.Unpack(run)
+    assert (run.counts[0].due_count, run.counts[0].done_count) == (len(names), len(names))
+    assert [item.month for item in expiring.months(warehouse, [])] == [f"{datetime.now(UTC):%Y-%m}"]
+    (receipt,) = database.store.receipts.page({}, "", 9)
+    receipts = Receipts(database.store, database.vault)
+    assert receipts.message(receipt).item_count == len(names)
+    assert receipts.prove("00000001", "interactions/2012-02").item_count == len(names)
+    files = b"".join(path.read_bytes() for path in (lake.root / INTERACTIONS.name).rglob("*.parquet"))
+    assert b"2012-02" not in files

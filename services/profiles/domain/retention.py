@@ -25,6 +25,7 @@ class RecordType(StrEnum):
     PAST_PROFILES = "past_profiles"
     REJECTS = "rejects"
     UPLOADS = "uploads"
+    INTERACTIONS = "interactions"
 
 
 class Action(StrEnum):
