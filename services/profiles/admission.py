@@ -29,6 +29,7 @@ from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
 from services.profiles.ledger import ledger_of
 from services.profiles.mapping import domain_mapping
+from services.profiles.neighbours import value_tokens
 from services.profiles.rejecting import Admitted, Rejects
 from services.profiles.relation_columns import ColumnFollower
 from services.profiles.sharing import SharedTaker
@@ -172,7 +173,9 @@ class Admission:
             prepared.refused.append((entry, raw.source_record_id, grave))
             return
         origin = f"{prepared.operation}:{entry.number}" if prepared.operation else ""
-        incoming = Incoming(record, self._vault.content_hash(raw), self._vault.tokens(record), origin, settings.version)
+        counted = value_tokens(record, self._taker.dictionary.indexes(), self._vault)
+        content, tokens = self._vault.content_hash(raw), self._vault.tokens(record)
+        incoming = Incoming(record, content, tokens, origin, settings.version, counted)
         prepared.accepted.append((entry, incoming))
         prepared.deleted.update((entry.number,) if is_deletion(raw) else ())
 
@@ -184,6 +187,7 @@ class Admission:
         erased = self._without_erased(prepared)
         wanted, idle = self._without_idle(prepared)
         taken, tally = self._taker.take([incoming for _, incoming in wanted])
+        wanted, taken = _set_apart(prepared, wanted, taken)
         self._follow_relations([item[1].record for item, found in zip(wanted, taken, strict=True)
                                 if found.outcome is not Outcome.STALE])  # fmt: skip
         rejects = [self._reject(prepared, *item) for item in prepared.refused]
@@ -271,6 +275,20 @@ def admissible(raw: RawRecord, settings: SourceSettings, dictionary: Dictionary)
     return replace(record, problems=(*record.problems, *found)) if found else record
 
 
+def _set_apart(
+    prepared: Prepared, wanted: Sequence[tuple[Entry, Incoming]], taken: Sequence[Taken]
+) -> tuple[list[tuple[Entry, Incoming]], list[Taken]]:
+    """Return what was taken in; what broke a rule that looks at other records is refused."""
+    kept = []
+    for (entry, incoming), found in zip(wanted, taken, strict=True):
+        if found.outcome is not Outcome.REJECTED:
+            kept.append(((entry, incoming), found))
+            continue
+        grave = [(item.field, item.reason) for item in found.problems if item.severity is Severity.REJECT]
+        prepared.refused.append((entry, incoming.record.source_record_id, grave))
+    return [item for item, _ in kept], [found for _, found in kept]
+
+
 def entry_of(row: Row) -> Entry:
     """Return the entry of a row of a file."""
     return Entry(row.number, row.values, fault=row.fault, fault_column=row.fault_column)
@@ -285,7 +303,7 @@ def _raw(settings: SourceSettings, entry: Entry, now: datetime) -> RawRecord:
 
 def _admitted(incoming: Incoming, taken: Taken, is_deletion: bool) -> Admitted:
     record = incoming.record
-    warnings = [(item.field, item.reason) for item in record.problems]
+    warnings = [(item.field, item.reason) for item in dict.fromkeys((*record.problems, *taken.problems))]
     return Admitted(
         record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion, warnings=warnings
     )  # fmt: skip

@@ -7,14 +7,16 @@ from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.chassis.records import etag_of
 from services.profiles.domain import validation as checks
+from services.profiles.domain.cross_record import CrossCheck, Known, Rising, Shared
+from services.profiles.domain.readings import DATE, NUMBER
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import Severity
 from services.profiles.values import StoredRule
 
 OUTPUT = ("name", "revision", "active_revision", "trial", "create_time", "update_time", "etag")
 KINDS = {
-    pb.RangeCheck.KIND_NUMBER: checks.NUMBER,
-    pb.RangeCheck.KIND_DATE: checks.DATE,
+    pb.RangeCheck.KIND_NUMBER: NUMBER,
+    pb.RangeCheck.KIND_DATE: DATE,
     pb.RangeCheck.KIND_LENGTH: checks.LENGTH,
 }
 RELATIONS = {
@@ -56,7 +58,7 @@ def domain_rule(rule_id: str, plain: str) -> Rule:
     return Rule(rule_id, message.field, _check(message), severity, message.source.rpartition("/")[2])
 
 
-def _check(message: pb.ValidationRule) -> checks.Check:
+def _check(message: pb.ValidationRule) -> checks.Check | CrossCheck:
     kind = message.WhichOneof("check")
     if kind == "range":
         return checks.Range(KINDS[message.range.kind], message.range.least, message.range.most)
@@ -66,4 +68,8 @@ def _check(message: pb.ValidationRule) -> checks.Check:
         return checks.Listed(frozenset(message.list.values))
     if kind == "compare":
         return checks.Compared(message.compare.other_field, RELATIONS[message.compare.relation])
-    return checks.Present(message.present.when_field)
+    if kind == "shared":
+        return Shared(message.shared.most, message.shared.among == pb.SharedCheck.AMONG_ALL)
+    if kind == "known":
+        return Known(message.known.source.rpartition("/")[2], message.known.field)
+    return Rising() if kind == "rising" else checks.Present(message.present.when_field)

@@ -10,6 +10,7 @@ from kehu.profiles.v1 import resources_pb2
 
 from services.profiles.checks import domain_rule
 from services.profiles.domain import validation
+from services.profiles.domain.cross_record import Index
 from services.profiles.domain.dictionary import DEFAULT_FIELDS, DEFAULT_RULES, FieldDefinition, Rule, Survivorship
 from services.profiles.domain.formats import FORMAT_MISMATCH, Format, fits_format
 from services.profiles.domain.values import Problem, Severity, StandardRecord
@@ -67,6 +68,8 @@ class _Ruling:
     fields: Mapping[str, Field]
     rules: Mapping[str, Rule]
     checks: Sequence[validation.Rule]
+    cross: Sequence[validation.Rule]
+    indexes: frozenset[Index]
     formats: Mapping[str, Format]
     relations: RelationColumns
 
@@ -80,11 +83,15 @@ class Dictionary:
 
     def _read(self) -> _Ruling:
         stored = [item for item in self._store.fields.page({}, "", ALL) if not item.is_deleted]
-        checks = [domain_rule(item.id, item.active) for item in self._store.rules.page({}, "", ALL) if item.active]
+        stored_rules = self._store.rules.page({}, "", ALL)
+        checks = [domain_rule(item.id, item.active) for item in stored_rules if item.active]
+        latest = [domain_rule(item.id, item.latest) for item in stored_rules if item.latest not in ("", item.active)]
         return _Ruling(
             {**BUILT_IN, **{item.id: item for item in stored}},
             {**DEFAULT_RULES, **{item.id: rule_of(item) for item in stored if item.survivorship}},
-            checks,
+            [item for item in checks if not item.looks_around],
+            [item for item in checks if item.looks_around],
+            frozenset(item.index for item in (*checks, *latest) if item.index),
             {item.id: FORMATS[item.format] for item in stored if not item.built_in and item.format in FORMATS},
             columns_of(self._store.sources.page({}, "", ALL)),
         )
@@ -101,12 +108,20 @@ class Dictionary:
         """Return how each field's value is chosen; fields without a rule are left out."""
         return self._ruling().rules
 
+    def cross_rules(self) -> Sequence[validation.Rule]:
+        """Return the rules in use that look beyond the record."""
+        return self._ruling().cross
+
+    def indexes(self) -> frozenset[Index]:
+        """Return by what fields rules, also those not in use yet, ask who else holds a value."""
+        return self._ruling().indexes
+
     def relations(self) -> RelationColumns:
         """Return what the columns of sources say of relationships."""
         return self._ruling().relations
 
     def broken(self, record: StandardRecord) -> tuple[Problem, ...]:
-        """Return a problem for each rule in use that the record breaks and each custom field not of its format."""
+        """Return a problem for each rule that the record alone breaks and each custom field not of its format."""
         now = self._ruling()
         found = [
             Problem(name, FORMAT_MISMATCH, Severity.WARNING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -16,7 +16,7 @@ from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.review import is_sampled
-from services.profiles.domain.values import Assignment, AssignmentKind, Candidate, MatchScore, StandardRecord
+from services.profiles.domain.values import Assignment, AssignmentKind, Candidate, MatchScore, Problem, StandardRecord
 from services.profiles.values import Profile, pair_id, record_key
 
 
@@ -34,13 +34,27 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A standard record on its way in, with its keyed content hash, its blind tokens, and where it came from."""
+    """A standard record on its way in, with its keyed content hash, its blind tokens, and where it came from.
+
+    `tokens` are what it is matched by, `value_tokens` what rules count it by.
+    """
 
     record: StandardRecord
     content_hash: str
     tokens: Sequence[str]
     origin: str = ""
     source_version: int = 0
+    value_tokens: Sequence[str] = ()
+
+    @property
+    def all_tokens(self) -> list[str]:
+        """Return what it is found by once it is stored."""
+        return [*self.tokens, *self.value_tokens]
+
+    def noting(self, problems: Sequence[Problem]) -> Incoming:
+        """Return it with these problems noted in its record, each once."""
+        new = [item for item in problems if item not in self.record.problems]
+        return replace(self, record=replace(self.record, problems=(*self.record.problems, *new))) if new else self
 
     @property
     def key(self) -> str:

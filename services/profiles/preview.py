@@ -14,9 +14,14 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
 from services.profiles.domain.values import Problem, Severity, StandardRecord
 from services.profiles.errors import FileTooLarge
+from services.profiles.folding import Incoming
 from services.profiles.intake import FileOptions, Row, open_rows
 from services.profiles.intake.formats import tell_format
 from services.profiles.intake.suggestions import Suggestion, suggest
+from services.profiles.neighbours import Neighbours, value_tokens
+from services.profiles.shaping import load
+from services.profiles.store import Store
+from services.profiles.vault import Vault
 
 PREVIEW_ROWS = 100
 PREVIEW_BYTES = 32 * 1024 * 1024  # held in memory, for a preview leaves nothing behind
@@ -89,6 +94,21 @@ def preview(
         settings = replace(settings, mapping=tuple(ColumnMapping(item.column, item.field) for item in suggestions))
     tried = [_try(row, settings, dictionary, now) for row in rows]
     return Preview(opened.format, opened.encoding, columns, settings, tried, suggestions)
+
+
+def among_others(rows: Sequence[Tried], store: Store, vault: Vault, dictionary: Dictionary) -> list[Tried]:
+    """Return the rows with the problems of rules that look at other records, those stored and those before each."""
+    neighbours, indexes = Neighbours.now(vault, dictionary), dictionary.indexes()
+    records = [row.record for row in rows if row.record and row.is_accepted]
+    counted = neighbours.counted(records)
+    if not dictionary.cross_rules():
+        return list(rows)
+    waiting = [Incoming(item, "", vault.tokens(item), value_tokens=value_tokens(item, indexes, vault))
+               for item in records]  # fmt: skip
+    loaded, _ = load(store, vault, store.by_record_keys([item.key for item in waiting]))
+    _, found = neighbours.judge_batch(waiting, loaded, store.holders(counted))
+    by_record = {id(item.record): found.get(item.key, ()) for item in waiting}
+    return [replace(row, problems=(*row.problems, *by_record.get(id(row.record), ()))) for row in rows]
 
 
 def _try(row: Row, settings: SourceSettings, dictionary: Dictionary, now: datetime) -> Tried:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from services.profiles.dictionary import Dictionary
+from services.profiles.domain.cross_record import Index
 from services.profiles.domain.retention import Held, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Incoming, Working
 from services.profiles.holding import held_now
 from services.profiles.merging import ATTEMPTS
+from services.profiles.neighbours import value_tokens
 from services.profiles.shaping import Shaped, load, reshape
 from services.profiles.store import Store
 from services.profiles.values import Ageing, Profile, Revision, StoredOverride, StoredRecord
@@ -159,10 +161,13 @@ class Retirer:
         sealed = self._vault.seal_record(record, stored.key, number, ciphers.get(stored.key_id))
         barred = [rule.mark for rule in rules if rule.is_final]
         return replace(
-            stored, number=number, sealed=sealed, origin=run, tokens=self._vault.tokens(record),
+            stored, number=number, sealed=sealed, origin=run, tokens=self._tokens(record),
             retired=list(dict.fromkeys([*stored.retired, *marks])),
             barred=list(dict.fromkeys([*stored.barred, *barred])),
         )  # fmt: skip
+
+    def _tokens(self, record: StandardRecord) -> list[str]:
+        return [*self._vault.tokens(record), *value_tokens(record, self._dictionary.indexes(), self._vault)]
 
 
 class _Change:
@@ -203,7 +208,9 @@ class _Change:
         )
 
 
-def unbarred(waiting: Sequence[Incoming], loaded: Iterable[Working], vault: Vault) -> Sequence[Incoming]:
+def unbarred(
+    waiting: Sequence[Incoming], loaded: Iterable[Working], vault: Vault, indexes: Collection[Index]
+) -> Sequence[Incoming]:
     """Return incoming records without what retention says may not come back."""
     barred = {item.key: item.barred for working in loaded for item in working.profile.records if item.barred}
     if not barred:
@@ -212,7 +219,8 @@ def unbarred(waiting: Sequence[Incoming], loaded: Iterable[Working], vault: Vaul
     for incoming in waiting:
         if incoming.key in barred:
             record = without(incoming.record, barred[incoming.key])
-            incoming = replace(incoming, record=record, tokens=vault.tokens(record))
+            counted = value_tokens(record, indexes, vault)
+            incoming = replace(incoming, record=record, tokens=vault.tokens(record), value_tokens=counted)
         found.append(incoming)
     return found
 

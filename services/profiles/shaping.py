@@ -81,7 +81,7 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
         record = incoming.record
         after[key] = StoredRecord(
             record.source_id, record.source_record_id, number, incoming.content_hash, record.updated_time, now,
-            owner.key_id, sealed, incoming.origin, list(incoming.tokens), barred, barred,
+            owner.key_id, sealed, incoming.origin, incoming.all_tokens, barred, barred,
             incoming.source_version,
         )  # fmt: skip
         if old:

@@ -17,10 +17,11 @@ from services.profiles.asking import check, question
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
-from services.profiles.domain.values import AssignmentKind, MatchScore
+from services.profiles.domain.values import AssignmentKind, MatchScore, Problem
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
 from services.profiles.merging import Merger
+from services.profiles.neighbours import Held, Neighbours
 from services.profiles.retiring import unbarred
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Done, Store, Writing
@@ -34,10 +35,11 @@ PART_PROFILES = 100  # shaped while the database writes as many: more at once le
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of one record, and the profile it belongs to."""
+    """What became of one record, the profile it belongs to, and the rules it breaks that look at other records."""
 
     outcome: Outcome
     profile_id: str = ""
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(slots=True)
@@ -137,13 +139,15 @@ class Taker:
         now = datetime.now(UTC)
         if is_retry:
             self.merger.settle_abandoned(now)
-        loaded, ciphers, before = self._load(waiting)
-        waiting = unbarred(waiting, loaded, self._vault)
+        neighbours = Neighbours.now(self._vault, self.dictionary)
+        loaded, ciphers, before, held = self._load(waiting, neighbours.counted(item.record for item in waiting))
+        waiting = unbarred(waiting, loaded, self._vault, self.dictionary.indexes())
+        waiting, problems = neighbours.judge_batch(waiting, loaded, held)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
         fold = Fold(loaded, self._model, founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
         lost, is_alone = self._write(fold, ciphers, now, tally, before)
-        result = self._sort_out(fold, outcomes, lost)
+        result = self._sort_out(fold, outcomes, lost, problems)
         if result.founded and not (is_alone or self._store.rounds() == before + 1):
             tally.merged += self._look_again(result.founded)
         for group in fold.merges:
@@ -151,19 +155,24 @@ class Taker:
             tally.merged += [(group[0], gone) for gone in group[1:]]
         return result
 
-    def _load(self, waiting: Sequence[Incoming]) -> tuple[list[Working], Ciphers, int]:
-        """Return the profiles that may concern these records, and how many batches there were before the look."""
+    def _load(
+        self, waiting: Sequence[Incoming], counted: Mapping[str, int]
+    ) -> tuple[list[Working], Ciphers, int, Held]:
+        """Return the profiles that may concern these records, how many batches there were before, and who holds what.
+
+        `counted` are the tokens whose holders are asked for.
+        """
         keys = [item.key for item in waiting]
         if len(waiting) <= AT_ONCE:
-            seen = self._store.look(keys, [token for incoming in waiting for token in incoming.tokens])
-            return (*load(self._store, self._vault, seen.profiles, seen.data_keys), seen.rounds)
+            seen = self._store.look(keys, [token for incoming in waiting for token in incoming.tokens], counted)
+            return (*load(self._store, self._vault, seen.profiles, seen.data_keys), seen.rounds, seen.held)
         before = self._store.rounds()
         found = {item.profile_id: item for item in self._store.by_record_keys(keys)}
         known = {record.key: record.content_hash for item in found.values() for record in item.records}
         fresh = [incoming for incoming in waiting if known.get(incoming.key) != incoming.content_hash]
         tokens = [token for incoming in fresh for token in incoming.tokens]
         found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
-        return (*load(self._store, self._vault, list(found.values())), before)
+        return (*load(self._store, self._vault, list(found.values())), before, self._store.holders(counted))
 
     def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally, before: int) -> tuple[set[str], bool]:
         """Write what the fold made; return who lost, and whether it is known that nobody else wrote since the look."""
@@ -219,8 +228,16 @@ class Taker:
         keep_superseded(self._store, shaped)
         return self._store.write_part([(item.profile, item.facts) for item in shaped])
 
-    def _sort_out(self, fold: Fold, outcomes: Mapping[str, Outcome], lost: set[str]) -> Round:
+    def _sort_out(
+        self,
+        fold: Fold,
+        outcomes: Mapping[str, Outcome],
+        lost: set[str],
+        problems: Mapping[str, tuple[Problem, ...]],
+    ) -> Round:
         result = Round(again=list(fold.deferred))
+        refused = [key for key in problems if key not in outcomes]
+        result.taken.update({key: Taken(Outcome.REJECTED, problems=problems[key]) for key in refused})
         homes = {key: item for item in fold.working.values() for key in item.records}
         for key, outcome in outcomes.items():
             home = homes.get(key)
@@ -229,7 +246,7 @@ class Taker:
             if home.profile_id in lost and key in home.incoming:
                 result.again.append(home.incoming[key])
             else:
-                result.taken[key] = Taken(outcome, home.profile_id)
+                result.taken[key] = Taken(outcome, home.profile_id, problems.get(key, ()))
         result.founded = [item.profile_id for item in fold.changed() if item.is_new and item.profile_id not in lost]
         return result
 

@@ -21,8 +21,9 @@ from services.chassis.crypto import (
     Sealer,
 )
 from services.profiles.believed import Believed, from_plain, to_plain
-from services.profiles.domain.blocking import blocking_keys
+from services.profiles.domain.blocking import IDENTIFIERS, blocking_keys
 from services.profiles.domain.classes import has_sensitive, is_sensitive
+from services.profiles.domain.cross_record import Value
 from services.profiles.domain.plain import record_from_plain, record_to_plain
 from services.profiles.domain.relations import Relation
 from services.profiles.domain.retention import WHOLE, Action
@@ -154,6 +155,12 @@ class Vault:
     def token(self, kind: str, normalized: str) -> str:
         """Return the blind token of one blocking key; phone, email and resident_id are kinds to look up by."""
         return self._matching.token(kind, normalized)
+
+    def value_token(self, value: Value) -> str:
+        """Return the blind token by which the holders of a value are counted: an identifier's own one among all."""
+        if value.field in IDENTIFIERS and not value.source_id:
+            return self.token(value.field, value.text)
+        return self._matching.token(f"value:{value.field}", f"{value.source_id}\0{value.text}")
 
     def content_hash(self, raw: RawRecord) -> str:
         """Return a keyed hash that is equal for equal content, whatever its time."""

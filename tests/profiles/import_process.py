@@ -1,10 +1,12 @@
-"""A worker process of profiles for the tests to kill: `python -m tests.profiles.import_process URI DATABASE KEYS [N]`.
+"""A worker process of profiles to kill: `python -m tests.profiles.import_process URI DATABASE KEYS [N [M]]`.
 
-N is how many rows are taken in at once.
+N is how many rows are taken in at once; before a job is saved for the Mth time, it kills itself with SIGKILL.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from services.analytics import expiring
 from services.analytics.engine import Engine
 from services.analytics.lake import Lake
 from services.analytics.warehouse import Warehouse
-from services.chassis.jobs import Jobs, Worker
+from services.chassis.jobs import Job, Jobs, Worker
 from services.profiles.admission import BATCH_ROWS
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Figures
@@ -56,6 +58,18 @@ class LakeInteractions:
         expiring.delete_months(self._warehouse(), months, kept_ids)
 
 
+def die_before_save(number: int) -> None:
+    """Kill this process when a job is about to be saved for the `number`th time."""
+    saved, left = Job.save, iter(range(number - 1, -1, -1))
+
+    def save(job: Job, *args: object) -> None:
+        if next(left) == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        saved(job, *args)  # type: ignore[arg-type]
+
+    Job.save = save  # type: ignore[method-assign, assignment]
+
+
 def main() -> None:
     """Run due jobs until killed."""
     uri, database, keys = sys.argv[1:4]
@@ -65,6 +79,8 @@ def main() -> None:
     resolver = Resolver(store, vault, taker.merger, default_model())
     keeper = Keeper(store, vault, Dictionary(store), LakeInteractions(Path(keys) / "lake"), page=50)
     batch_rows = int(sys.argv[4]) if len(sys.argv) > 4 else BATCH_ROWS
+    if len(sys.argv) > 5:
+        die_before_save(int(sys.argv[5]))
     importer = Importer(store, vault, taker, batch_rows)
     puller = Puller(store, vault, Jobs("profiles"), load_targets(Path(keys)), importer.admission)
     stager = Stager(store, vault, Dictionary(store), everybody_bought, page=50)

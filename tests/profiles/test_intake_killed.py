@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from tests.profiles.test_jobs_killed import OnMongo, until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BATCH = "100"
 OWNER = Owner("user:test", "sales")
-Moment = Callable[[OnMongo], bool]
+Moment = Callable[[OnMongo], bool] | int  # an int is the time just before the job is saved for that time
 
 
 @dataclass
@@ -62,16 +63,25 @@ class Runs:
         operation = queue(database)
         kills = 0
         for moment in moments:
-            process = database.worker(BATCH)
-            until(lambda moment=moment: moment(database) or database.jobs.get(operation.name, "sales").done)
-            process.kill()
-            process.wait()
+            if isinstance(moment, int):
+                assert database.worker(BATCH, str(moment)).wait(120) == -signal.SIGKILL
+            else:
+                self.kill_at(database, operation, moment)
             kills += not database.jobs.get(operation.name, "sales").done
             self.expire_leases()
         assert kills or not moments, "it was too quick to be killed"
         self.finish(database, operation)
         database.jobs.get(operation.name, "sales").metadata.Unpack(said)
         return self.ended(database, said)
+
+    def kill_at(
+        self, database: OnMongo, operation: operations_pb2.Operation, moment: Callable[[OnMongo], bool]
+    ) -> None:
+        """Kill a worker when it is so far, or when the operation is done."""
+        process = database.worker(BATCH)
+        until(lambda: moment(database) or database.jobs.get(operation.name, "sales").done)
+        process.kill()
+        process.wait()
 
     def finish(self, database: OnMongo, operation: operations_pb2.Operation) -> None:
         """Let a worker run until the operation is done."""
@@ -152,7 +162,7 @@ def test_a_pull_from_a_folder_killed_anywhere_ends_like_one_that_was_not(runs: R
         os.utime(place, (1_700_000_000 + number,) * 2)
     queue = pull(runs, f"file://{inbox}")
     whole = runs.run(queue, intake_pb2.PullProgress())
-    cut = runs.run(queue, intake_pb2.PullProgress(), written(1), written(210), written(400))
+    cut = runs.run(queue, intake_pb2.PullProgress(), 1, written(1), 2, written(210), written(400))
 
     assert cut.state == whole.state
     assert len(cut.state) == 500
@@ -190,6 +200,7 @@ def test_a_snapshot_killed_anywhere_deletes_what_is_missing_once(runs: Runs) -> 
     moments = (
         checkpoint(lambda kept: int(str(kept.get("rows_read", 0))) >= 100),
         checkpoint(lambda kept: AFTER in kept),
+        2,  # one page of deletions is done and not noted
         checkpoint(lambda kept: int(str(kept.get("records_deleted", 0))) > 0),
     )
     whole = runs.run(queue, resources_pb2.ImportMetadata())

@@ -16,6 +16,7 @@ from kehu.profiles.v1 import intake_pb2, profiles_pb2, profiles_pb2_grpc, resour
 from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.profiles.domain import validation as checks
+from services.profiles.domain.readings import DATE, NUMBER
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.validation import Compared, Listed, Present, Range, Rule, Shape, fits
@@ -83,9 +84,9 @@ def holds(check: checks.Check, text: str, other: str = "") -> bool:
 @pytest.mark.parametrize(
     ("check", "good", "bad"),
     [
-        (Range(checks.NUMBER, "1", "10"), ["1", "10", "2.5"], ["0.99", "11", "many", "NaN", "1e999"]),
-        (Range(checks.NUMBER, "", "10"), ["-5"], ["10.01"]),
-        (Range(checks.DATE, "1900-01-01", "2010-12-31"), ["1900-01-01", "1990-02-28"], ["2011-01-01", "1990-02-30"]),
+        (Range(NUMBER, "1", "10"), ["1", "10", "2.5"], ["0.99", "11", "many", "NaN", "1e999"]),
+        (Range(NUMBER, "", "10"), ["-5"], ["10.01"]),
+        (Range(DATE, "1900-01-01", "2010-12-31"), ["1900-01-01", "1990-02-28"], ["2011-01-01", "1990-02-30"]),
         (Range(checks.LENGTH, "2", "3"), ["张三", "abc"], ["a", "abcd"]),
         (Listed(frozenset(("gold", "silver"))), ["gold"], ["Gold", "bronze"]),
         (Shape(("VIP999", "A9")), ["VIP123", "b7"], ["VIP12", "77"]),
@@ -127,7 +128,7 @@ def test_a_field_that_must_be_there_is_missed_only_when_its_condition_holds() ->
 def test_no_value_makes_a_check_fail_to_answer(one: str, two: str) -> None:
     for relation in (checks.LESS, checks.LESS_OR_EQUAL, checks.EQUAL):
         assert holds(Compared("x", relation), one, two) in (True, False)
-    for kind in (checks.NUMBER, checks.DATE, checks.LENGTH):
+    for kind in (NUMBER, DATE, checks.LENGTH):
         assert holds(Range(kind, "1", "2"), one) in (True, False)
 
 

@@ -15,7 +15,7 @@ from services.profiles.believed import believe
 from services.profiles.domain.values import Severity
 from services.profiles.intake import FileOptions
 from services.profiles.mapping import mapping_messages
-from services.profiles.preview import Preview, Tried, gather, preview
+from services.profiles.preview import Preview, Tried, among_others, gather, preview
 from services.profiles.values import Profile
 
 
@@ -35,6 +35,7 @@ class PreviewsPart:
             source = replace(source, mapping=source.draft_mapping)
         options = FileOptions(header.file_name, header.format, header.encoding, header.delimiter, header.sheet)
         tried = preview(file, is_whole, options, settings_of(source), self.tools.dictionary, datetime.now(UTC))
+        tried = replace(tried, rows=among_others(tried.rows, self.tools.store, self.tools.vault, self.tools.dictionary))
         mapping = [[item.column, item.field] for item in tried.settings.mapping]
         return self._response(tried, mapping_messages(source.mapping or mapping))
 

@@ -12,7 +12,8 @@ from services.chassis.errors import AlreadyExists
 from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.api.common import Tools, id_of, page_of
-from services.profiles.domain.quality import IDENTIFIERS, MATCH, PERSON, RECORD, STANDARD, Dimension
+from services.profiles.domain.blocking import IDENTIFIERS
+from services.profiles.domain.quality import MATCH, PERSON, RECORD, STANDARD, Dimension
 from services.profiles.errors import QualityRuleExists, QualityRuleInvalid, QualityRuleNotFound
 from services.profiles.quality.rules import DIMENSIONS, plain_of, rule_message
 from services.profiles.quality.values import StoredQualityRule

@@ -21,7 +21,8 @@ from services.profiles.errors import RuleExists, RuleInvalid, RuleNotFound, Rule
 from services.profiles.rules import TRY_RULE
 from services.profiles.values import StoredRule
 
-CHANGEABLE = ("display_name", "source", "field", "severity", "range", "shape", "list", "compare", "present")
+CHANGEABLE = ("display_name", "source", "field", "severity", "range", "shape", "list", "compare", "present",
+              "shared", "known", "rising")  # fmt: skip
 ACTIVATIONS_KEPT = 100
 
 
@@ -110,9 +111,10 @@ class RulesPart:
 
     def _check(self, message: pb.ValidationRule) -> None:
         """Refuse a rule that names what is not there."""
-        if message.source and self.tools.store.sources.get(id_of(message.source)) is None:
-            raise RuleInvalid("there is no such source", metadata={"field": "source"})
-        other = message.compare.other_field or message.present.when_field
+        for name in filter(None, (message.source, message.known.source)):
+            if self.tools.store.sources.get(id_of(name)) is None:
+                raise RuleInvalid("there is no such source", metadata={"field": "source"})
+        other = message.compare.other_field or message.present.when_field or message.known.field
         for place, name in (("field", message.field), ("other_field", other)):
             if name and name not in BUILT_IN and self.tools.dictionary.get(name) is None:
                 raise RuleInvalid("the dictionary has no such field", metadata={"field": place})

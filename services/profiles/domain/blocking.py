@@ -5,6 +5,7 @@ from services.profiles.domain.places import places_of
 from services.profiles.domain.similarity import sound_key
 from services.profiles.domain.values import StandardRecord
 
+IDENTIFIERS = ("phone", "email", "resident_id")  # fields whose values are keys of their own kind
 KEY_CANDIDATES_LIMIT = 50  # profiles fetched for one key; a key with more says nothing of a person
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from services.profiles.domain.blocking import IDENTIFIERS
 from services.profiles.domain.divisions import is_known_code
 from services.profiles.domain.documents import birth_date_of, gender_of
 from services.profiles.domain.retention import WHOLE
@@ -22,7 +23,6 @@ from services.profiles.domain.validation import texts_of
 from services.profiles.domain.values import StandardRecord
 
 RECORD, PERSON, MATCH = "@record", "@person", "@match"  # what is measured and is no field; no field id has an @
-IDENTIFIERS = ("phone", "email", "resident_id")
 STANDARD = ("name", "gender", "birth_date", *IDENTIFIERS, "address")
 SIGN_OF_LIFE_DAYS = 365
 PLACEHOLDERS = frozenset((

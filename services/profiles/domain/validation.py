@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TypeAlias
 
+from services.profiles.domain.cross_record import CROSS_CHECKS, Around, CrossCheck, Holders, Index, Value
+from services.profiles.domain.readings import NUMBER, alike, read
 from services.profiles.domain.text import is_han
 from services.profiles.domain.values import Problem, Severity, StandardRecord
 
 RULE = "RULE_"  # before the id of a rule in a reason
-NUMBER, DATE, LENGTH = "number", "date", "length"
+LENGTH = "length"  # beside NUMBER and DATE
 LESS, LESS_OR_EQUAL, EQUAL, NOT_EQUAL = "less", "less_or_equal", "equal", "not_equal"
 ANY_RUN = "*"
 _CLASSES: Mapping[str, Callable[[str], bool]] = {
@@ -21,7 +22,6 @@ _CLASSES: Mapping[str, Callable[[str], bool]] = {
     "汉": is_han,
     "?": lambda char: True,
 }
-_Value: TypeAlias = "Decimal | date | str"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ class Range:
         return all(self._is_within(text) for text in texts)
 
     def _is_within(self, text: str) -> bool:
-        value = Decimal(len(text)) if self.kind == LENGTH else _read(text, self.kind)
+        value = Decimal(len(text)) if self.kind == LENGTH else read(text, self.kind)
         bound = NUMBER if self.kind == LENGTH else self.kind
         if value is None:
             return False
-        least, most = _read(self.least, bound), _read(self.most, bound)
+        least, most = read(self.least, bound), read(self.most, bound)
         return (least is None or value >= least) and (most is None or value <= most)  # type: ignore[operator]
 
 
@@ -78,7 +78,7 @@ class Compared:
         """Tell whether the relation holds."""
         if not texts or not others:
             return True
-        one, two = _alike(texts[0], others[0])
+        one, two = alike(texts[0], others[0])
         if self.relation in (EQUAL, NOT_EQUAL):
             return (one == two) == (self.relation == EQUAL)
         return one < two or (self.relation == LESS_OR_EQUAL and one == two)  # type: ignore[operator]
@@ -104,13 +104,43 @@ class Rule:
 
     rule_id: str
     field: str
-    check: Check
+    check: Check | CrossCheck
     severity: Severity
     source_id: str = ""
 
+    @property
+    def looks_around(self) -> bool:
+        """Tell whether the record alone does not show whether it breaks the rule."""
+        return isinstance(self.check, CROSS_CHECKS)
+
+    @property
+    def reason(self) -> str:
+        """Return the reason of what breaks it."""
+        return RULE + self.rule_id
+
+    @property
+    def index(self) -> Index | None:
+        """Return by which field, of whose records, it asks for holders of a value; None when it does not."""
+        return self.check.index(self.field, self.source_id) if isinstance(self.check, CROSS_CHECKS) else None
+
+    def asks(self, record: StandardRecord) -> Mapping[Value, int]:
+        """Return the values whose holders must be known to judge a record, and how many of these suffice."""
+        if self.source_id not in ("", record.source_id) or not isinstance(self.check, CROSS_CHECKS):
+            return {}
+        return self.check.asks(self.field, record.source_id, texts_of(record, self.field))
+
+    def is_broken_among(
+        self, record: StandardRecord, key: str, holders: Holders, former: StandardRecord | None = None
+    ) -> bool:
+        """Tell whether a record, by its key, breaks a rule that looks around; `former` is the version before it."""
+        if self.source_id not in ("", record.source_id) or not isinstance(self.check, CROSS_CHECKS):
+            return False
+        around = Around(key, holders, texts_of(former, self.field) if former else ())
+        return not self.check.holds_among(self.field, record.source_id, texts_of(record, self.field), around)
+
     def is_broken_by(self, record: StandardRecord) -> bool:
-        """Tell whether the rule is of the record's source and the record breaks it."""
-        if self.source_id not in ("", record.source_id):
+        """Tell whether the rule is of the record's source and the record, by itself, breaks it."""
+        if self.source_id not in ("", record.source_id) or isinstance(self.check, CROSS_CHECKS):
             return False
         other = getattr(self.check, "other", "")
         return not self.check.holds(texts_of(record, self.field), texts_of(record, other) if other else ())
@@ -118,7 +148,7 @@ class Rule:
 
 def broken(rules: Sequence[Rule], record: StandardRecord) -> tuple[Problem, ...]:
     """Return a problem for each rule that the record breaks."""
-    return tuple(Problem(rule.field, RULE + rule.rule_id, rule.severity) for rule in rules if rule.is_broken_by(record))
+    return tuple(Problem(rule.field, rule.reason, rule.severity) for rule in rules if rule.is_broken_by(record))
 
 
 def texts_of(record: StandardRecord, field: str) -> tuple[str, ...]:
@@ -170,25 +200,6 @@ def _signs(shape: str) -> list[Callable[[str], bool] | None]:
     return signs
 
 
-def _read(text: str, kind: str) -> Decimal | date | None:
-    try:
-        if kind == DATE:
-            return date.fromisoformat(text)
-        found = Decimal(text)
-    except (ValueError, InvalidOperation):
-        return None
-    return found if found.is_finite() else None
-
-
-def _alike(one: str, two: str) -> tuple[_Value, _Value]:
-    """Return two texts as what both are: dates, numbers, or texts."""
-    for kind in (DATE, NUMBER):
-        first, second = _read(one, kind), _read(two, kind)
-        if first is not None and second is not None:
-            return first, second
-    return one, two
-
-
 def is_bound(text: str, kind: str) -> bool:
     """Tell whether a text may bound a range of a kind."""
-    return not text or _read(text, NUMBER if kind == LENGTH else kind) is not None
+    return not text or read(text, NUMBER if kind == LENGTH else kind) is not None

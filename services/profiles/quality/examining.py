@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.profiles.dictionary import Dictionary
+from services.profiles.domain.blocking import IDENTIFIERS
 from services.profiles.domain.formats import FORMAT_MISMATCH
 from services.profiles.domain.quality import (
-    IDENTIFIERS,
     SIGN_OF_LIFE_DAYS,
     STANDARD,
     Finding,
@@ -20,8 +20,9 @@ from services.profiles.domain.quality import (
 )
 from services.profiles.domain.standardize import ADDRESS_FIELDS
 from services.profiles.domain.validation import RULE, texts_of
-from services.profiles.domain.values import StandardRecord
+from services.profiles.domain.values import Problem, StandardRecord
 from services.profiles.folding import Working
+from services.profiles.neighbours import Neighbours
 from services.profiles.quality.tally import Circumstances
 from services.profiles.quality.values import UNASSIGNED
 from services.profiles.shaping import load
@@ -83,8 +84,12 @@ class Examiner:
     def examine(self, profiles: Sequence[Profile]) -> list[Examined]:
         """Return what is found about profiles; erased ones are left out."""
         opened, ciphers = load(self._store, self._vault, profiles)
+        neighbours = Neighbours.now(self._vault, self._dictionary)
+        held = self._store.holders(neighbours.counted(record for item in opened for record in item.records.values()))
         for item in opened:
-            item.records = {key: self._as_of_now(record) for key, record in item.records.items()}
+            item.records = {
+                key: self._as_of_now(record, neighbours.judge(record, held)) for key, record in item.records.items()
+            }
         shared = self._shared(opened)
         return [self._examined(item, ciphers, shared) for item in opened]
 
@@ -98,12 +103,21 @@ class Examiner:
         found = list(findings(person, self.scope))
         return Examined(working.profile_id, department_of(profile), found, circumstances)
 
-    def _as_of_now(self, record: StandardRecord) -> StandardRecord:
-        """Return the record with the problems of the rules in use now, not of those when it was taken in."""
+    def _as_of_now(self, record: StandardRecord, around: Sequence[Problem]) -> StandardRecord:
+        """Return the record with the problems of the rules in use now, not of those when it was taken in.
+
+        `around` are those of rules that ask who else holds a value; what compares a version with the one before it
+        stays as it was noted.
+        """
         if not record.originals:
             return record
-        kept = [item for item in record.problems if not (item.reason.startswith(RULE) or item.reason in OF_RULES)]
-        return replace(record, problems=(*kept, *self._dictionary.broken(record)))
+        of_versions = {rule.reason for rule in self._dictionary.cross_rules() if rule.index is None}
+        kept = [
+            item
+            for item in record.problems
+            if item.reason in of_versions or not (item.reason.startswith(RULE) or item.reason in OF_RULES)
+        ]
+        return replace(record, problems=(*kept, *self._dictionary.broken(record), *around))
 
     def _overrides(self, profile: Profile, ciphers: Ciphers) -> dict[str, str]:
         """Return the stewards' values in force, by field."""

@@ -6,7 +6,7 @@ Both need MongoDB 8.0 (`bulkWrite` over several collections) or the embedded ser
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
@@ -18,7 +18,7 @@ from pymongo.operations import InsertOne, ReplaceOne, UpdateOne
 from services.chassis import records
 from services.chassis.records import Fact, Record
 from services.profiles.documents import ProfileWrite, link_document, past_document, profile_of, record_document
-from services.profiles.store.protocol import MAX_PER_TOKEN, Done, Found, Writing
+from services.profiles.store.protocol import MAX_PER_TOKEN, NONE_COUNTED, Done, Found, Writing
 from services.profiles.store.shelf import MongoShelf
 from services.profiles.values import Pair
 
@@ -27,13 +27,15 @@ ROUND = "intake"
 DUPLICATE = 11000
 
 
-def look(counters: Collection, keys: Sequence[str], tokens: Sequence[str]) -> Found | None:
+def look(
+    counters: Collection, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED
+) -> Found | None:
     """Return the profiles behind these records and tokens; None where one query cannot tell.
 
     That is where tokens lead to many, or a profile has ended in another.
     """
     with records.driver_errors():
-        found = next(iter(counters.aggregate(_pipeline(keys, tokens))), None)
+        found = next(iter(counters.aggregate(_pipeline(keys, tokens, counted))), None)
     if found is None or len(found["near"]) > MAX_PER_TOKEN:
         return None
     profiles = [profile_of(document) for document in found["profiles"]]
@@ -45,11 +47,15 @@ def look(counters: Collection, keys: Sequence[str], tokens: Sequence[str]) -> Fo
         for item in profiles
         if not (wanted_keys.isdisjoint(item.record_keys) and wanted_tokens.isdisjoint(item.tokens))
     ]
-    return Found(holding, {item["_id"]: item["wrapped"] for item in found["data_keys"]}, int(found["count"]))
+    held = {token: {link["_id"] for link in found[f"held{at}"]} for at, token in enumerate(counted)}
+    return Found(holding, {item["_id"]: item["wrapped"] for item in found["data_keys"]}, int(found["count"]), held)
 
 
-def _pipeline(keys: Sequence[str], tokens: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the query, which starts from the one document of the round: links, then profiles, then their keys."""
+def _pipeline(keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the query, which starts from the one document of the round: links, then profiles, then their keys.
+
+    Who holds a token comes last, each token bounded on its own.
+    """
     only_profile = {"$project": {"p": 1}}
     near = [{"$limit": MAX_PER_TOKEN + 1}, only_profile]
     ids = {"$setUnion": [_each("$own", "p"), _each("$near", "p")]}
@@ -65,6 +71,17 @@ def _pipeline(keys: Sequence[str], tokens: Sequence[str]) -> list[dict[str, Any]
         {"$lookup": {"from": "profiles", "localField": "ids", "foreignField": "_id", "as": "profiles"}},
         {"$set": {"key_ids": key_ids}},
         {"$lookup": {"from": "data_keys", "localField": "key_ids", "foreignField": "_id", "as": "data_keys"}},
+        *(stage for at, (token, enough) in enumerate(counted.items()) for stage in _holders(at, token, enough)),
+    ]  # fmt: skip
+
+
+def _holders(at: int, token: str, enough: int) -> list[dict[str, Any]]:
+    """Return the stages that read who holds one token."""
+    some = [{"$limit": enough}, {"$project": {"_id": 1}}]
+    return [
+        {"$set": {f"token{at}": {"$literal": token}}},
+        {"$lookup": {"from": "links", "localField": f"token{at}", "foreignField": "t", "pipeline": some,
+                     "as": f"held{at}"}},
     ]  # fmt: skip
 
 

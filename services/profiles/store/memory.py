@@ -16,7 +16,7 @@ from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import MemoryIncidents
-from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
+from services.profiles.store.protocol import MAX_PER_TOKEN, NONE_COUNTED, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MemoryShelf
 from services.profiles.values import (
     Ageing,
@@ -106,12 +106,23 @@ class MemoryStore:
                     found.update(ids)
         return list(self.profiles(sorted(found)).values())
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
+    def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
+        """Return the keys of the records that carry these tokens."""
+        with self._lock:
+            return {token: set(self._carrying(token)[:enough]) for token, enough in counted.items()}
+
+    def _carrying(self, token: str) -> list[str]:
+        owners = (self._profiles[profile_id] for profile_id in self._tokens.get(token, ()))
+        return sorted(record.key for owner in owners for record in owner.records if token in record.tokens)
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
         """Return all that a few records need."""
         with self._lock:
             both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
             profiles = list({item.profile_id: item for item in both}.values())
-            return Found(profiles, self.data_keys([item.key_id for item in profiles]), self._round)
+            return Found(
+                profiles, self.data_keys([item.key_id for item in profiles]), self._round, self.holders(counted)
+            )
 
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch."""

@@ -35,8 +35,8 @@ from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
 from services.profiles.store.mongo_ageing import NOT_BELIEVED, AgeingPart
 from services.profiles.store.mongo_keys import KeysPart
-from services.profiles.store.protocol import MAX_PER_TOKEN, Changes, Done, Found, Writing
-from services.profiles.store.shared import SharedTokens
+from services.profiles.store.protocol import MAX_PER_TOKEN, NONE_COUNTED, Changes, Done, Found, Writing
+from services.profiles.store.shared import SharedTokens, holders
 from services.profiles.store.shelf import MongoShelf, T
 from services.profiles.values import (
     Erasure,
@@ -142,13 +142,17 @@ class MongoStore(KeysPart, AgeingPart):
         found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
         return [item for item in self._living(found) if not wanted.isdisjoint(item.tokens)]
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
+    def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
+        """Return the keys of the records that carry these tokens."""
+        return holders(self._collection("links"), counted)
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
         """Return what a few records need, by one query or by several."""
-        found = at_once.look(self._collection("counters"), keys, tokens)
+        found = at_once.look(self._collection("counters"), keys, tokens, counted)
         if found is None:
             rounds = self.rounds()
             both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
-            found = Found(list({item.profile_id: item for item in both}.values()), {}, rounds)
+            found = Found(list({item.profile_id: item for item in both}.values()), {}, rounds, self.holders(counted))
         return found
 
     def write_at_once(self, writing: Writing) -> Done | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -33,16 +33,21 @@ from services.profiles.values import (
 )
 
 Changes: TypeAlias = "Sequence[tuple[Profile, Sequence[Fact]]]"
+NONE_COUNTED: Mapping[str, int] = {}
 MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead to
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a few records need: living profiles, wrapped data keys of theirs, the number of batches written so far."""
+    """What a few records need: living profiles, wrapped data keys of theirs, the number of batches written so far.
+
+    `held` are the keys of the records that carry a token, as of `Store.holders`.
+    """
 
     profiles: list[Profile]
     data_keys: Mapping[str, bytes]
     rounds: int
+    held: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +171,11 @@ class Store(Protocol):
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the living profiles that carry any of these tokens, each once."""
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str]) -> Found:
-        """Return what `by_record_keys`, `by_tokens`, `data_keys` and `rounds` do, in one query where that can be."""
+    def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
+        """Return the keys of the records that carry these tokens, of each at least as many as it is given with, or all."""
+
+    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
+        """Return what `by_record_keys`, `by_tokens`, `data_keys`, `rounds` and `holders` do, in one query if it can."""
 
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch durably in one command and count it as one.

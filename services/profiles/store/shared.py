@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from pymongo.collection import Collection
 
@@ -13,6 +14,28 @@ from services.profiles.values import Profile
 
 TOKENS_PER_QUERY = 16
 VERIFIED_AT_ONCE = 8
+
+
+def holders(links: Collection, counted: Mapping[str, int]) -> dict[str, set[str]]:
+    """Return the record keys behind tokens, of each at least as many as it is given with, or all."""
+    held: dict[str, set[str]] = {token: set() for token in counted}
+    waiting = list(counted)
+    for start in range(0, len(waiting), TOKENS_PER_QUERY):
+        part = waiting[start : start + TOKENS_PER_QUERY]
+        limit = sum(counted[token] for token in part)
+        found = _links(links, part, limit)
+        if len(found) >= limit and len(part) > 1:  # one token's may hide another's: each on its own
+            found = [link for token in part for link in _links(links, [token], counted[token])]
+        for link in found:
+            for token in set(part).intersection(link["t"]):
+                held[token].add(link["_id"])
+    return held
+
+
+def _links(links: Collection, tokens: Sequence[str], limit: int) -> list[dict[str, Any]]:
+    query = {"$in": list(tokens)} if len(tokens) > 1 else tokens[0]
+    with records.driver_errors():
+        return list(links.find({"t": query}, {"t": 1}).limit(limit))
 
 
 class SharedTokens:
