@@ -27,6 +27,7 @@ from services.profiles.jobs import Importer
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.resolving import Resolver
 from services.profiles.retaining import Keeper
+from services.profiles.rotating import KeyRotator
 from services.profiles.staging import Measured, Stager
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
@@ -84,7 +85,8 @@ def main() -> None:
     importer = Importer(store, vault, taker, batch_rows)
     puller = Puller(store, vault, Jobs("profiles"), load_targets(Path(keys)), importer.admission)
     stager = Stager(store, vault, Dictionary(store), everybody_bought, page=50)
-    items = (importer, resolver, keeper, puller, stager)
+    rotator = KeyRotator(store, vault, others_know_after=0.1, read_seconds=0.1)
+    items = (importer, resolver, keeper, puller, stager, rotator)
     worker = Worker("profiles", {kind: handler for item in items for kind, handler in item.handlers().items()})
     print("ready", flush=True)
     while True:
