@@ -47,6 +47,10 @@ class Believed:
         """Return the believed value of a field, standard or custom, with where it comes from."""
         return self.golden.fields.get(name) or self.attributes.get(name)
 
+    def names(self) -> list[str]:
+        """Return the names of the fields of which something is believed."""
+        return [*self.golden.fields, *self.attributes]
+
     def values(self) -> dict[str, str]:
         """Return every believed value by field, lists joined: what a revision compares."""
         found = {name: item.value for name, item in {**self.golden.fields, **self.attributes}.items()}
@@ -83,29 +87,37 @@ def _attributes(records: Sequence[StandardRecord], rules: Mapping[str, Rule]) ->
     return {name: item for name, item in found.items() if item}
 
 
-def changed_fields(before: Believed | None, after: Believed) -> list[str]:
-    """Return the names of the fields whose believed value differs."""
-    old, new = before.values() if before else {}, after.values()
+def changed_fields(old: Mapping[str, str], after: Believed) -> list[str]:
+    """Return the names of the fields whose believed value differs from the one of before."""
+    new = after.values()
     return sorted(name for name in {*old, *new} if old.get(name, "") != new.get(name, ""))
 
 
 def to_plain(believed: Believed) -> dict[str, object]:
     """Return a JSON-ready form."""
+    times: dict[datetime, str] = {}  # of a few records, told by many fields
+
+    def plain(item: GoldenField) -> list[object]:
+        time = times.get(item.time)
+        if time is None:
+            time = times[item.time] = item.time.isoformat()
+        return _field_plain(item, time)
+
     return {
-        "f": {name: _field_plain(item) for name, item in believed.golden.fields.items()},
-        "p": [_field_plain(item) for item in believed.golden.phones],
-        "e": [_field_plain(item) for item in believed.golden.emails],
-        "a": {name: _field_plain(item) for name, item in believed.attributes.items()},
+        "f": {name: plain(item) for name, item in believed.golden.fields.items()},
+        "p": [plain(item) for item in believed.golden.phones],
+        "e": [plain(item) for item in believed.golden.emails],
+        "a": {name: plain(item) for name, item in believed.attributes.items()},
         "n": [believed.family_name, believed.given_name],
         "s": list(believed.source_names),
     }
 
 
-def _field_plain(item: GoldenField) -> list[object]:
-    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, item.time.isoformat()]
+def _field_plain(item: GoldenField, time: str) -> list[object]:
+    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, time]
     until = item.expire_time.isoformat() if item.expire_time else ""
     if item.beat or item.rule_version or until:
-        plain.append([[lost.value, lost.source_id, lost.source_record_id, lost.why] for lost in item.beat])
+        plain.append([list(lost) for lost in item.beat])
     if item.rule_version or until:
         plain.append(item.rule_version)
     return [*plain, item.reason, until] if until else plain
@@ -123,6 +135,15 @@ def from_plain(plain: Mapping[str, object]) -> Believed:
         tuple(_field_of(item) for item in emails),
     )
     return Believed(golden, parts[0], parts[1], {name: _field_of(item) for name, item in attributes.items()}, names)
+
+
+def plain_values(plain: Mapping[str, object]) -> dict[str, str]:
+    """Return what Believed.values returns, of the form that to_plain made."""
+    fields, phones, emails, attributes = (plain[part] for part in "fpea")
+    assert isinstance(fields, dict) and isinstance(attributes, dict)
+    assert isinstance(phones, list) and isinstance(emails, list)
+    found = {name: item[0] for name, item in {**fields, **attributes}.items()}
+    return {**found, "phones": "\n".join(item[0] for item in phones), "emails": "\n".join(item[0] for item in emails)}
 
 
 def _field_of(item: Sequence[object]) -> GoldenField:

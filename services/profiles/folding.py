@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.comparison import Traits, traits_of
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.review import is_sampled
@@ -121,6 +122,7 @@ class Fold:
         self._now = now
         self._homes: dict[str, str] = {}
         self._by_token: defaultdict[str, set[str]] = defaultdict(set)
+        self._traits: dict[int, tuple[StandardRecord, Traits]] = {}
         for item in loaded:
             self._add(item)
 
@@ -144,7 +146,7 @@ class Fold:
             for item in candidates
             if home and are_apart(home.profile, self.working[item.profile_id].profile)
         )
-        assignment = decide(incoming.record, candidates, self._model, apart)
+        assignment = decide(incoming.record, candidates, self._model, apart, self._traits_of)
         joined = self._joined(assignment, home, incoming)
         stored = [item for item in joined if not item.is_new]
         if len(stored) > 1:
@@ -158,6 +160,13 @@ class Fold:
         if home is None and assignment.kind is AssignmentKind.MERGE and is_sampled(incoming.content_hash):
             self.checks[incoming.key] = assignment.scores[assignment.profile_id]
         return outcome
+
+    def _traits_of(self, record: StandardRecord) -> Traits:
+        """Return the traits of a record, prepared once in a batch."""
+        found = self._traits.get(id(record))
+        if found is None:
+            found = self._traits[id(record)] = record, traits_of(record)  # with it, so that nothing else gets its id
+        return found[1]
 
     def home_of(self, key: str) -> Working:
         """Return the profile that a record is in by now."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.chassis.records import Fact
-from services.profiles.believed import Believed, believe, changed_fields, to_plain
+from services.profiles.believed import believe, changed_fields, to_plain
 from services.profiles.domain.dictionary import Rule
 from services.profiles.domain.values import StandardRecord
 from services.profiles.facts import profile_changed, profile_ended
@@ -117,7 +117,7 @@ def reshape(
     if profile.stage and all(map(vault.says_nothing, profile.records)):
         profile = replace(profile, stage="", stage_time=now, stage_revision=0)  # nobody is left who could be in one
     believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
-    before = _believed_before(was, ciphers, vault)
+    before = vault.open_values(was, ciphers)
     version = profile.version + 1
     time = max(now, was.since) if was.revisions else now  # clocks of machines differ, history goes forward
     changed = [*changed_fields(before, believed), *(["stage"] if profile.stage != was.stage else [])]
@@ -141,14 +141,10 @@ def rederive(
 
     Others are told only of values that changed.
     """
-    before = _believed_before(working.profile, ciphers, vault)
+    before = vault.open_golden(working.profile, ciphers) if working.profile.golden else None
     overrides = list(vault.open_overrides(working.profile, ciphers).values())
     if before and to_plain(before) == to_plain(believe(list(working.records.values()), rules, overrides)):
         return None
     revision = Revision(0, now, "rederived")
     shaped = reshape(working.profile, working.profile, working.records, ciphers, vault, rules, now, revision)
     return shaped if shaped.profile.revisions[-1].changed_fields else replace(shaped, facts=())
-
-
-def _believed_before(profile: Profile, ciphers: Ciphers, vault: Vault) -> Believed | None:
-    return vault.open_golden(profile, ciphers) if profile.golden else None

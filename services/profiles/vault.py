@@ -20,7 +20,7 @@ from services.chassis.crypto import (
     Protection,
     Sealer,
 )
-from services.profiles.believed import Believed, from_plain, to_plain
+from services.profiles.believed import Believed, from_plain, plain_values, to_plain
 from services.profiles.domain.blocking import IDENTIFIERS, blocking_keys
 from services.profiles.domain.classes import has_sensitive, is_sensitive
 from services.profiles.domain.cross_record import Value
@@ -124,13 +124,22 @@ class Vault:
 
     def seal_golden(self, believed: Believed, profile_id: str, cipher: FieldCipher) -> bytes:
         """Seal what is believed of a person, with its lineage."""
-        suite = self._ciphers[SENSITIVE if has_sensitive(believed.values()) else PERSONAL]
+        suite = self._ciphers[SENSITIVE if has_sensitive(believed.names()) else PERSONAL]
         return cipher.seal(GOLDEN, orjson.dumps(to_plain(believed)), profile_id, suite)
 
     def open_golden(self, profile: Profile, ciphers: Ciphers) -> Believed:
         """Open what is believed of a person."""
+        return from_plain(self._golden(profile, ciphers))
+
+    def open_values(self, profile: Profile, ciphers: Ciphers) -> dict[str, str]:
+        """Open what is believed of a person, the values alone; see Believed.values."""
+        return plain_values(self._golden(profile, ciphers)) if profile.golden else {}
+
+    @staticmethod
+    def _golden(profile: Profile, ciphers: Ciphers) -> dict[str, object]:
         plain = ciphers.get(profile.key_id).open(GOLDEN, profile.golden, profile.profile_id)
-        return from_plain(orjson.loads(plain))
+        found: dict[str, object] = orjson.loads(plain)
+        return found
 
     def seal_override(self, override: ManualOverride, override_id: str, cipher: FieldCipher) -> bytes:
         """Seal a steward's value with its reason."""

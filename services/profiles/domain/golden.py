@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 from services.profiles.domain.dictionary import DEFAULT_RULES, Rule, Survivorship
@@ -23,12 +24,11 @@ BEATEN_LIMIT = 20  # values kept in a field's lineage
 
 
 class _Claim(NamedTuple):
-    """One record's value of one field; `completeness` counts what it tells, `agreeing` the records that say so."""
+    """One record's value of one field, and how strong it is by each criterion of the rule, in their order."""
 
     value: str
     record: StandardRecord
-    completeness: int
-    agreeing: int
+    strengths: tuple[float, ...] = ()
 
 
 Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
@@ -74,8 +74,7 @@ def extract_of(name: str) -> Extract:
 
 def _original(name: str, record: StandardRecord) -> Iterable[tuple[str, int]]:
     text = record.originals.get(name, "").strip()
-    if text:
-        yield text, 1
+    return [(text, 1)] if text else ()
 
 
 def _first(believed: GoldenField | None, values: tuple[GoldenField, ...]) -> tuple[GoldenField, ...]:
@@ -87,44 +86,40 @@ def _first(believed: GoldenField | None, values: tuple[GoldenField, ...]) -> tup
 
 def chosen(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> GoldenField | None:
     """Return the value that a rule chooses among those the records tell, with its lineage; None when none does."""
-    ranked = _ranked(_claims(records, extract), rule.survivorship)
+    ranked = _ranked(records, extract, rule.survivorship)
     return _golden_field(ranked, rule) if ranked else None
 
 
 def _name(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.name:
-        yield record.name.full, 2 * record.name.is_complete + (record.name.style != "latin")
+    name = record.name
+    return [(name.full, 2 * name.is_complete + (name.style != "latin"))] if name else ()
 
 
 def _title(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.name and record.name.title:
-        yield record.name.title, 1
+    return [(record.name.title, 1)] if record.name and record.name.title else ()
 
 
 def _resident_id(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.resident_id:
-        yield record.resident_id, 1
+    return [(record.resident_id, 1)] if record.resident_id else ()
 
 
 def _gender(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.gender:
-        yield record.gender, 1 + bool(record.resident_id and gender_of(record.resident_id) == record.gender)
+    gender, resident_id = record.gender, record.resident_id
+    return [(gender, 1 + bool(resident_id and gender_of(resident_id) == gender))] if gender else ()
 
 
 def _birth_date(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.birth_date:
-        proven = bool(record.resident_id) and birth_date_of(record.resident_id) == record.birth_date
-        yield record.birth_date, 1 + proven
+    birth_date, resident_id = record.birth_date, record.resident_id
+    return [(birth_date, 1 + bool(resident_id and birth_date_of(resident_id) == birth_date))] if birth_date else ()
 
 
 def _owner_department(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.owner_department:
-        yield record.owner_department, 1
+    return [(record.owner_department, 1)] if record.owner_department else ()
 
 
 def _address(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    if record.address and record.address.text:
-        yield record.address.text, _address_depth(record.address)
+    text = record.address.text if record.address else ""
+    return [(text, _address_depth(record.address))] if record.address and text else ()
 
 
 def _address_depth(address: Address) -> int:
@@ -134,13 +129,11 @@ def _address_depth(address: Address) -> int:
 
 
 def _phones(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    for phone in record.phones:
-        yield phone.number, 1 + (phone.kind == "mobile")
+    return [(phone.number, 1 + (phone.kind == "mobile")) for phone in record.phones]
 
 
 def _emails(record: StandardRecord) -> Iterable[tuple[str, int]]:
-    for email in record.emails:
-        yield email, 1
+    return [(email, 1) for email in record.emails]
 
 
 _EXTRACTS: Mapping[str, Extract] = {
@@ -155,14 +148,6 @@ _EXTRACTS: Mapping[str, Extract] = {
 STANDARD_FIELDS: Mapping[str, Extract] = {**_EXTRACTS, "phone": _phones, "email": _emails}
 
 
-def _claims(records: Sequence[StandardRecord], extract: Extract) -> list[_Claim]:
-    found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
-    if len(found) < 2:  # most profiles have one record
-        return [_Claim(*item, agreeing=1) for item in found]
-    agreeing = Counter(value for value, _, _ in found)
-    return [_Claim(value, record, completeness, agreeing[value]) for value, record, completeness in found]
-
-
 _CRITERIA: Mapping[Survivorship, tuple[str, ...]] = {  # what is asked, in this order; named as the loser's fault
     Survivorship.MOST_TRUSTED: ("less complete", "less trusted", "older"),
     Survivorship.MOST_RECENT: ("less complete", "older", "less trusted"),
@@ -171,22 +156,30 @@ _CRITERIA: Mapping[Survivorship, tuple[str, ...]] = {  # what is asked, in this 
 }
 
 
-def _rank(claim: _Claim, rule: Survivorship) -> tuple[float, ...]:
-    strengths = {
-        "less complete": claim.completeness,
-        "less confirmed": claim.agreeing,
-        "less trusted": -claim.record.trust_rank,
-        "older": claim.record.updated_time.timestamp(),
-    }
-    return tuple(strengths[criterion] for criterion in _CRITERIA[rule])
+def _key_of(found: tuple[str, StandardRecord, int]) -> tuple[str, str]:
+    return found[1].source_id, found[1].source_record_id
 
 
-def _ranked(claims: list[_Claim], rule: Survivorship) -> list[_Claim]:
-    """Return the claims, the winner first; ties go by the records' keys, the same way in every run."""
-    if len(claims) < 2:
-        return claims
-    claims.sort(key=lambda claim: claim.record.key)
-    return sorted(claims, key=lambda claim: _rank(claim, rule), reverse=True)
+def _ranked(records: Sequence[StandardRecord], extract: Extract, rule: Survivorship) -> list[_Claim]:
+    """Return what the records claim, the winner first; ties go by the records' keys, the same way in every run."""
+    found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
+    if len(found) < 2:  # most profiles have one record
+        return [_Claim(value, record) for value, record, _ in found]
+    found.sort(key=_key_of)
+    agreeing = Counter(value for value, _, _ in found) if rule is Survivorship.MOST_CONFIRMED else {}
+    claims = []
+    for value, record, completeness in found:
+        time, trust = record.updated_time.timestamp(), -record.trust_rank
+        match rule:
+            case Survivorship.MOST_TRUSTED:
+                strengths: tuple[float, ...] = (completeness, trust, time)
+            case Survivorship.MOST_CONFIRMED:
+                strengths = (completeness, agreeing[value], trust, time)
+            case _:
+                strengths = (completeness, time, trust)
+        claims.append(_Claim(value, record, strengths))
+    claims.sort(key=itemgetter(2), reverse=True)
+    return claims
 
 
 def _golden_field(ranked: Sequence[_Claim], rule: Rule) -> GoldenField:
@@ -206,13 +199,13 @@ def _golden_field(ranked: Sequence[_Claim], rule: Rule) -> GoldenField:
 
 def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
     """Return the first criterion of the rule in which the loser falls short."""
-    pairs = zip(_CRITERIA[rule], _rank(loser, rule), _rank(winner, rule), strict=True)
+    pairs = zip(_CRITERIA[rule], loser.strengths, winner.strengths, strict=True)
     return next((criterion for criterion, lost, won in pairs if lost < won), "tie")
 
 
 def _all_values(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> tuple[GoldenField, ...]:
     """Return every distinct value with the best record that claims it, the believed one first with what it beat."""
-    ranked = _ranked(_claims(records, extract), rule.survivorship)
+    ranked = _ranked(records, extract, rule.survivorship)
     firsts = {claim.value: claim for claim in reversed(ranked)}
     others = [firsts[value] for value in dict.fromkeys(claim.value for claim in ranked)][1:]
     return (_golden_field(ranked, rule), *(_golden_field([claim], rule) for claim in others)) if ranked else ()

@@ -1,7 +1,7 @@
 """Decide who a record belongs to: scored comparison, rules that always hold, three bands."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from services.profiles.domain.comparison import (
     EXACT,
@@ -150,21 +150,22 @@ def decide(
     candidates: Sequence[Candidate],
     model: MatchModel,
     rejected: frozenset[str] = frozenset(),
+    prepare: Callable[[StandardRecord], Traits] = traits_of,
 ) -> Assignment:
     """Return where a record belongs among the candidates that share a blocking key with it.
 
     `rejected` are profiles a steward has ruled apart from this record. An earlier version of the same record
-    inside a candidate is not compared; drop it from the candidate before.
+    inside a candidate is not compared; drop it from the candidate before. `prepare` is traits_of, or remembers it.
     """
     if not candidates:
         return Assignment(AssignmentKind.NEW)
     groups = {
-        candidate.profile_id: [traits_of(item) for item in candidate.records if item.key != record.key]
+        candidate.profile_id: [prepare(item) for item in candidate.records if item.key != record.key]
         for candidate in candidates
         if candidate.profile_id not in rejected
     }
     shared = shared_identifiers(list(groups.values()))
-    own = without_identifiers(traits_of(record), shared)
+    own = without_identifiers(prepare(record), shared)
     best, strong = {}, []
     for profile_id, group in groups.items():
         scores = [compare_traits(own, without_identifiers(item, shared), model) for item in group]

@@ -36,14 +36,15 @@ class MatchModel:
 
     def name_adjustment(self, name: PersonName) -> float:
         """Return the bits a shared rare name adds, or a shared frequent one takes away (term frequency)."""
-        share = self.surnames.get(name.surname, self._rarest(self.surnames))
-        share *= self.given_names.get(name.given, self._rarest(self.given_names))
+        share = self._share(self.surnames, name.surname) * self._share(self.given_names, name.given)
         u_exact = self.odds["name"][EXACT][1]
         return max(-_ADJUSTMENT_LIMIT, min(_ADJUSTMENT_LIMIT, log2(u_exact / max(share, 1e-9))))
 
     @staticmethod
-    def _rarest(shares: Mapping[str, float]) -> float:
-        return min(shares.values(), default=1e-3)
+    def _share(shares: Mapping[str, float], part: str) -> float:
+        """Return how many have this part of a name; who is in no list is taken for as rare as the rarest there."""
+        found = shares.get(part)
+        return min(shares.values(), default=1e-3) if found is None else found
 
 
 _ADJUSTMENT_LIMIT = 6.0  # bits; a name alone must not outweigh an identifier

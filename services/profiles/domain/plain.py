@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, TypeAlias, cast
 
 from services.profiles.domain.values import (
@@ -17,7 +18,8 @@ from services.profiles.domain.values import (
 
 JsonValue: TypeAlias = "str | int | bool | None | list[JsonValue] | dict[str, JsonValue]"
 _ADDRESS = ("province_code", "city_code", "district_code", "province", "city", "district", "detail")
-_PLACE = ("town", "street", "number", "building", "unit", "room")
+_address_parts = attrgetter(*_ADDRESS)
+_place_parts = attrgetter("town", "street", "number", "building", "unit", "room")
 
 
 def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
@@ -40,9 +42,9 @@ def record_to_plain(record: StandardRecord) -> dict[str, JsonValue]:
         "originals": dict(record.originals),
         "birth_years": list(record.birth_years) if record.birth_years else None,
         "documents": [[item.kind, item.number] for item in record.documents],
-        "problems": [[item.field, item.reason, str(item.severity)] for item in record.problems],
+        "problems": [[item.field, item.reason, item.severity.value] for item in record.problems],
     }
-    return {key: value for key, value in plain.items() if value not in (None, "", [], {})}
+    return {key: value for key, value in plain.items() if value or value == 0}
 
 
 def _name_to_plain(name: PersonName) -> list[JsonValue]:
@@ -51,8 +53,8 @@ def _name_to_plain(name: PersonName) -> list[JsonValue]:
 
 
 def _address_to_plain(address: Address) -> list[JsonValue]:
-    plain: list[JsonValue] = [getattr(address, part) for part in _ADDRESS]
-    place: list[JsonValue] = [getattr(address.place, part) for part in _PLACE]
+    plain: list[JsonValue] = list(_address_parts(address))
+    place: list[JsonValue] = list(_place_parts(address.place))
     return [*plain, place] if any(place) else plain
 
 

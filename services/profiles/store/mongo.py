@@ -31,6 +31,7 @@ from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
+from services.profiles.store.asking import find_among
 from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
 from services.profiles.store.mongo_ageing import NOT_BELIEVED, AgeingPart
@@ -56,8 +57,7 @@ from services.profiles.values import (
 
 LEDGER = "erasures"  # in a database of its own, which no backup of the others holds
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-# The embedded server compares each document found with each key asked for: many are asked for while few are found.
-KEYS_PER_QUERY, TOKENS_PER_QUERY, FEW_FOUND_FACTOR = 32, 16, 4
+KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # at least
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"))  # fmt: skip
@@ -181,16 +181,8 @@ class MongoStore(KeysPart, AgeingPart):
         projection: Mapping[str, int] | None = None,
         limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
-        unique = list(dict.fromkeys(values))
-        step = least = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
-        start, documents = 0, self._collection(collection)
-        while part := unique[start : start + step]:
-            with records.driver_errors():
-                query = {name: {"$in": part} if len(part) > 1 else part[0]}
-                found = list(documents.find(query, projection).limit(limit * len(part)))
-            yield from found
-            start += len(part)
-            step = least * FEW_FOUND_FACTOR if len(found) * FEW_FOUND_FACTOR < len(part) else least
+        least = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
+        return find_among(self._collection(collection), name, values, least, projection, limit)
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Write a part and close the round."""

@@ -13,6 +13,7 @@ from pymongo.collection import Collection
 
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
+from services.profiles.store.asking import find_among
 
 
 class Shelved(Protocol):
@@ -28,7 +29,7 @@ class Shelved(Protocol):
 
 
 T = TypeVar("T", bound=Shelved)
-VALUES_PER_QUERY = 32  # the embedded server compares each document found with each value asked for
+VALUES_PER_QUERY = 32  # at least
 
 
 class Shelf(Protocol[T]):
@@ -125,13 +126,8 @@ class MongoShelf(Generic[T]):
 
     def among(self, name: str, values: Sequence[str]) -> list[T]:
         """Return those whose field has one of these values, asked for a few at a time."""
-        found: list[T] = []
         name = "_id" if name == "id" else name
-        for start in range(0, len(values), VALUES_PER_QUERY):
-            query = {name: {"$in": list(values[start : start + VALUES_PER_QUERY])}}
-            with records.driver_errors():
-                found += [self._read(item) for item in self._collection().find(query)]
-        return found
+        return [self._read(item) for item in find_among(self._collection(), name, values, VALUES_PER_QUERY)]
 
     def _document(self, item: T) -> dict[str, object]:
         document = {name: getattr(item, name) for name in self._names}
