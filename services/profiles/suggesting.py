@@ -6,7 +6,7 @@ in order, group by group, and each group looked at anew: an address of yesterday
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import combinations, groupby
 
@@ -33,7 +33,7 @@ from services.profiles.store import Store
 from services.profiles.vault import ErasedError, Vault
 
 SUGGEST = "suggest-relationships"
-PROFILES_PER_BATCH, KEYS_PER_BATCH, GROUPS_PER_SAVE = 200, 500, 50
+PROFILES_PER_BATCH, KEYS_PER_BATCH = 200, 500
 PLACE, SUGGESTION = "relation-household", "relation-suggestion"
 LISTING, PAIRING = "listing", "pairing"
 GROUP_READ = CROWD * 8  # records of one group looked at: one person may have several
@@ -67,10 +67,9 @@ class Suggester:
                 job.save({"stage": LISTING, "after": after}, progress)
             after = ""
             job.save({"stage": PAIRING, "after": after}, progress)
-        for number, (place, keys) in enumerate(self._groups(after), 1):
-            self._pair(place, keys, progress)
-            if number % GROUPS_PER_SAVE == 0:
-                job.save({"stage": PAIRING, "after": keys[-1].id}, progress)
+        for groups in self._pages(after):
+            self._pair(groups, progress)
+            job.save({"stage": PAIRING, "after": groups[-1][-1].id}, progress)
         return progress
 
     def _keys_of(self, item: Working) -> Iterator[HouseholdKey]:
@@ -79,43 +78,51 @@ class Suggester:
                 place = self._vault.relation_token(PLACE, text)
                 yield HouseholdKey(f"{place}/{key}", place, key)
 
-    def _groups(self, after: str) -> Iterator[tuple[str, list[HouseholdKey]]]:
-        """Yield the records of each address in order; a group is never cut in two."""
+    def _pages(self, after: str) -> Iterator[list[list[HouseholdKey]]]:
+        """Yield the records of each address, some addresses at a time, in order; one address is never cut in two."""
         waiting: list[HouseholdKey] = []
         while page := self._store.household_keys.page({}, after, KEYS_PER_BATCH):
             after = page[-1].id
-            groups = [(place, list(found)) for place, found in groupby([*waiting, *page], lambda item: item.place)]
-            yield from groups[:-1]
-            waiting = groups[-1][1]
+            groups = [list(found) for _, found in groupby([*waiting, *page], lambda item: item.place)]
+            waiting = groups.pop()
+            if groups:
+                yield groups
         if waiting:
-            yield waiting[0].place, waiting
+            yield [waiting]
 
-    def _pair(self, place: str, keys: Sequence[HouseholdKey], progress: pb.RelationSuggestions) -> None:
-        if len(keys) < 2:
-            return
-        people = self._people(place, keys[:GROUP_READ])
-        if len(people) > CROWD or len(keys) > GROUP_READ:
-            progress.crowded += 1
-            return
-        progress.households_found += len(people) > 1
-        known, _ = self._relations.of([item.profile for item, _ in people.values()])
+    def _pair(self, groups: Sequence[list[HouseholdKey]], progress: pb.RelationSuggestions) -> None:
+        shared = [keys for keys in groups if len(keys) > 1]
+        homes = self._homes([listed for keys in shared for listed in keys[:GROUP_READ]])
+        households = []
+        for keys in shared:
+            people = self._people(keys[:GROUP_READ], homes)
+            if len(people) > CROWD or len(keys) > GROUP_READ:
+                progress.crowded += 1
+            elif len(people) > 1:
+                households.append(people)
+        progress.households_found += len(households)
+        known, _ = self._relations.of([item.profile for people in households for item, _ in people.values()])
         held = {frozenset(item.ends) for item in known if item.relation.type in OF_ONE_HOUSEHOLD}
         made = [
             self._suggestion(people[one][1], people[two][1])
+            for people in households
             for one, two in combinations(sorted(people), 2)
             if frozenset((one, two)) not in held
         ]
         progress.suggested += self._store.relations.add_missing([item for item in made if item])
 
-    def _people(self, place: str, keys: Sequence[HouseholdKey]) -> dict[str, tuple[Working, str]]:
+    def _homes(self, listed: Sequence[HouseholdKey]) -> dict[str, Working]:
+        """Return who holds each record by now."""
+        opened, _ = load(self._store, self._vault, self._store.by_record_keys([item.record for item in listed]))
+        return {key: item for item in opened for key in item.records}
+
+    def _people(self, keys: Sequence[HouseholdKey], homes: Mapping[str, Working]) -> dict[str, tuple[Working, str]]:
         """Return who has that address by now, each with the record that says so; strike the others off the list."""
-        opened, _ = load(self._store, self._vault, self._store.by_record_keys([item.record for item in keys]))
-        homes = {key: item for item in opened for key in item.records}
         people: dict[str, tuple[Working, str]] = {}
         for listed in keys:
             home = homes.get(listed.record)
             text = household_key(home.records[listed.record]) if home else ""
-            if home is None or self._vault.relation_token(PLACE, text) != place:
+            if home is None or self._vault.relation_token(PLACE, text) != listed.place:
                 self._strike(listed)
             else:
                 people.setdefault(home.profile_id, (home, listed.record))

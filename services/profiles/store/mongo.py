@@ -15,7 +15,6 @@ from pymongo.write_concern import WriteConcern
 from services.chassis import records
 from services.chassis.records import Fact, Record
 from services.profiles.documents import (
-    LAST_VERSION,
     ProfileDocument,
     ProfileWrite,
     link_document,
@@ -60,7 +59,8 @@ CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile wit
 KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # at least
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
-           ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"))  # fmt: skip
+           ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"),
+           ("profile_versions", "p"))  # fmt: skip
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
@@ -300,12 +300,11 @@ class MongoStore(KeysPart, AgeingPart):
 
     def past_versions(self, profile_id: str, before: int, limit: int) -> list[Profile]:
         """Return what a profile was, newest first."""
-        return self._past({"_id": {"$gt": past_id(profile_id, 0), "$lt": past_id(profile_id, before)}}, limit)
+        return self._past({"p": profile_id, "_id": {"$lt": past_id(profile_id, before)}}, limit)
 
     def past_at(self, profile_id: str, time: datetime) -> Profile | None:
         """Return the last past version by a time."""
-        of_profile = {"$gt": past_id(profile_id, 0), "$lt": past_id(profile_id, LAST_VERSION)}
-        return next(iter(self._past({"_id": of_profile, "since": {"$lte": time}}, 1)), None)
+        return next(iter(self._past({"p": profile_id, "since": {"$lte": time}}, 1)), None)
 
     def _past(self, query: Mapping[str, object], limit: int) -> list[Profile]:
         with records.driver_errors():
@@ -315,11 +314,8 @@ class MongoStore(KeysPart, AgeingPart):
     def drop_versions(self, keys: Sequence[str], profile_ids: Sequence[str]) -> None:
         """Remove superseded versions and what profiles were."""
         with records.driver_errors():
-            for source_id, _, record_id in (key.partition("/") for key in keys):
-                self._collection("source_records").delete_many({"s": source_id, "i": record_id})
-            for profile_id in profile_ids:
-                of_profile = {"$gte": past_id(profile_id, 0), "$lte": past_id(profile_id, LAST_VERSION)}
-                self._collection("profile_versions").update_many({"_id": of_profile}, NOT_BELIEVED)
+            self.drop_superseded(keys)
+            self._collection("profile_versions").update_many({"p": {"$in": list(profile_ids)}}, NOT_BELIEVED)
 
     def record_keys(self, source_id: str, after: str, limit: int) -> list[str]:
         """Return a page of a source's record keys; "0" is the character after the "/" of a key."""

@@ -5,14 +5,15 @@ Data keys are a collection of their own, so that their backups can be kept for a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pymongo.collection import Collection
 from pymongo.operations import UpdateOne
 
 from services.chassis import records
-from services.profiles.documents import LAST_VERSION, past_id
+from services.profiles.documents import past_id
 from services.profiles.values import Profile, StoredRecord
 
 
@@ -91,10 +92,14 @@ class KeysPart:
     def drop_traces(self, profile_ids: Sequence[str], record_keys: Sequence[str]) -> None:
         """Remove history, superseded versions and links."""
         with records.driver_errors():
-            for profile_id in profile_ids:
-                of_profile = {"$gt": past_id(profile_id, 0), "$lt": past_id(profile_id, LAST_VERSION)}
-                self._collection("profile_versions").delete_many({"_id": of_profile})
-                self._collection("links").delete_many({"p": profile_id})
-            for key in record_keys:
-                source_id, _, record_id = key.partition("/")
-                self._collection("source_records").delete_many({"s": source_id, "i": record_id})
+            for name in ("profile_versions", "links"):
+                self._collection(name).delete_many({"p": {"$in": list(profile_ids)}})
+            self.drop_superseded(record_keys)
+
+    def drop_superseded(self, record_keys: Iterable[str]) -> None:
+        """Remove the superseded versions of records."""
+        by_source: defaultdict[str, list[str]] = defaultdict(list)
+        for source_id, _, record_id in (key.partition("/") for key in record_keys):
+            by_source[source_id].append(record_id)
+        for source_id, record_ids in by_source.items():
+            self._collection("source_records").delete_many({"s": source_id, "i": {"$in": record_ids}})
