@@ -146,8 +146,9 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self, request: pb.BatchGetScoresRequest, context: grpc.ServicerContext
     ) -> pb.BatchGetScoresResponse:
         """Return what was measured of profiles."""
-        rows, cutoff = self._reader.measured(request.profile_ids)
-        return pb.BatchGetScoresResponse(profiles=map(wire.measured, rows), data_cutoff=cutoff)
+        rows, times = self._reader.measured(request.profile_ids)
+        cutoff, ended = times or (None, None)
+        return pb.BatchGetScoresResponse(profiles=map(wire.measured, rows), data_cutoff=cutoff, compute_time=ended)
 
     def ListInteractionMonths(
         self, request: retention_pb2.ListInteractionMonthsRequest, context: grpc.ServicerContext

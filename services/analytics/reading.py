@@ -135,17 +135,21 @@ class Reader:
         rows = self._warehouse.rows(pinned, ["scores"], body, {"id": profile_id})
         return rows[0] if rows else None
 
-    def measured(self, profile_ids: Sequence[str]) -> tuple[list[Row], datetime | None]:
-        """Return what the last computation measured of profiles, and up to when; None when there never was one."""
+    def measured(self, profile_ids: Sequence[str]) -> tuple[list[Row], tuple[datetime, datetime] | None]:
+        """Return what the last computation measured of profiles, its data cut-off and end; None if there was none.
+
+        Fast where the ids lie close together, for the table is in their order: an id apart costs a reading of it all.
+        """
         pinned = self._warehouse.pin([SCORES])
         cutoff = self._warehouse.rows(pinned, ["scores"], "SELECT epoch_us(data_cutoff) FROM scores LIMIT 1", {})
         if not cutoff:
             return [], None
+        ended = max(file.written for file in pinned.snapshots[SCORES.name].files)
         body = (
             f"SELECT {', '.join(MEASURED)} FROM scores SEMI JOIN (SELECT unnest($ids) AS profile_id) USING (profile_id)"
         )
         rows = self._warehouse.rows(pinned, ["scores"], body, {"ids": list(profile_ids)}) if profile_ids else []
-        return rows, moment_of(cutoff[0][0])
+        return rows, (moment_of(cutoff[0][0]), ended)
 
     def figures(
         self, metric: MetricDefinition, dimensions: Sequence[str], months: tuple[str, str], reach: Reach

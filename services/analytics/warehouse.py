@@ -29,6 +29,7 @@ from services.chassis.errors import Unavailable
 
 RACES: Final = 20  # lost races before an append gives up; each one means that another writer got on
 FILES_PER_PARTITION: Final = 12  # more small files than this in a partition are written anew as one
+SMALL_FILE_BYTES: Final = 50_000_000  # the writer begins a new file at 100 MB; such files are as they should be
 RECENT_ROWS: Final = 20_000  # recent states beyond this, and a tenth of all, are folded into the base
 RECENT_FILES: Final = 24
 REPLACED_FOR: Final = timedelta(days=1)  # after it, states that newer ones replaced are folded away
@@ -298,5 +299,6 @@ def _untidy(snapshot: Snapshot) -> list[str]:
         return [RECENT if base else BASE] if len(recent) > RECENT_FILES else []
     counts: dict[str, int] = {}
     for file in snapshot.files:
-        counts[file.partition] = counts.get(file.partition, 0) + 1
+        if file.size_bytes < SMALL_FILE_BYTES:
+            counts[file.partition] = counts.get(file.partition, 0) + 1
     return sorted(partition for partition, count in counts.items() if count > FILES_PER_PARTITION)

@@ -34,7 +34,8 @@ from services.profiles.vault import Vault
 STAGE, STAGE_DAILY, STAGE_CHANGED = "lifecycle", "lifecycle_daily", "lifecycle_changed"
 DEFAULT = "default"
 DAY_SECONDS, LOOK_SECONDS = 24 * 3600.0, 5.0
-PAGE, ATTEMPTS, ASK_SECONDS = 200, 8, 30.0
+PAGE, ATTEMPTS, ASK_SECONDS = 1000, 8, 60.0
+SLACK = timedelta(hours=1)  # a merge just before a computation may not be in it
 SETTLE_SECONDS = 10.0  # analytics follows a merge or a split within a few seconds, by the same events
 IDS_PER_CALL = 5000  # BatchGetScoresRequest takes no more
 NOBODY = Owner("service:profiles", "")  # no department sees or cancels these operations
@@ -84,9 +85,10 @@ def _condition(message: pb.StageCondition) -> Condition:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the last computation measured, by the id it was measured under, and up to when."""
+    """What the last computation measured, by the id it was measured under, up to when, and when it ended."""
 
     cutoff: datetime
+    ended: datetime
     by_id: Mapping[str, Figures]
 
 
@@ -114,7 +116,7 @@ def scores_of(stub: AnalyticsServiceStub) -> Ask:
             if not reply.HasField("data_cutoff"):
                 raise ScoresMissing("scores were never computed; compute them first")
             found.update({item.profile_id: _figures(item) for item in reply.profiles})
-        return Measured(reply.data_cutoff.ToDatetime(tzinfo=UTC), found)
+        return Measured(reply.data_cutoff.ToDatetime(tzinfo=UTC), reply.compute_time.ToDatetime(tzinfo=UTC), found)
 
     return ask
 
@@ -251,7 +253,7 @@ class Stager:
         waiting = {item.profile_id: item for item in profiles}
         for _ in range(ATTEMPTS):
             now = datetime.now(UTC)
-            measured = self._ask([name for item in waiting.values() for name in (item.profile_id, *item.aliases)])
+            measured = self._measured(list(waiting.values()))
             stages = {key: self._stage_of(item, lifecycle, measured, now) for key, item in waiting.items()}
             moved = [item for key, item in waiting.items() if stages[key] != item.stage]
             lost = set() if preview else self._write(moved, stages, lifecycle.revision, now)
@@ -262,6 +264,15 @@ class Stager:
             living = self._store.profiles(sorted(lost))
             waiting = {key: item for key, item in living.items() if not (item.merged_into or item.is_erased)}
         raise Unavailable("others keep changing the same profiles; stages are given later")
+
+    def _measured(self, profiles: Sequence[Profile]) -> Measured:
+        """Return what was measured of profiles, under former ids too where somebody was merged since.
+
+        Those lie scattered among all ids, so that to ask for them takes a hundred times as long.
+        """
+        found = self._ask(sorted(item.profile_id for item in profiles))
+        late = sorted(name for item in profiles if _is_merged_since(item, found.ended - SLACK) for name in item.aliases)
+        return replace(found, by_id={**found.by_id, **self._ask(late).by_id}) if late else found
 
     def _stage_of(self, profile: Profile, lifecycle: Lifecycle, measured: Measured, now: datetime) -> str:
         """Return the stage of a profile, none for one whose records were all deleted."""
@@ -278,6 +289,10 @@ class Stager:
             why = Revision(0, now, "staged")
             shaped.append(reshape(item.profile, staged, item.records, ciphers, self._vault, rules, now, why))
         return set(write(self._store, shaped))
+
+
+def _is_merged_since(profile: Profile, time: datetime) -> bool:
+    return any(item.kind == "merged" and item.time >= time for item in profile.revisions)
 
 
 def _figures_of(profile: Profile, measured: Measured, now: datetime) -> Figures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from kehu.analytics.v1 import analytics_pb2_grpc
 
@@ -40,4 +42,5 @@ def test_profiles_is_told_what_was_measured_and_a_merged_customer_counts_once(wo
 
     side.tell(unmerged("a", "b", 4, "7"))
     assert (figures("a"), figures("b")) == ((1, 300, 0, 0), (2, 1000, 30, 60))
-    assert ask(["a"]).cutoff == measured.cutoff
+    assert (ask(["a"]).cutoff, ask(["a"]).ended) == (measured.cutoff, measured.ended)
+    assert timedelta() <= datetime.now(UTC) - measured.ended < timedelta(minutes=2)

@@ -155,6 +155,17 @@ def test_what_a_profile_was_is_out_of_the_lake_a_day_and_a_week_later(
     assert b"330106" not in held_bytes(warehouse, PROFILES.name)
 
 
+def test_full_sized_files_are_left_alone_however_many(side: Lakeside, monkeypatch: pytest.MonkeyPatch) -> None:
+    side.live("a")
+    for number in range(folding.FILES_PER_PARTITION + 1):
+        side.buy("a", f"m{number}")
+    smallest = min(file.size_bytes for file in side.warehouse.lake.snapshot(INTERACTIONS).files)
+    monkeypatch.setattr(folding, "SMALL_FILE_BYTES", smallest)
+    assert side.warehouse.tidy() == 0
+    monkeypatch.setattr(folding, "SMALL_FILE_BYTES", 10**6)
+    assert side.warehouse.tidy() == 1
+
+
 def test_a_table_is_cleaned_once_a_day(side: Lakeside, monkeypatch: pytest.MonkeyPatch) -> None:
     cleaned: list[str] = []
     monkeypatch.setattr(Lake, "clean", lambda _, table, **__: cleaned.append(table.name))

@@ -124,7 +124,9 @@ class Club:
         self.desk, self.call, self.store = desk, desk.call, desk.service.store
         self.figures: dict[str, Figures] = {}
         self.cutoff: datetime | None = datetime.now(UTC)
+        self.ended = datetime.now(UTC)
         self.asked = 0
+        self.asked_for: list[list[str]] = []
         service = desk.service
         self.stager = Stager(self.store, service.vault, service.tools.dictionary, self.ask, page=2, settles=0)
         self.consumer = ProfilesConsumer(self.store, service.jobs)
@@ -133,7 +135,8 @@ class Club:
         self.asked += 1
         if self.cutoff is None:
             raise ScoresMissing("none")
-        return Measured(self.cutoff, {key: self.figures[key] for key in profile_ids if key in self.figures})
+        self.asked_for.append(list(profile_ids))
+        return Measured(self.cutoff, self.ended, {key: self.figures[key] for key in profile_ids if key in self.figures})
 
     def customer(self, number: int, figures: Figures | None = None) -> str:
         name = self.desk.upsert("till", f"T-{number}", person(number))
@@ -321,6 +324,22 @@ def test_who_was_erased_or_merged_away_is_in_no_stage_and_nothing_is_told_of_the
         pass
 
     assert (effect.profiles_read, unstaged(club), len(club.store.facts)) == (1, [], facts)
+
+
+def test_former_ids_are_asked_for_only_where_somebody_was_merged_since_the_computation(club: Club) -> None:
+    names = [club.customer(number, bought(50, baskets=2)) for number in (1, 2, 3)]
+    ids = [name.rpartition("/")[2] for name in names]
+    club.activate()
+    club.desk.service.taker.merger.merge(ids[:2])
+    club.asked_for.clear()
+
+    club.effect("EvaluateLifecycle")
+    assert club.asked_for == [sorted([ids[0], ids[2]]), [ids[1]]]
+
+    club.ended = datetime.now(UTC) + timedelta(hours=1, seconds=1)
+    club.asked_for.clear()
+    club.effect("EvaluateLifecycle")
+    assert club.asked_for == [sorted([ids[0], ids[2]])]
 
 
 def test_who_parts_is_looked_at_when_analytics_had_time_to_score_them_anew(club: Club) -> None:
