@@ -29,6 +29,7 @@ TRAITS = {
     "province_code": ("110000", "310000", "440000"),
     "gender": ("male", "female"),
     "tier": ("gold", "silver"),
+    "stage": ("active", "dormant", "churned"),
     "owner_department": ("sales", "marketing"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
+from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.domain import merkle
 from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.sources import SourceSettings
@@ -27,7 +29,7 @@ from services.profiles.receipts import Receipts
 from services.profiles.retaining import Keeper
 from services.profiles.store import Store
 from services.profiles.transactions import Month
-from services.profiles.values import Ageing, StoredReceipt
+from services.profiles.values import Ageing, StoredHold, StoredReceipt
 from tests.profiles.conftest import Desk, reason_of
 from tests.profiles.people import Service, person, source_request
 from tests.profiles.test_store import mongo_store, profile, record, store, write
@@ -644,6 +646,37 @@ def test_killed_at_any_write_and_run_again_is_the_same_state_and_one_receipt(
             request = pb.ProveRetentionRequest(name=receipt.name, item=f"sources/till/records/T-{number}#email")
             assert archive.call("ProveRetention", request).item_count == receipt.item_count
         assert archive.store.ageing(RecordType.SUPERSEDED_VERSIONS, "", 9) == []
+
+
+def test_of_ten_thousand_records_none_is_taken_early_none_is_left_late_and_no_held_one_goes(archive: Archive) -> None:
+    """Ages lie around the limit, many of them exactly on a day; every tenth record's person is held."""
+    store, count = archive.store, 10_000
+    source = store.sources.get("till")
+    assert source is not None
+    dice, started = random.Random(33), datetime.now(UTC)
+    ages = [timedelta(days=365, seconds=dice.choice((-3600, 3600, dice.randint(-10**7, 10**7)))) for _ in range(count)]
+    admission = Admission(store, archive.vault, archive.desk.service.taker)
+    entries = [
+        Entry(n, {"name": f"客户{n}", "email": f"keep{n}@mail.cn"}, False, f"K-{n}", started - ages[n])
+        for n in range(count)
+    ]
+    admission.admit(settings_of(source), entries)
+    archive.keeper = Keeper(store, archive.vault, archive.desk.service.tools.dictionary, archive.lake, page=500)
+    archive.rule("old")
+    kept = store.page_profiles("", count, ())[::10]
+    held = {item.record_keys[0] for item in kept}
+    for item in kept:
+        store.holds.insert(StoredHold(item.profile_id, "profile", item.profile_id, "case 17", "user:test", None))
+
+    run = archive.run()
+
+    limit = run.start_time.ToDatetime(tzinfo=UTC) - timedelta(days=365)
+    records = {item.key: item for one in store.page_profiles("", count, ()) for item in one.records}
+    taken = {key for key, item in records.items() if item.retired}
+    due = {key for key, item in records.items() if item.updated_time <= limit}
+    assert len(records) == count and len(due) > 3000 and len(due & held) > 300
+    assert taken == due - held
+    assert done(run) == {"old": (len(due - held), len(taken), len(due & held))}
 
 
 # --- interactions of the lake ---------------------------------------------------------------------------------------
