@@ -44,21 +44,21 @@ ACTIONS = {
         "qualityRules": "read list",
     },
     "role:analyst": {
-        "lifecycles": "read",
+        "lifecycles": "read", "matchModels": "read list",
         "metrics": "*", "scores": "*", "interactions": "*", "audiences": "*", "operations": "*",
         "profiles": "read list", "segments": "read list preview", "campaigns": "read list",
         "deliveries": "list", "fields": "list read", "qualityReports": "read list", "qualityRules": "read list",
     },
     "role:steward": {
         "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*", "retention": "*",
-        "lifecycles": "*",
+        "lifecycles": "*", "matchModels": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*",
     },
     "role:administrator": {
         "masterKeys": "*", "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
-        "index": "*", "sources": "read list",
+        "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
         "fields": "list read list_changes read_change approve_change reject_change",
     },
 }  # fmt: skip

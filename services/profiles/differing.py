@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from services.profiles.domain.model import MatchModel
+from services.profiles.domain.model import ModelSource
 from services.profiles.domain.uniting import United, best_score, unite
 from services.profiles.domain.values import MatchScore
 from services.profiles.folding import Working, are_apart
@@ -34,7 +34,7 @@ class Findings:
 class Looker:
     """Reads profiles again before anything is done about them."""
 
-    def __init__(self, store: Store, vault: Vault, model: MatchModel) -> None:
+    def __init__(self, store: Store, vault: Vault, model: ModelSource) -> None:
         self._store = store
         self._vault = vault
         self._model = model
@@ -56,7 +56,7 @@ class Looker:
         names, links = list(living), {}
         for at, name in enumerate(names[1:], 1):
             rest = [record for other in names[:at] for record in living[other].records.values()]
-            links[name] = best_score(list(living[name].records.values()), rest, self._model)
+            links[name] = best_score(list(living[name].records.values()), rest, self._model())
         return United((tuple(names),), links, {})
 
     def _checked(self, item: Item, living: dict[str, Working]) -> United:
@@ -66,7 +66,7 @@ class Looker:
             {name: list(found.records.values()) for name, found in living.items()},
             lambda one, other: not clusters[one].isdisjoint(clusters[other]),
             lambda one, other: are_apart(living[one].profile, living[other].profile),
-            self._model,
+            self._model(),
         )
 
     def _doubts(
@@ -97,7 +97,7 @@ class Looker:
             is_settled = any(set(keys) <= found and found.difference(keys) for found in settled)
             if not rest or is_settled or any(self._is_confirmed(key) for key in keys):
                 continue
-            yield keys, best_score([records[key] for key in keys], rest, self._model)
+            yield keys, best_score([records[key] for key in keys], rest, self._model())
 
     def _is_confirmed(self, key: str) -> bool:
         found = self._store.pairs.get(pair_id(key, "check"))

@@ -363,3 +363,27 @@ class RelationshipNotFound(NotFound):
     """No relationship has this name."""
 
     reason = "RELATIONSHIP_NOT_FOUND"
+
+
+class MatchModelNotFound(NotFound):
+    """No match model has this name."""
+
+    reason = "MATCH_MODEL_NOT_FOUND"
+
+
+class MatchModelOutdated(NotAllowed):
+    """The model was compared with another than the one in use."""
+
+    reason = "MATCH_MODEL_OUTDATED"
+
+
+class MatchModelNotInUse(NotAllowed):
+    """Another model is in use, or the shipped one."""
+
+    reason = "MATCH_MODEL_NOT_IN_USE"
+
+
+class MatchModelNotLearnt(NotAllowed):
+    """The stored records teach too little."""
+
+    reason = "MATCH_MODEL_NOT_LEARNT"

@@ -16,11 +16,12 @@ from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
-from services.profiles.domain.model import default_model
 from services.profiles.effects import EffectCounter
 from services.profiles.erasing import Eraser, replay
 from services.profiles.events import ProfilesConsumer
 from services.profiles.jobs import Importer
+from services.profiles.learning import Learner
+from services.profiles.models import Models
 from services.profiles.overriding import Overrider
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.quality.measuring import Measurer, schedule
@@ -54,9 +55,10 @@ def serving(config: ProcessConfig) -> Serving:
         schedule(jobs)
         staging.start(jobs)
 
-    taker = SharedTaker(Taker(store, vault, default_model(), dictionary))
+    models = Models(store)
+    taker = SharedTaker(Taker(store, vault, models, dictionary))
     consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
-    tools = Tools(store, vault, taker, jobs, dictionary, consents=consents)
+    tools = Tools(store, vault, taker, jobs, dictionary, consents=consents, models=models)
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],
@@ -76,10 +78,10 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     """Return the job handlers that `kehu work profiles` runs."""
     records.connect(config, SERVICE)
     store, vault = MongoStore(SERVICE), Vault(config.keys_dir, config.protection)
-    dictionary = Dictionary(store)
-    taker = Taker(store, vault, default_model(), dictionary)
-    importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, default_model())
-    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary)
+    dictionary, models = Dictionary(store), Models(store)
+    taker = Taker(store, vault, models, dictionary)
+    importer, resolver = Importer(store, vault, taker), Resolver(store, vault, taker.merger, models)
+    keepers = Rederiver(store, vault, dictionary), Overrider(store, vault, dictionary), Learner(store, vault, models)
     analytics = Channels(config, SERVICE).stub(AnalyticsServiceStub)
     keeper = Keeper(store, vault, dictionary, RemoteInteractions(analytics))
     puller = Puller(store, vault, Jobs(SERVICE), load_targets(config.keys_dir), importer.admission)

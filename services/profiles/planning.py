@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -36,25 +36,39 @@ class ChildEngine:
         Raises:
             RuntimeError: the child ended before it was done; the system may lack memory.
         """
-        argv = [sys.executable, "-m", "services.profiles.resolution.full_pass"]
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as child:
-            assert child.stdin is not None and child.stdout is not None
-            try:
-                child.stdin.write(_framed(model_to_json(model).encode()))
-                for page in pages:
-                    child.stdin.write(_framed(page))
-                child.stdin.write(_framed(b""))
-                child.stdin.flush()
-                while True:
-                    item = orjson.loads(_frame(child.stdout))
-                    yield item
-                    if item["kind"] == END:
-                        return
-            except (BrokenPipeError, EOFError) as error:
-                raise RuntimeError(f"the resolving process ended with {child.wait()}") from error
-            finally:
-                child.kill()
+        yield from _talk("full_pass", model_to_json(model).encode(), pages)
+
+
+def learnt(asked: Mapping[str, Any], pages: Iterable[bytes]) -> dict[str, Any]:
+    """Return what a child process learns from pages of profiles; see resolution.learning.
+
+    Raises:
+        RuntimeError: the child ended before it was done; the system may lack memory.
+    """
+    return next(_talk("learning", orjson.dumps(asked), pages))
+
+
+def _talk(module: str, head: bytes, pages: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Run a module of resolution in a child process: say what is asked, then the pages; yield its answers."""
+    argv = [sys.executable, "-m", f"services.profiles.resolution.{module}"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as child:
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            child.stdin.write(_framed(head))
+            for page in pages:
+                child.stdin.write(_framed(page))
+            child.stdin.write(_framed(b""))
+            child.stdin.flush()
+            while True:
+                item = orjson.loads(_frame(child.stdout))
+                yield item
+                if item["kind"] == END:
+                    return
+        except (BrokenPipeError, EOFError) as error:
+            raise RuntimeError(f"the resolving process ended with {child.wait()}") from error
+        finally:
+            child.kill()
 
 
 def _framed(content: bytes) -> bytes:

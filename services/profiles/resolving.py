@@ -20,7 +20,7 @@ from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Handler, Job, Paused
 from services.profiles.asking import check, doubt, question
 from services.profiles.differing import Findings, Looker
-from services.profiles.domain.model import MatchModel
+from services.profiles.domain.model import ModelSource
 from services.profiles.domain.review import is_sampled
 from services.profiles.domain.values import MatchScore
 from services.profiles.errors import ResolutionOverLimit
@@ -42,7 +42,7 @@ class Resolver:
     """Runs full passes."""
 
     def __init__(
-        self, store: Store, vault: Vault, merger: Merger, model: MatchModel, engine: Engine | None = None
+        self, store: Store, vault: Vault, merger: Merger, model: ModelSource, engine: Engine | None = None
     ) -> None:
         """Work with these tools; the engine is a child process if no other is given."""
         self._store = store
@@ -88,6 +88,11 @@ class Resolver:
         limit = int(str(job.args["merge_limit"]))
         if not job.checkpoint.get("ready"):
             self._make_plan(job, progress)
+        while not self._work_through(job, progress, limit):
+            self._make_plan(job, progress)
+
+    def _work_through(self, job: Job, progress: pb.ResolutionProgress, limit: int) -> bool:
+        """Do what is planned; say whether the model in use is still the one that it was planned by."""
         plan = Plan(self._store, self._vault, str(job.checkpoint["plan"]))
         parts = int(str(job.checkpoint["parts"]))
         if limit and progress.merges_planned > limit:
@@ -97,19 +102,22 @@ class Resolver:
                 metadata={"planned": str(progress.merges_planned), "limit": str(limit)},
             )
         for number, item in plan.read(parts, int(str(job.checkpoint.get("done", 0)))):
+            if self._model().version != progress.model_version:
+                return False
             self._settle(item, progress, is_dry=not limit)
             job.save({**job.checkpoint, "done": number}, progress)
         plan.drop(parts)
+        return True
 
     def _make_plan(self, job: Job, progress: pb.ResolutionProgress) -> None:
         """Resolve all records and keep what differs; a plan whose making was cut short is dropped."""
         if "plan" in job.checkpoint:
             Plan(self._store, self._vault, str(job.checkpoint["plan"])).drop(int(str(job.checkpoint["parts"])))
-        passes, failure = progress.passes, progress.last_failure
+        passes, failure, model = progress.passes, progress.last_failure, self._model()
         progress.Clear()
         progress.MergeFrom(
             pb.ResolutionProgress(
-                passes=passes, last_failure=failure, model_version=self._model.version,
+                passes=passes, last_failure=failure, model_version=model.version,
                 dry_run=not int(str(job.args["merge_limit"])),
             )
         )  # fmt: skip
@@ -117,7 +125,7 @@ class Resolver:
         plan = Plan(self._store, self._vault, uuid.uuid4().hex)
         checkpoint: dict[str, object] = {"plan": plan.plan_id, "parts": 0}
         job.save(checkpoint, progress)
-        found = self._engine.differences(self._model, self._pages(job, progress))
+        found = self._engine.differences(model, self._pages(job, progress))
         for parts in plan.write(_counted(found, progress)):
             checkpoint["parts"] = parts
             job.save(checkpoint, progress)

@@ -16,7 +16,7 @@ from services.chassis.records import new_id
 from services.profiles.asking import check, question
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
-from services.profiles.domain.model import MatchModel
+from services.profiles.domain.model import ModelSource
 from services.profiles.domain.values import AssignmentKind, MatchScore, Problem
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
@@ -97,7 +97,7 @@ class Taker:
         self,
         store: Store,
         vault: Vault,
-        model: MatchModel,
+        model: ModelSource,
         dictionary: Dictionary,
         part_profiles: int = PART_PROFILES,
     ) -> None:
@@ -144,7 +144,7 @@ class Taker:
         waiting = unbarred(waiting, loaded, self._vault, self.dictionary.indexes())
         waiting, problems = neighbours.judge_batch(waiting, loaded, held)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
-        fold = Fold(loaded, self._model, founded_id, now)
+        fold = Fold(loaded, self._model(), founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
         lost, is_alone = self._write(fold, ciphers, now, tally, before)
         result = self._sort_out(fold, outcomes, lost, problems)
@@ -268,7 +268,7 @@ class Taker:
     def _twins(self, mine: Working, others: Sequence[Working]) -> list[str]:
         candidates = [item.candidate() for item in others if not are_apart(mine.profile, item.profile)]
         for record in mine.records.values():
-            found = decide(record, candidates, self._model)
+            found = decide(record, candidates, self._model())
             if found.kind is AssignmentKind.MERGE:
                 return [found.profile_id, *found.merged_profile_ids]
         return []

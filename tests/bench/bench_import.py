@@ -85,7 +85,7 @@ def import_sample(folder: Path, store: MongoStore, files: Path, names: list[str]
     """Import the named sources one after the other, as the worker does; return what it took."""
     vault = Vault(folder / "keys")
     operations = MemoryOperations()
-    taker = Taker(store, vault, default_model(), Dictionary(store))
+    taker = Taker(store, vault, default_model, Dictionary(store))
     worker = Worker("profiles", Importer(store, vault, taker).handlers(), operations)
     rows, cpu, wall = 0, 0.0, 0.0
     for settings in (item for item in SOURCES if item["source_id"] in names):

@@ -136,7 +136,7 @@ class Company:
         self.index.prepare()
         self.vault, self.keyed = Vault(keys), keyed_by(BlindIndex(keys, "search"))
         self.dictionary = Dictionary(self.profiles)
-        self.taker = Taker(self.profiles, self.vault, default_model(), self.dictionary)
+        self.taker = Taker(self.profiles, self.vault, default_model, self.dictionary)
         maker = DocumentMaker(self.keyed, Sealer("events", keys), Sealer("search", keys))
         self.consumers: list[object] = [
             ConsentConsumer(self.consent), TicketsConsumer(self.tickets), MarketingConsumer(self.marketing),

@@ -22,8 +22,9 @@ from services.chassis.jobs import Job, Jobs, Worker
 from services.profiles.admission import BATCH_ROWS
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Figures
-from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.learning import Learner
+from services.profiles.models import Models
 from services.profiles.pulls import Puller, load_targets
 from services.profiles.resolving import Resolver
 from services.profiles.retaining import Keeper
@@ -77,8 +78,9 @@ def main() -> None:
     uri, database, keys = sys.argv[1:4]
     mongoengine.connect(db=database, alias="profiles", host=uri, tz_aware=True, uuidRepresentation="standard")
     store, vault = MongoStore(), Vault(Path(keys))
-    taker = Taker(store, vault, default_model(), Dictionary(store))
-    resolver = Resolver(store, vault, taker.merger, default_model())
+    models = Models(store)
+    taker = Taker(store, vault, models, Dictionary(store))
+    resolver, learner = Resolver(store, vault, taker.merger, models), Learner(store, vault, models)
     keeper = Keeper(store, vault, Dictionary(store), LakeInteractions(Path(keys) / "lake"), page=50)
     batch_rows = int(sys.argv[4]) if len(sys.argv) > 4 else BATCH_ROWS
     if len(sys.argv) > 5:
@@ -87,7 +89,7 @@ def main() -> None:
     puller = Puller(store, vault, Jobs("profiles"), load_targets(Path(keys)), importer.admission)
     stager = Stager(store, vault, Dictionary(store), everybody_bought, page=50)
     rotator = KeyRotator(store, vault, others_know_after=0.1, read_seconds=0.1)
-    items = (importer, resolver, keeper, puller, stager, rotator)
+    items = (importer, resolver, learner, keeper, puller, stager, rotator)
     worker = Worker("profiles", {kind: handler for item in items for kind, handler in item.handlers().items()})
     print("ready", flush=True)
     while True:

@@ -13,8 +13,8 @@ from services.chassis.server import Serving
 from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
-from services.profiles.domain.model import default_model
 from services.profiles.jobs import Importer
+from services.profiles.models import Models
 from services.profiles.resolving import Resolver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MemoryStore, Store
@@ -57,12 +57,14 @@ class Service:
         self.store: Store = store or MemoryStore()
         self.vault = Vault(keys_dir)
         self.dictionary = Dictionary(self.store)
-        self.taker = Taker(self.store, self.vault, default_model(), self.dictionary, part_profiles=30)
+        self.models = Models(self.store)
+        self.taker = Taker(self.store, self.vault, self.models, self.dictionary, part_profiles=30)
         self.operations = MemoryOperations()
         self.jobs = Jobs("profiles", self.operations)
-        self.tools = Tools(self.store, self.vault, SharedTaker(self.taker), self.jobs, self.dictionary)
+        shared = SharedTaker(self.taker)
+        self.tools = Tools(self.store, self.vault, shared, self.jobs, self.dictionary, models=self.models)
         self.importer = Importer(self.store, self.vault, self.taker, batch_rows=100)
-        self.resolver = Resolver(self.store, self.vault, self.taker.merger, default_model())
+        self.resolver = Resolver(self.store, self.vault, self.taker.merger, self.models)
 
     def worker(self) -> Worker:
         """Return a worker that has not started."""

@@ -52,7 +52,7 @@ class House:
     """A store with what writes into it and passes over it."""
 
     def __init__(self, vault: Vault, engine=None) -> None:
-        self.store, self.vault, self.model = MemoryStore(), vault, default_model()
+        self.store, self.vault, self.model = MemoryStore(), vault, default_model
         self.taker = Taker(self.store, vault, self.model, Dictionary(self.store))
         self.merger = self.taker.merger
         self.operations = MemoryOperations()

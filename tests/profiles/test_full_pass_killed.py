@@ -24,7 +24,7 @@ PEOPLE = range(150)
 
 def take(database: OnMongo, source_id: str, *, is_known: bool) -> None:
     """Take one record of each person in; without tokens it finds nobody, as under older blocking keys."""
-    taker = Taker(database.store, database.vault, default_model(), Dictionary(database.store))
+    taker = Taker(database.store, database.vault, default_model, Dictionary(database.store))
     batch = []
     for number in PEOPLE:
         made = record(str(number), source_id=source_id, **person(number))

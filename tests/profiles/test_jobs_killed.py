@@ -128,7 +128,7 @@ def test_a_worker_killed_again_and_again_leaves_the_import_as_if_nothing_had_hap
 def test_an_import_and_single_writes_of_the_same_people_at_once_end_with_one_profile_each(database: OnMongo) -> None:
     operation = database.queue(csv_of(range(600)))
     database.store.sources.insert(Source("shop", "sales", []))
-    taker = Taker(database.store, database.vault, default_model(), Dictionary(database.store))
+    taker = Taker(database.store, database.vault, default_model, Dictionary(database.store))
     admission = Admission(database.store, database.vault, taker)
     source = database.store.sources.get("shop")
     assert source is not None

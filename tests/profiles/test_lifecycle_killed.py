@@ -34,7 +34,7 @@ def test_a_worker_killed_again_and_again_gives_each_a_stage_and_tells_it_once(da
     store, vault = database.store, database.vault
     source = store.sources.get("till")
     assert source is not None
-    admission = Admission(store, vault, Taker(store, vault, default_model(), Dictionary(store)))
+    admission = Admission(store, vault, Taker(store, vault, default_model, Dictionary(store)))
     admission.admit(settings_of(source), [Entry(n, {**person(n), "address": ""}, False, str(n)) for n in range(PEOPLE)])
     rules = lifecycles(store)
     rules.keep_trial("default", 1, pb.LifecycleEffect(revision=1))

@@ -40,7 +40,7 @@ def test_a_worker_killed_again_and_again_takes_each_record_once_and_leaves_one_r
     store, vault = database.store, database.vault
     source = store.sources.get("till")
     assert source is not None
-    admission = Admission(store, vault, Taker(store, vault, default_model(), Dictionary(store)))
+    admission = Admission(store, vault, Taker(store, vault, default_model, Dictionary(store)))
     entries = [
         Entry(n, {**person(n), "address": ""}, False, str(n), OLD if n < PEOPLE else FRESH)
         for n in range(PEOPLE + ALIVE)

@@ -22,6 +22,7 @@ from services.profiles.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.messages import profile_message, visible_attributes
+from services.profiles.models import Models
 from services.profiles.networks import NOBODY_ALLOWED, Consents
 from services.profiles.remembered import Remembered
 from services.profiles.sharing import SharedTaker
@@ -46,6 +47,11 @@ class Tools:
     dictionary: Dictionary
     sources_at_hand: dict[str, Remembered[Source | None]] = field(default_factory=dict)
     consents: Consents = NOBODY_ALLOWED
+    models: Models | None = None
+
+    def match_models(self) -> Models:
+        """Return the match models: those by which records are taken in."""
+        return self.models or Models(self.store)
 
     def admission(self) -> Admission:
         """Return what admits records."""

@@ -10,6 +10,7 @@ from services.profiles.api.common import Tools
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
 from services.profiles.api.lifecycle import LifecyclePart
+from services.profiles.api.models import ModelsPart
 from services.profiles.api.networks import NetworksPart
 from services.profiles.api.overrides import OverridesPart
 from services.profiles.api.previews import PreviewsPart
@@ -47,6 +48,7 @@ class ProfilesServicer(
     QualityPart,
     ProtectionPart,
     LifecyclePart,
+    ModelsPart,
     InternalPart,
     profiles_pb2_grpc.ProfilesServiceServicer,
 ):

@@ -57,15 +57,19 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore
         steps.append(ScoreStep("name", "frequency", model.name_adjustment(left.name)))
     weight = sum(step.weight for step in steps)
     rule, vetoes = ruling(found)
-    if DIFFERENT_RESIDENT_ID in vetoes:
-        band = Band.APART
-    elif rule or (weight >= model.merge_weight and not vetoes):
-        band = Band.MERGE
-    else:
-        band = Band.REVIEW if weight >= model.review_weight else Band.APART
+    band = band_of(weight, rule, vetoes, model)
     bounded = max(-60.0, min(60.0, weight))
     probability = 2**bounded / (1 + 2**bounded)
     return MatchScore(band, weight, probability, tuple(steps), rule, vetoes, model.version)
+
+
+def band_of(weight: float, rule: str, vetoes: Sequence[str], model: MatchModel) -> Band:
+    """Return the band of a pair from its weight in bits and what the rules say of its levels."""
+    if DIFFERENT_RESIDENT_ID in vetoes:
+        return Band.APART
+    if rule or (weight >= model.merge_weight and not vetoes):
+        return Band.MERGE
+    return Band.REVIEW if weight >= model.review_weight else Band.APART
 
 
 def ruling(levels: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:

@@ -1,16 +1,17 @@
 """The Fellegi–Sunter model as versioned data: how likely each level is for one person and for two."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from math import log2
 from typing import Any
 
-from services.profiles.domain.comparison import EXACT
+from services.profiles.domain.comparison import EXACT, LEVELS
 from services.profiles.domain.values import PersonName
 
+FLOOR = 1e-5  # no level is impossible
 LevelOdds = Mapping[str, tuple[float, float]]
 
 
@@ -94,6 +95,20 @@ def model_to_json(model: MatchModel) -> str:
         "given_names": {key: float(f"{value:.4g}") for key, value in model.given_names.items()},
     }
     return json.dumps(written, ensure_ascii=False, indent=1) + "\n"
+
+
+def completed(model: MatchModel) -> MatchModel:
+    """Return a model of people with all levels of now; one that it was learnt without weighs nothing."""
+    odds = {
+        name: {level: model.odds.get(name, {}).get(level, (FLOOR, FLOOR)) for level in levels}
+        for name, levels in LEVELS.items()
+    }
+    bands = (model.merge_weight, model.review_weight)
+    names = (model.surnames, model.given_names)
+    return make_model(model.version, model.prior_weight, bands, odds, *names, model.report)
+
+
+ModelSource = Callable[[], MatchModel]  # the model in use now; default_model where it never changes
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,9 @@
-"""Learn a model's probabilities from compared pairs alone: u from random pairs, m by expectation maximization.
+"""Learn a model's probabilities from compared pairs: u from random pairs, m by expectation maximization.
 
 The method is Fellegi and Sunter's with the EM of Winkler (1988), run for each kind of blocking key apart and
 without the comparisons that the key itself decides, as Linacre et al. describe for splink (IJPDS 2022). Pairs come
-as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does not grow with their number.
+as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does not grow with their number. Pairs that
+a person has judged keep that verdict in every round (Larsen and Rubin, JASA 2001); none are needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from services.profiles.domain.model import MatchModel, make_model
+from services.profiles.domain.model import FLOOR, MatchModel, make_model
 
 EM_ROUNDS = 60
-FLOOR = 1e-5  # no level is impossible
 _SETTLED = 1e-5  # largest change of a probability in the last round
 _SMOOTHING = 0.5  # pseudo-counts per level
 
@@ -28,12 +28,16 @@ class Patterns:
     counts: np.ndarray
 
 
+NOTHING = Patterns(np.zeros((0, 0), np.int64), np.zeros(0, np.int64))
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """The pairs of one kind of blocking key, the comparisons it decides, and the share of all its pairs seen.
 
     `equal` are comparisons that the key brings to their first level, one independent of the other: how often one
-    person's records have them there tells how many pairs of one person the key does not meet.
+    person's records have them there tells how many pairs of one person the key does not meet. `one` and `two` are
+    those of the pairs that people judged to be one person or two.
     """
 
     kind: str
@@ -41,6 +45,8 @@ class Lesson:
     decided: Sequence[str]
     share: float = 1.0
     equal: Sequence[str] = ()
+    one: Patterns = field(default_factory=lambda: NOTHING)
+    two: Patterns = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ def _report(material: Material, lessons: Sequence[Lesson], learnt: Sequence[_Lea
                 "patterns": int(lesson.patterns.counts.size),
                 "rounds": found.rounds,
                 "matches": round(found.matches),
+                "judged": int(lesson.one.counts.sum() + lesson.two.counts.sum()),
                 "bits_per_pair": round(found.bits, 4),
             }
             for found, lesson in zip(learnt, lessons, strict=True)
@@ -155,7 +162,7 @@ def _odds(
 
 def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray]) -> _Learnt:
     """Return m by EM with u held fixed, and the expected number of matching pairs."""
-    digits, counts = lesson.patterns.digits, lesson.patterns.counts.astype(float)
+    digits, counts, known = _with_verdicts(lesson)
     columns = [at for at, name in enumerate(names) if name not in lesson.decided]
     m_shares = [_first_guess(shares.size) for shares in u_shares]
     two_people = np.zeros(counts.size)
@@ -167,7 +174,7 @@ def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray])
         for at in columns:
             one_person += _logs(m_shares[at])[digits[:, at]]
         joint = np.logaddexp2(one_person + log2(share), two_people + log2(1 - share))
-        matches = counts * np.exp2(one_person + log2(share) - joint)
+        matches = counts * np.where(np.isnan(known), np.exp2(one_person + log2(share) - joint), known)
         bits = float(joint @ counts / counts.sum())
         share = min(0.999, max(1e-6, matches.sum() / counts.sum()))
         last = m_shares
@@ -176,6 +183,29 @@ def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray])
             break
     present = [float(matches[digits[:, at] > 0].sum() / matches.sum()) for at in range(len(names))]
     return _Learnt(m_shares, present, float(matches.sum()), rounds, bits)
+
+
+def _with_verdicts(lesson: Lesson) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return digits, counts and what is known of each row: 1 for one person, 0 for two, NaN where nobody judged.
+
+    A judged pair is among the lesson's pairs; it is counted once.
+    """
+    digits, counts = lesson.patterns.digits, lesson.patterns.counts.astype(float)
+    judged = [item for item in (lesson.one, lesson.two) if item.counts.size]
+    if not judged:
+        return digits, counts, np.full(counts.size, np.nan)
+    rows = {tuple(row): at for at, row in enumerate(digits.tolist())}
+    for item in judged:
+        for row, count in zip(item.digits.tolist(), item.counts.tolist(), strict=True):
+            if tuple(row) in rows:
+                at = rows[tuple(row)]
+                counts[at] = max(0.0, counts[at] - count)
+    known = [np.full(item.counts.size, value) for item, value in ((lesson.one, 1.0), (lesson.two, 0.0))]
+    return (
+        np.concatenate([digits, *(item.digits for item in judged)]),
+        np.concatenate([counts, *(item.counts for item in judged)]),
+        np.concatenate([np.full(counts.size, np.nan), *known]),
+    )
 
 
 def _logs(shares: np.ndarray) -> np.ndarray:

@@ -32,24 +32,24 @@ class FullPass:
     """The stored profiles and what the records alone would make of them."""
 
     def __init__(self) -> None:
-        self._profiles: list[str] = []
-        self._keys: list[tuple[str, str]] = []
-        self._homes: list[int] = []
+        self.profiles: list[str] = []
+        self.keys: list[tuple[str, str]] = []
+        self.homes: list[int] = []
         self._marks: list[int] = []
         self._unique = Codes()
-        self._uniques: list[int] = []
-        self._people = People(())
+        self.uniques: list[int] = []
+        self.people = People(())
 
     def add(self, profile_id: str, records: Iterable[tuple[int, StandardRecord]]) -> None:
         """Take a profile with its records, each with a mark that changes when the record does."""
-        home = len(self._profiles)
-        self._profiles.append(profile_id)
+        home = len(self.profiles)
+        self.profiles.append(profile_id)
         for mark, record in records:
-            self._people.gathered.add(record)
-            self._keys.append(record.key)
-            self._homes.append(home)
+            self.people.gathered.add(record)
+            self.keys.append(record.key)
+            self.homes.append(home)
             self._marks.append(mark)
-            self._uniques.append(self._unique.of(record.source_id if record.is_unique_in_source else ""))
+            self.uniques.append(self._unique.of(record.source_id if record.is_unique_in_source else ""))
 
     def differences(self, model: MatchModel) -> Iterator[dict[str, Any]]:
         """Yield what differs, then the figures.
@@ -57,16 +57,16 @@ class FullPass:
         A merge has profiles that are one cluster, with the sum of their records' marks; mixed are profiles of which one
         or more are in several clusters, with the clusters' records; ask names two profiles that may be one person.
         """
-        if not self._keys:
-            yield {"kind": END, "profiles": len(self._profiles), "records": 0, "clusters": 0}
+        if not self.keys:
+            yield {"kind": END, "profiles": len(self.profiles), "records": 0, "clusters": 0}
             return
-        labels, edges = labels_of(self._people, model, np.array(self._uniques), self._keys)
-        homes = np.array(self._homes, np.int32)
+        labels, edges = labels_of(self.people, model, np.array(self.uniques), self.keys)
+        homes = np.array(self.homes, np.int32)
         hanging = self._hanging(labels, homes)
         yield from self._joined(labels, homes, hanging)
         yield from self._questions(edges, labels, homes, hanging)
         yield {
-            "kind": END, "profiles": len(self._profiles), "records": len(self._keys),
+            "kind": END, "profiles": len(self.profiles), "records": len(self.keys),
             "clusters": int(np.unique(labels).size),
         }  # fmt: skip
 
@@ -82,11 +82,11 @@ class FullPass:
         differing = np.flatnonzero((profiles[hanging] > 1) | (clusters[hanging] > 1))
         order = differing[np.argsort(hanging[differing], kind="stable")]
         for members in np.split(order, np.flatnonzero(np.diff(hanging[order])) + 1) if order.size else ():
-            ids = [self._profiles[at] for at in np.unique(homes[members]).tolist()]
+            ids = [self.profiles[at] for at in np.unique(homes[members]).tolist()]
             if clusters[hanging[members[0]]] > 1:
                 groups: defaultdict[int, list[str]] = defaultdict(list)
                 for at in members.tolist():
-                    groups[int(labels[at])].append(record_key(*self._keys[at]))
+                    groups[int(labels[at])].append(record_key(*self.keys[at]))
                 yield {"kind": MIXED, "profiles": ids, "clusters": list(groups.values())}
             else:
                 yield {"kind": MERGE, "profiles": ids, "mark": sum(self._marks[at] for at in members.tolist())}
@@ -98,7 +98,7 @@ class FullPass:
         linked = hanging[edges.left] != hanging[edges.right]
         pairs = np.stack([homes[edges.left[linked]], homes[edges.right[linked]]], 1)
         for one, other in np.unique(np.sort(pairs, axis=1), axis=0).tolist():
-            yield {"kind": ASK, "profiles": [self._profiles[one], self._profiles[other]]}
+            yield {"kind": ASK, "profiles": [self.profiles[one], self.profiles[other]]}
 
 
 def _firsts(numbers: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Resolve a batch of standard records by the levels, rules and weights that decide single writes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
@@ -9,12 +9,12 @@ from itertools import product
 import numpy as np
 
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
-from services.profiles.domain.comparison import LEVELS, MISSING
+from services.profiles.domain.comparison import EXACT, LEVELS, MISSING, SAME
 from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.nicknames import callings_of
 from services.profiles.domain.similarity import grams_of, sounds_of_name
-from services.profiles.domain.training import Lesson, Material, train
+from services.profiles.domain.training import Lesson, Material, Patterns, train
 from services.profiles.domain.values import Cluster, StandardRecord
 from services.profiles.resolution.blocking import Keys, keys_of
 from services.profiles.resolution.clusters import clusters_of
@@ -43,6 +43,7 @@ from services.profiles.resolution.person_levels import (
 
 RANDOM_PAIRS = 1_000_000
 _LISTED_NAMES = 400  # of surnames and of given names whose shares a model holds
+_LEAST_BEARERS = 5  # records with a name in the model: a rarer one would tell of a person
 _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it decides
     "phone": ("phone",),
     "email": ("email",),
@@ -52,13 +53,25 @@ _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it 
     "name_address": ("name", "address"),
 }
 
+_BROUGHT_BY: Mapping[str, Mapping[str, Sequence[str]]] = {  # kind of key: the levels that its pairs have
+    "phone": {"phone": (SAME,)},
+    "email": {"email": (SAME,)},
+    "resident_id": {"resident_id": (SAME,)},
+    "document": {"resident_id": ("document",)},
+    "name_birth": {"name": (EXACT, "swapped", "sound"), "birth_date": (SAME,)},
+    "name_address": {"name": (EXACT, "swapped", "sound"), "address": ("detail", "room")},
+}
+Verdict = tuple[Mapping[str, str], bool]  # levels of a judged pair, and whether it is one person
+
 
 class People:
     """Records as columns, made once for all that is asked of them."""
 
-    def __init__(self, records: Iterable[StandardRecord], *, ignores_shared: bool = True) -> None:
-        """Take records, each key once; phones and e-mails known under too many names are no evidence."""
-        self.gathered = Gathered()
+    def __init__(
+        self, records: Iterable[StandardRecord], *, ignores_shared: bool = True, gathered: Gathered | None = None
+    ) -> None:
+        """Take records, each key once, beside those gathered; what is known under too many names is no evidence."""
+        self.gathered = Gathered() if gathered is None else gathered
         for record in records:
             self.gathered.add(record)
         self._most_names = SHARED_LIMIT if ignores_shared else self.gathered.size
@@ -127,12 +140,15 @@ class People:
         codes = self.gathered.column("names")
         counts = np.bincount(codes[codes >= 0], minlength=len(self.gathered.bearers)).tolist()
         named = [(name, n) for name, n in zip(self.gathered.bearers, counts, strict=True) if name.is_complete]
-        total = sum(n for _, n in named)
+        total = max(1, sum(n for _, n in named))
         found: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         for name, n in named:
             found[0][name.surname] += n
             found[1][name.given] += n
-        surnames, given = ({word: n / total for word, n in counter.most_common(_LISTED_NAMES)} for counter in found)
+        surnames, given = (
+            {word: n / total for word, n in counter.most_common(_LISTED_NAMES) if n >= _LEAST_BEARERS}
+            for counter in found
+        )
         return surnames, given
 
 
@@ -232,12 +248,41 @@ def _clusters(records: Sequence[StandardRecord], labels: np.ndarray, edges: Judg
 
 def train_people(records: Sequence[StandardRecord], version: str, bands: tuple[float, float], seed: int) -> MatchModel:
     """Return a model learnt from records; the same records and seed give the same model."""
-    people = People(records, ignores_shared=False)
+    return learn(People(records, ignores_shared=False), version, bands, seed)
+
+
+def learn(
+    people: People, version: str, bands: tuple[float, float], seed: int, verdicts: Sequence[Verdict] = ()
+) -> MatchModel:
+    """Return a model learnt from records and from pairs that people have judged.
+
+    Raises:
+        ValueError: a comparison has no pairs to be learnt from.
+    """
     lessons = [
-        Lesson(kind, patterns_of(people.keys([kind]), people.comparisons)[0], decided)
+        Lesson(
+            kind,
+            patterns_of(people.keys([kind]), people.comparisons)[0],
+            decided,
+            one=_judged(verdicts, kind, is_one=True),
+            two=_judged(verdicts, kind, is_one=False),
+        )
         for kind, decided in _DECIDED_BY.items()
     ]
-    random = random_patterns(len(records), RANDOM_PAIRS, people.comparisons, seed)
-    material = Material(LEVELS, random, lessons, len(records) * (len(records) - 1) / 2)
+    count = people.gathered.size
+    random = random_patterns(count, RANDOM_PAIRS, people.comparisons, seed)
+    material = Material(LEVELS, random, lessons, count * (count - 1) / 2)
     surnames, given_names = people.name_shares()
     return train(material, version, bands, surnames, given_names)
+
+
+def _judged(verdicts: Sequence[Verdict], kind: str, *, is_one: bool) -> Patterns:
+    """Return the patterns of the judged pairs that the kind of key brings together, by their verdict."""
+    counts = Counter(
+        tuple(list(names).index(level) + 1 if (level := levels.get(name, "")) in names else 0
+              for name, names in LEVELS.items())
+        for levels, said in verdicts
+        if said == is_one and all(levels.get(name) in reached for name, reached in _BROUGHT_BY[kind].items())
+    )  # fmt: skip
+    digits = np.array(list(counts), np.int64).reshape(-1, len(LEVELS))
+    return Patterns(digits, np.array(list(counts.values()), np.int64))

@@ -12,6 +12,7 @@ from services.chassis.records import Fact
 from services.profiles.documents import past_id
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
+from services.profiles.model_values import ModelUse, StoredModel
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
@@ -71,6 +72,8 @@ class MemoryStore:
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
         self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
         self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
+        self.match_models: MemoryShelf[StoredModel] = MemoryShelf()
+        self.model_use: MemoryShelf[ModelUse] = MemoryShelf()
         self.erasures: MemoryShelf[Erasure] = MemoryShelf()
         self._former: dict[str, list[str]] = {}
         self.facts: list[Fact] = []

@@ -26,6 +26,7 @@ from services.profiles.documents import (
     record_of,
 )
 from services.profiles.domain.relations import RelationType
+from services.profiles.model_values import ModelUse, StoredModel
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
@@ -87,6 +88,8 @@ class MongoStore(KeysPart, AgeingPart):
         self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
+        self.match_models = self._shelf(StoredModel, "match_models")
+        self.model_use = self._shelf(ModelUse, "model_use")
         self.quality_rules = self._shelf(StoredQualityRule, "quality_rules")
         self.quality_figures = self._shelf(DayFigures, "quality_figures")
         self.incidents = MongoIncidents()

@@ -11,6 +11,7 @@ from services.chassis.records import Fact
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
+from services.profiles.model_values import ModelUse, StoredModel
 from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
@@ -149,6 +150,14 @@ class Store(Protocol):
     @property
     def pairs(self) -> Shelf[Pair]:
         """Return the match candidates."""
+
+    @property
+    def match_models(self) -> Shelf[StoredModel]:
+        """Return the match models that were learnt."""
+
+    @property
+    def model_use(self) -> Shelf[ModelUse]:
+        """Return which match model is in use."""
 
     @property
     def quality_rules(self) -> Shelf[StoredQualityRule]:
