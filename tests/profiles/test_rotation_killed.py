@@ -27,7 +27,7 @@ OWNER = Owner("user:root@administration", "administration")
 def take(database: OnMongo, numbers: Sequence[int], **changed: str) -> None:
     settings = settings_of(database.store.sources.get("till"))
     entries = [Entry(n, {**person(n), **changed}, False, str(n)) for n in numbers]
-    Admission(database.store, database.vault, Taker(database.store, database.vault, default_model(),
+    Admission(database.store, database.vault, Taker(database.store, database.vault, default_model,
               Dictionary(database.store))).admit(settings, entries)  # fmt: skip
 
 
