@@ -5,15 +5,14 @@ from __future__ import annotations
 from google.protobuf import json_format
 from kehu.profiles.v1 import validation_pb2 as pb
 
-from services.chassis.records import etag_of
 from services.profiles.domain import validation as checks
 from services.profiles.domain.cross_record import CrossCheck, Known, Rising, Shared
 from services.profiles.domain.readings import DATE, NUMBER
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import Severity
-from services.profiles.values import StoredRule
+from services.profiles.revised import Rulebook
+from services.profiles.store import Store
 
-OUTPUT = ("name", "revision", "active_revision", "trial", "create_time", "update_time", "etag")
 KINDS = {
     pb.RangeCheck.KIND_NUMBER: NUMBER,
     pb.RangeCheck.KIND_DATE: DATE,
@@ -27,27 +26,9 @@ RELATIONS = {
 }
 
 
-def plain_of(message: pb.ValidationRule) -> str:
-    """Return what of a rule makes a revision, as JSON."""
-    kept = pb.ValidationRule()
-    kept.CopyFrom(message)
-    for name in OUTPUT:
-        kept.ClearField(name)  # type: ignore[arg-type]
-    return json_format.MessageToJson(kept, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
-
-
-def rule_message(rule: StoredRule) -> pb.ValidationRule:
-    """Return the message of a rule: its latest revision."""
-    message = json_format.Parse(rule.latest, pb.ValidationRule())
-    message.name = f"validationRules/{rule.id}"
-    message.revision, message.active_revision = rule.revision, rule.active_revision
-    if rule.trial:
-        json_format.Parse(rule.trial, message.trial)
-    if rule.create_time and rule.update_time:
-        message.create_time.FromDatetime(rule.create_time)
-        message.update_time.FromDatetime(rule.update_time)
-    message.etag = etag_of(rule.version)
-    return message
+def validation_rules(store: Store) -> Rulebook[pb.ValidationRule]:
+    """Return the validation rules of a store."""
+    return Rulebook("validationRules", pb.ValidationRule, store.rules)
 
 
 def domain_rule(rule_id: str, plain: str) -> Rule:

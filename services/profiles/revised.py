@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
@@ -32,11 +33,7 @@ class Rulebook(Generic[M]):
 
     def plain(self, message: M) -> str:
         """Return what of a rule makes a revision, as JSON."""
-        kept = self._kind()
-        kept.CopyFrom(message)
-        for name in OUTPUT:
-            kept.ClearField(name)
-        return json_format.MessageToJson(kept, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+        return content_of(message, OUTPUT)
 
     def parsed(self, plain: str) -> M:
         """Return the message of a revision."""
@@ -128,3 +125,12 @@ class Rulebook(Generic[M]):
             except Conflict:
                 continue
             return
+
+
+def content_of(message: Message, output: Sequence[str]) -> str:
+    """Return a message without its output fields, as JSON."""
+    kept = type(message)()
+    kept.CopyFrom(message)
+    for name in output:
+        kept.ClearField(name)
+    return json_format.MessageToJson(kept, preserving_proto_field_name=True, indent=None, ensure_ascii=False)

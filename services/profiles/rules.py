@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
-from google.protobuf import json_format
 from google.protobuf.message import Message
 from kehu.profiles.v1 import validation_pb2 as pb
 
-from services.chassis.errors import Conflict
 from services.chassis.jobs import Job, Paused
-from services.profiles.checks import domain_rule
+from services.profiles.checks import domain_rule, validation_rules
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import StandardRecord
-from services.profiles.errors import RuleNotFound
 from services.profiles.folding import Working
 from services.profiles.indexing import Indexer, former_versions
 from services.profiles.neighbours import Neighbours, needs_token
@@ -67,7 +63,7 @@ class Trials:
             after = batch[-1].profile_id
             job.save({INDEXED: True, "after": after}, trial)
         trial.time.FromDatetime(datetime.now(UTC))
-        self._keep(rule.rule_id, trial)
+        validation_rules(self._store).keep_trial(rule.rule_id, trial.revision, trial)
         return trial
 
     def _index(self, job: Job, rule: Rule, trial: pb.RuleTrial) -> None:
@@ -101,16 +97,3 @@ class Trials:
             trial.records_broken += 1
             if len(trial.examples) < EXAMPLES_LIMIT:
                 trial.examples.append(f"sources/{record.source_id}/records/{record.source_record_id}")
-
-    def _keep(self, rule_id: str, trial: pb.RuleTrial) -> None:
-        for _ in range(8):
-            stored = self._store.rules.get(rule_id)
-            if stored is None:
-                raise RuleNotFound("the rule is gone", metadata={"name": f"validationRules/{rule_id}"})
-            if stored.revision != trial.revision:
-                return  # changed meanwhile: the operation says what the former revision did
-            try:
-                self._store.rules.replace(replace(stored, trial=json_format.MessageToJson(trial, indent=None)))
-            except Conflict:
-                continue
-            return

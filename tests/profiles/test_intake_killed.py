@@ -23,11 +23,10 @@ from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.chassis import records
 from services.chassis.jobs import Owner
-from services.profiles.checks import plain_of
+from services.profiles.checks import validation_rules
 from services.profiles.jobs import AFTER
 from services.profiles.pulls import PULL, TARGETS_FILE, seal_credentials
 from services.profiles.rules import TRY_RULE
-from services.profiles.values import StoredRule
 from tests.profiles.people import MAPPING, csv_of, person
 from tests.profiles.test_jobs_killed import OnMongo, until
 
@@ -231,12 +230,12 @@ def test_a_corrected_file_killed_anywhere_closes_every_row_that_it_corrects(runs
 def test_a_trial_of_a_rule_killed_anywhere_counts_every_record_once(runs: Runs) -> None:
     rule = pb.ValidationRule(field="email", severity=pb.ValidationRule.SEVERITY_REJECT)
     rule.shape.shapes.append("*@mail0.example.cn")
-    plain = plain_of(rule)
 
     def queue(database: OnMongo) -> operations_pb2.Operation:
         runs.finish(database, database.queue(csv_of(range(700))))
-        database.store.rules.insert(StoredRule("born", plain, 1))
-        return database.jobs.start(TRY_RULE, {"rule_id": "born", "plain": plain}, pb.RuleTrial(revision=1), OWNER)
+        made = validation_rules(database.store).create("born", rule)
+        args = {"rule_id": made.id, "plain": made.latest}
+        return database.jobs.start(TRY_RULE, args, pb.RuleTrial(revision=1), OWNER)
 
     def checked(count: int) -> Moment:
         def reached(database: OnMongo) -> bool:

@@ -15,7 +15,7 @@ from kehu.profiles.v1 import validation_pb2
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
-from services.profiles.checks import plain_of
+from services.profiles.checks import validation_rules
 from services.profiles.documents import record_of
 from services.profiles.domain.incidents import Incident, Judgement, acknowledged
 from services.profiles.quality import tally as tallies
@@ -146,7 +146,8 @@ def test_validity_goes_by_the_validation_rules_of_now(service: Service) -> None:
         field="email", severity=validation_pb2.ValidationRule.SEVERITY_WARNING,
         shape=validation_pb2.ShapeCheck(shapes=["q*"]),
     )  # fmt: skip
-    rule = service.store.rules.insert(StoredRule("own", "", 1, active=plain_of(check), active_revision=1))
+    plain = validation_rules(service.store).plain(check)
+    rule = service.store.rules.insert(StoredRule("own", "", 1, active=plain, active_revision=1))
     service.tools.dictionary.forget()
     assert cells_of(service, "validity", "email", "shop", "sales")[0] == 0
 

@@ -12,6 +12,7 @@ from services.profiles.domain.incidents import SEVERITIES
 from services.profiles.domain.quality import Dimension
 from services.profiles.quality.tally import QualityRule
 from services.profiles.quality.values import StoredQualityRule
+from services.profiles.revised import content_of
 from services.profiles.store import Store
 
 RULES_PER_READ = 500
@@ -25,11 +26,7 @@ SEVERITY_NUMBERS = {name: number for number, name in enumerate(SEVERITIES, start
 
 def plain_of(message: pb.QualityRule) -> str:
     """Return what of a rule makes a revision, as JSON."""
-    kept = pb.QualityRule()
-    kept.CopyFrom(message)
-    for name in OUTPUT:
-        kept.ClearField(name)  # type: ignore[arg-type]
-    return json_format.MessageToJson(kept, preserving_proto_field_name=True, indent=None, ensure_ascii=False)
+    return content_of(message, OUTPUT)
 
 
 def rule_message(stored: StoredQualityRule) -> pb.QualityRule:

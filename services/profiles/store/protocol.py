@@ -181,7 +181,7 @@ class Store(Protocol):
         """Return the living profiles that carry any of these tokens, each once."""
 
     def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
-        """Return the keys of the records that carry these tokens, of each at least as many as it is given with, or all."""
+        """Return the keys of the records that carry these tokens: of each as many as it is given with, or all."""
 
     def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
         """Return what `by_record_keys`, `by_tokens`, `data_keys`, `rounds` and `holders` do, in one query if it can."""
