@@ -12,7 +12,17 @@ import pyarrow as pa
 
 from services.analytics.derived import Derived
 from services.analytics.domain.errors import StalePageToken
-from services.analytics.domain.tables import ALIASES, INTERACTIONS, MOVED, PROFILES, RESCORED, SCORES, TABLES, Table
+from services.analytics.domain.tables import (
+    ALIASES,
+    ERASED,
+    INTERACTIONS,
+    MOVED,
+    PROFILES,
+    RESCORED,
+    SCORES,
+    TABLES,
+    Table,
+)
 from services.analytics.engine import RESOLVED_ALIASES, Engine, Params, Row, joined, relations
 from services.analytics.lake import (
     BASE,
@@ -148,6 +158,12 @@ class Warehouse:
         Raises:
             Unavailable: other writers came first, time after time.
         """
+        added = self._append(table, rows, label)
+        if late := self._erased_among(table, rows):
+            self.erase(late)
+        return added
+
+    def _append(self, table: Table, rows: pa.Table, label: str) -> int:
         for _ in range(RACES):
             snapshot = self.lake.snapshot(table)
             fresh = self._unknown(snapshot, rows)
@@ -159,6 +175,15 @@ class Warehouse:
                 continue
             return fresh.num_rows
         raise Unavailable("the lake is being written by others; try again")
+
+    def _erased_among(self, table: Table, rows: pa.Table) -> list[str]:
+        """Return the erased people whose rows these are; looked for when the rows are in, so that none slips by."""
+        snapshot = self.lake.snapshot(ERASED)
+        if not snapshot.rows or "profile_id" not in table.columns or table in (PROFILES, ERASED):
+            return []
+        parts, params = relations([snapshot])
+        body = "SELECT DISTINCT profile_id FROM incoming SEMI JOIN erased USING (profile_id)"
+        return list(map(str, self.engine.table(joined(parts, body), params, incoming=rows).column(0).to_pylist()))
 
     def _unknown(self, snapshot: Snapshot, rows: pa.Table) -> pa.Table:
         """Return the rows that the snapshot does not know, in the table's order, one per key."""
@@ -231,7 +256,7 @@ class Warehouse:
             PROFILES.name: "NOT deleted",
             INTERACTIONS.name: f"(record IS NULL OR record NOT IN ({others}))" if others else "",
         }
-        for table in TABLES.values():
+        for table in (table for table in TABLES.values() if table is not ERASED):
             columns = [name for name in ("profile_id", "survivor_id") if name in table.columns]
             for column in columns:
                 self.lake.delete(table, column, profile_ids, only.get(table.name, ""))

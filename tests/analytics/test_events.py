@@ -30,6 +30,7 @@ from services.analytics.store import Entry, Inbox, MemoryInbox, MongoInbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.consuming import Event
 from services.chassis.consuming.contract import handlers
+from services.chassis.errors import Unavailable
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
 
@@ -190,6 +191,7 @@ from services.analytics.feeding import flush
 from services.analytics.lake import Lake
 from services.analytics.store import MongoInbox
 from services.analytics.warehouse import Warehouse
+from services.chassis.errors import Unavailable
 uri, folder = sys.argv[1], Path(sys.argv[2])
 mongoengine.connect(db="kehu_analytics_kill", alias="analytics", host=uri, tz_aware=True)
 warehouse = Warehouse(Lake(folder / "lake"), Engine(folder / "spill2"))
@@ -272,6 +274,29 @@ def test_an_erased_person_is_in_no_row_and_no_file_of_the_lake_and_nobody_else_i
     for folder in ("interactions", "deliveries", "aliases"):
         held = [path for path in (warehouse.lake.root / folder).rglob("*.parquet") if b"gone-" in path.read_bytes()]
         assert held == []
+
+
+def test_what_is_told_of_an_erased_person_later_is_removed_even_by_a_feeder_killed_before_it_removed_it(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = MemoryInbox()
+    consumer = AnalyticsConsumer(inbox, plain)
+    erased = ProfileErased(profile_id="gone", version=9, names=["gone", "former"], event_time=stamp())
+    consumer.on_profile_erased(event(erased, "e"))
+    flush(inbox, warehouse)
+    bought = analytics_pb2.BatchCreateInteractionsRequest(interactions=[interaction("former", 1), interaction("b", 2)])
+    inbox.put(Entry("late", bought.DESCRIPTOR.full_name, bought.SerializeToString()))
+    sent = DeliveryRecorded(campaign_id="c", run_id="r", profile_id="gone", outcome="sent", event_time=stamp())
+    consumer.on_delivery_recorded(event(sent, "d"))
+    with monkeypatch.context() as killed:
+        killed.setattr(Warehouse, "erase", lambda *_: (_ for _ in ()).throw(Unavailable("killed")))
+        with pytest.raises(Unavailable):
+            flush(inbox, warehouse)
+    assert len(values(warehouse, "interactions", "profile_id")) == 2
+    flush(inbox, warehouse)
+
+    assert values(warehouse, "interactions", "profile_id") == [("b",)]
+    assert values(warehouse, "deliveries", "profile_id") == []
 
 
 def test_an_erasure_while_others_append_loses_no_row(warehouse: Warehouse) -> None:

@@ -15,7 +15,7 @@ from kehu.marketing.v1.events_pb2 import DeliveryRecorded
 from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged, ProfilesUnmerged
 
 from services.analytics.domain.errors import InvalidInteraction
-from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, MOVED, PROFILES
+from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, ERASED, INTERACTIONS, MOVED, PROFILES
 from services.chassis.errors import FieldViolation
 
 Row = dict[str, object]
@@ -65,11 +65,12 @@ def _alias(profile_id: str, survivor_id: str | None, at: datetime, version: int)
 
 
 def _profile_erased(fact: ProfileErased) -> Rows:
-    """Return the tombstone, which keeps an older state of the profile from coming back."""
+    """Return the tombstone, which keeps an older state from coming back, and the ids whose late rows are removed."""
     row: Row = dict.fromkeys(PROFILES.columns)
     row |= {"profile_id": fact.profile_id, "version": fact.version, "deleted": True, "part": RECENT,
             "event_time": _time(fact.event_time)}  # fmt: skip
-    return {PROFILES.name: [row]}
+    gone: list[Row] = [{"profile_id": name, "event_time": _time(fact.event_time)} for name in fact.names]
+    return {PROFILES.name: [row], ERASED.name: gone}
 
 
 def _profiles_merged(fact: ProfilesMerged) -> Rows:

@@ -171,5 +171,11 @@ APART: Final = Table(
     },
     key=("operation", "row_number"),
 )
-_ALL: Final = (INTERACTIONS, PROFILES, ALIASES, MOVED, CONSENTS, DELIVERIES, SCORES, RESCORED, APART)
+# Ids of erased people: rows of theirs that come later are removed again.
+ERASED: Final = Table(
+    name="erased",
+    columns={"profile_id": "string", "event_time": "timestamp"},
+    key=("profile_id",),
+)
+_ALL: Final = (INTERACTIONS, PROFILES, ALIASES, MOVED, CONSENTS, DELIVERIES, SCORES, RESCORED, APART, ERASED)
 TABLES: Final = {table.name: table for table in _ALL}
