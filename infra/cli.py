@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands import deadletters, mail, policy, search
+from infra.commands import deadletters, erasures, keys, mail, policy, search
 from infra.commands.options import DEFAULT_DATA, Data, fail
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
 )
 app.add_typer(policy.app, name="policy", help="Access policies, through the gateway's API.")
 app.add_typer(deadletters.app, name="deadletters", help="Events that were parked after their tries.")
+app.add_typer(erasures.app, name="erasures", help="Erasures of people, and backups.")
+app.add_typer(keys.app, name="keys", help="The key files of services.")
 app.command("search")(search.search)
 app.command("mail")(mail.mail)
 

@@ -72,6 +72,8 @@ class Eraser:
     def run(self, job: Job) -> Message:
         """Erase the person of a job, from wherever the last try came to."""
         profile_id, reason = str(job.args["profile_id"]), str(job.args["reason"])
+        if job.args.get("again"):
+            return message_of(self.tell_again(profile_id))
         if not job.checkpoint.get("entered"):
             living = resolve(self._store, [profile_id]).get(profile_id)
             if living is not None:
@@ -112,6 +114,23 @@ class Eraser:
             self._drop(entry, records)
             if not lost and all(item.is_erased for item in self._group(profile_id)):
                 return self._closed(entry)
+        raise ProfilesBusy("the profile keeps changing; try again")
+
+    def tell_again(self, profile_id: str) -> Erasure:
+        """Tell the end of an erased person once more, to services whose backup was restored, and return the entry.
+
+        Raises:
+            ProfilesBusy: others kept changing the tombstones; a repeat goes on.
+        """
+        entry = self._store.erasures.get(profile_id)
+        assert entry is not None
+        for _ in range(ATTEMPTS):
+            now = datetime.now(UTC)
+            group = self._group(profile_id)
+            if not all(item.is_erased for item in group):
+                return self.erase(profile_id)
+            if not self._store.write_profiles([_tombstone(item, entry.names, now) for item in group]):
+                return entry
         raise ProfilesBusy("the profile keeps changing; try again")
 
     def _group(self, profile_id: str) -> list[Profile]:
@@ -207,6 +226,17 @@ def start_erasing(jobs: Jobs, profile_id: str, reason: str, owner: Owner, reques
     """Queue the erasure of a person and return its operation."""
     args = {"profile_id": profile_id, "reason": reason}
     return jobs.start(ERASE, args, protection_pb2.Erasure(profile=f"profiles/{profile_id}"), owner, request_id)
+
+
+def retell(store: Store, jobs: Jobs, since: datetime) -> int:
+    """Queue that the erasures since then are told to all services again; return how many."""
+    found, after = 0, f"{int(since.timestamp()) * 10**9:020d}"
+    while page := store.erasures.page({}, after, PAGE, "place"):
+        for entry in page:
+            args = {"profile_id": entry.id, "reason": entry.reason, "again": True}
+            jobs.start(ERASE, args, message_of(entry), NOBODY, "")
+        found, after = found + len(page), page[-1].place
+    return found
 
 
 def replay(store: Store, jobs: Jobs) -> int:

@@ -16,10 +16,10 @@ from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased
 
 from services.chassis.crypto import SealBroken
 from services.chassis.jobs import Owner, Worker
-from services.chassis.records import new_id
+from services.chassis.records import Fact, new_id
 from services.profiles.admission import Entry, settings_of
 from services.profiles.domain.values import ManualOverride, StandardRecord
-from services.profiles.erasing import Eraser, replay, start_erasing
+from services.profiles.erasing import Eraser, replay, retell, start_erasing
 from services.profiles.errors import ProfileHeld
 from services.profiles.folding import Outcome
 from services.profiles.ledger import ledger_of
@@ -469,6 +469,31 @@ def test_a_restored_backup_does_not_bring_an_erased_person_back(tmp_path: Path) 
         pass
     assert_erased(world, before, {key: value for key, value in state.items() if key != before.profile_id})
     assert replay(world.store, world.jobs) == 0
+
+
+def test_erasures_are_told_again_to_services_whose_backup_was_restored(tmp_path: Path) -> None:
+    world = World(tmp_path / "keys").fill()
+    before = world.of("till/0")
+    world.erase("till/0")
+    world.erase("till/1")
+    [told] = [fact.message for fact in world.store.facts if is_end_of(fact, before)]
+    world.store.facts.clear()
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    assert (retell(world.store, world.jobs, soon), retell(world.store, world.jobs, NOW)) == (0, 2)
+    worker = Worker("profiles", world.keepers(), world.operations)
+    while worker.run_one():
+        pass
+
+    [again] = [fact.message for fact in world.store.facts if is_end_of(fact, before)]
+    assert set(again.names) == set(told.names) == {before.profile_id, *before.aliases}
+    assert again.version == told.version + 1
+    assert len(world.store.facts) == 2 * 3, "both facts of each name"
+    assert all(item.is_erased for item in world.store.profiles(list(again.names)).values())
+    assert retell(world.store, world.jobs, NOW) == 2
+
+
+def is_end_of(fact: Fact, profile: Profile) -> bool:
+    return isinstance(fact.message, ProfileErased) and fact.message.profile_id == profile.profile_id
 
 
 def test_a_backup_opens_nothing_once_its_master_key_is_retired(tmp_path: Path) -> None:
