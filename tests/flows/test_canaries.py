@@ -53,9 +53,10 @@ def test_what_is_sealed_is_opened_with_its_key_wherever_it_lies_and_with_no_othe
     (tmp_path / "files").mkdir()
     (tmp_path / "files" / "page").write_bytes(os.urandom(3000) + sealed[:-9] + os.urandom(3000))
     (tmp_path / "files" / "fact").write_bytes(json.dumps({"s": base64.b64encode(sealed * 2).decode()}).encode())
+    (tmp_path / "files" / "index.store").write_bytes(os.urandom(40_000) + sealed[5:] + os.urandom(99))
     found = CANARIES.behind_seals(tmp_path / "files", keys_of(tmp_path / "keys", "one"))
 
-    assert found == {"page": {"name"}, "fact": {"name"}}
+    assert found == {"page": {"name"}, "fact": {"name"}, "index.store": {"name"}}
     assert CANARIES.behind_seals(tmp_path / "files", keys_of(tmp_path / "keys", "two")) == {}
     assert CANARIES.in_files(tmp_path / "files") == {}
 
