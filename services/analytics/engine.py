@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from services.analytics.domain.tables import Kind, Table
 from services.analytics.lake import RECENT, DataFile, Snapshot
+from services.chassis.errors import Unavailable
 
 MEMORY_LIMIT: Final = "192MB"  # sorting and grouping spill beyond it
 THREADS: Final = 2
@@ -58,11 +59,18 @@ class Engine:
 
     @contextmanager
     def _cursor(self, **tables: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a cursor.
+
+        Raises:
+            Unavailable: files of the version that is read were deleted meanwhile, by retention or an erasure.
+        """
         cursor = self._database.cursor()
         try:
             for name, table in tables.items():
                 cursor.register(name, table)
             yield cursor
+        except duckdb.IOException as error:
+            raise Unavailable("the lake changed while it was read; try again") from error
         finally:
             cursor.close()
 

@@ -13,10 +13,12 @@ from kehu.analytics.v1 import analytics_pb2_grpc, retention_pb2
 from kehu.profiles.v1.events_pb2 import ProfileChanged
 
 from services.analytics import warehouse as folding
+from services.analytics.domain.errors import StalePageToken
 from services.analytics.domain.tables import INTERACTIONS, PROFILES
 from services.analytics.expiring import Month, delete_months, months
 from services.analytics.lake import Lake
 from services.analytics.warehouse import Warehouse
+from services.chassis.errors import Unavailable
 from services.profiles.transactions import Month as Told
 from services.profiles.transactions import RemoteInteractions
 from tests.analytics.test_api import World, world
@@ -77,6 +79,18 @@ def test_a_row_whose_record_a_split_gave_to_a_kept_person_stays_and_so_does_one_
 
     assert (side.rows("a"), side.rows("b")) == ([], ["of-record-of-b"])
     assert months(side.warehouse, ["a"]) == [Month("2025-03", 1, 1)]
+
+
+def test_who_reads_while_files_are_deleted_is_told_to_try_again_and_then_reads_what_is_left(shop: Lakeside) -> None:
+    warehouse = shop.warehouse
+    pinned = warehouse.pin([])
+    delete_months(warehouse, ["2025-01"], [])
+
+    with pytest.raises(Unavailable, match="try again"):
+        warehouse.rows(pinned, ["interactions"], "SELECT count(*) FROM interactions", {})
+    with pytest.raises(StalePageToken):
+        warehouse.pin([], pinned.versions)
+    assert warehouse.rows(warehouse.pin([]), ["interactions"], "SELECT count(*) FROM interactions", {}) == [(4,)]
 
 
 def test_killed_between_the_rows_and_the_files_a_repeat_takes_the_files(
