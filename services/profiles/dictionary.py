@@ -26,6 +26,8 @@ FORMATS: Mapping[int, Format] = {
     resources_pb2.FieldDefinition.FORMAT_PHONE: Format.PHONE,
     resources_pb2.FieldDefinition.FORMAT_EMAIL: Format.EMAIL,
     resources_pb2.FieldDefinition.FORMAT_CODE: Format.CODE,
+    resources_pb2.FieldDefinition.FORMAT_BANK_CARD: Format.BANK_CARD,
+    resources_pb2.FieldDefinition.FORMAT_COMPANY_CODE: Format.COMPANY_CODE,
 }
 _FORMATS_OF_BUILT_IN = {
     "YYYY-MM-DD": resources_pb2.FieldDefinition.FORMAT_DATE,

@@ -14,11 +14,13 @@ from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.profiles.domain.cross_record import Known, Rising, Shared, Value
 from services.profiles.domain.quality import Dimension
+from services.profiles.domain.retention import Action, RecordType, RetentionRule
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import RawRecord, Severity, StandardRecord
 from services.profiles.quality.examining import Examiner
+from services.profiles.retiring import Retirer
 from services.profiles.rules import INDEXED_UP_TO, Trials
 from services.profiles.store import MongoStore, Store
 from services.profiles.values import Field, record_key
@@ -217,7 +219,7 @@ def test_a_value_is_unique_within_its_source_also_among_records_older_than_the_r
     assert sent(harness, "till", customer(3, member_no="M3", email="new@example.cn"))[0].outcome == UPDATED
 
 
-def test_what_is_counted_survives_merges_and_retention_and_goes_with_the_value(
+def test_what_is_counted_survives_a_merge_and_what_retention_takes_and_goes_with_the_value(
     served: tuple[Service, Harness],
 ) -> None:
     service, harness = served
@@ -229,7 +231,23 @@ def test_what_is_counted_survives_merges_and_retention_and_goes_with_the_value(
 
     assert len(holder.records) == 2
     assert service.store.holders({token: 5}) == {token: {"till/1"}}
-    sent(harness, "till", customer(1, member_no="M2"))
+
+    def retire(field: str) -> None:
+        retirer, now = Retirer(service.store, service.vault, service.dictionary), datetime.now(UTC) + timedelta(days=9)
+        rule = RetentionRule(f"r_{field}", 1, RecordType.SOURCE_RECORDS, 1, Action.DELETE, field)
+        due = retirer.due(RecordType.SOURCE_RECORDS, [rule], "", 10, now)
+        retirer.take(RecordType.SOURCE_RECORDS, [rule], due.items, now, "run")
+
+    retire("address")
+    (less,) = service.store.by_record_keys(["till/1"])
+    assert less.version > holder.version
+    assert service.store.holders({token: 5}) == {token: {"till/1"}}
+    retire("member_no")
+    assert service.store.holders({token: 5}) == {token: set()}
+
+    sent(harness, "till", customer(2, member_no="M1"))
+    assert service.store.holders({token: 5}) == {token: {"till/2"}}
+    sent(harness, "till", customer(2, member_no="M2"))
     assert service.store.holders({token: 5}) == {token: set()}
 
 

@@ -65,8 +65,11 @@ def update(field: str, **attributes: object) -> profiles_pb2.UpdateFieldDefiniti
         (Format.PHONE, ["+8613812345678"], ["13812345678", "+0123456789", "+86 13812345678", "+1234567890123456"]),
         (Format.EMAIL, ["Wang@example.cn"], ["wang", "a@b", "a@example.cn b@example.cn"]),
         (Format.CODE, ["VIP-01", "a"], ["two words", "金卡", "-x", "x" * 65]),
+        (Format.BANK_CARD, ["6222021234567890128", "4111 1111 1111 1111", "4111-1111-1111-1111"],
+         ["6222021234567890127", "4111 1111 1111 1112", "41111111111", "4111 1111  1111 1111", "卡4111111111111111"]),
+        (Format.COMPANY_CODE, ["91110000600037341L"], ["91110000600037341M", "9111000060003734", ""]),
     ],
-)
+)  # fmt: skip
 def test_a_text_is_of_a_format_as_a_whole_or_not_at_all(kind: Format, good: list[str], bad: list[str]) -> None:
     assert all(fits_format(text, kind) for text in good)
     assert not any(fits_format(text, kind) for text in bad)

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from services.profiles.domain.blocked import is_empty_word
 from services.profiles.domain.divisions import MUNICIPALITIES, DivisionTable, city_code_of, division_table, level_of
+from services.profiles.domain.english_addresses import read_english
 from services.profiles.domain.places import read_place
 from services.profiles.domain.text import clean, simplify
 from services.profiles.domain.values import Address
@@ -34,6 +35,12 @@ _ZONES = (  # province or city, development zone, county that holds it
     ("2102", "开发区", "210213"), ("3702", "西海岸新区", "370211"), ("3702", "经济技术开发区", "370211"),
     ("4403", "大鹏新区", "440307"), ("4401", "开发区", "440112"), ("4401", "科学城", "440112"),
 )  # fmt: skip
+_AROUND = " ,;.、|/-"
+_LETTERS = re.compile("[A-Za-z]{2}")
+_HAN = re.compile("[\u4e00-\u9fff]")
+_LATIN_DETAIL = re.compile(  # Chinese divisions, or none, and words in Latin letters behind them
+    r"([\u4e00-\u9fff]*)((?=.*[A-Za-z]{2})[A-Za-z0-9#\u00c0-\u024f][^\u4e00-\u9fff]*[^\u4e00-\u9fff\s,;.、|/-])"
+)
 _PLACE = re.compile(
     "广场|国际|中[心央环]|商|科技|工业|产业|软件|创|城(?!区)|楼|苑|园|家|名|时代|国|世纪|站|[东西南北]区|集团"
 )
@@ -49,15 +56,34 @@ def parse_address(text: str) -> tuple[Address | None, str]:
     text = simplify(clean(text))
     if is_empty_word(text):
         return None, "ADDRESS_UNKNOWN" if text else ""
+    latin, doubt = _in_latin(text)
     rest = _LABEL.sub("", _BLANKS.sub("", text))
+    if latin is None and rest != text:
+        latin, _ = _in_latin(rest)
+    if latin is not None:
+        return latin, ""
     if not rest:
         return None, "ADDRESS_UNKNOWN"
     code, after, reason = _located(rest)
     if not code and not reason and (found := _full_names().search(rest, 1, _JUMP)):
         code, after, reason = _located(rest[found.start() :])
     if not code:
-        return Address(detail=rest, place=read_place(rest)), reason or "ADDRESS_UNKNOWN"
+        return Address(detail=rest, place=read_place(rest)), reason or doubt or "ADDRESS_UNKNOWN"
     return address_of(_with_zone(code, after), after), reason
+
+
+def _in_latin(text: str) -> tuple[Address | None, str]:
+    """Return an address in Latin letters, or with such words below its Chinese divisions; its words stay words."""
+    if not _LETTERS.search(text):
+        return None, ""
+    if not _HAN.search(text):
+        code, detail, reason = read_english(text.strip(_AROUND))
+        is_words = bool(_LATIN_DETAIL.fullmatch(detail))
+        return (address_of(code, detail if is_words else _BLANKS.sub("", detail)) if code else None), reason
+    match = _LATIN_DETAIL.fullmatch(text)
+    code, after, reason = _located(match[1]) if match else ("", "", "")
+    found = address_of(code, match[2]) if match and code and not (after or reason) else None
+    return (found if found and found.text == text else None), ""  # as text it is read again as the same
 
 
 def address_of(code: str, detail: str) -> Address:

@@ -28,11 +28,14 @@ _ROOM = re.compile(
     rf"((?:{_NO}{{1,3}}(?:层|楼|[fF])(?:之)?)?[A-Za-z]?\d{{1,5}}[A-Z]?(?:-\d{{1,5}})?(?:室|房|户|号房?)?|{_NO}{{1,3}}(?:层|楼|[fF]))$"
 )
 _TRIPLE = re.compile(r"(\d{1,3})-(\d{1,2})-(\d{2,5})$")
+_LATIN = re.compile(r"(?=.*[A-Za-z]{2})[^\u4e00-\u9fff]*")
 _TAIL = re.compile(r"\([^)]*\)?$")
 
 
 def read_place(detail: str) -> Place:
-    """Return the parts of an address's detail; what cannot be told stays in the detail only."""
+    """Return the parts of an address's detail; what cannot be told, or is not Chinese, stays in the detail only."""
+    if _LATIN.fullmatch(detail):
+        return Place()
     rest = _TAIL.sub("", detail).lstrip("-/")
     town, rest = _take(_TOWN, rest)
     street, rest = _take(_STREET, rest)
