@@ -16,6 +16,7 @@ from services.profiles.holding import held_now
 from services.profiles.retiring import Due, Item
 from services.profiles.store import Store
 
+MOST_KEPT = 20_000  # ids that ListInteractionMonths and DeleteInteractionMonths take
 TIMEOUT_SECONDS = 120.0  # files of a month are written anew where somebody's rows stay
 
 
@@ -84,7 +85,8 @@ def _unavailable(error: grpc.RpcError) -> Exception:
 class MonthRetirer:
     """Finds months that are due and takes them, as Retirer does of what profiles keeps itself.
 
-    A hold on a source holds every month: the lake does not know where an interaction came from.
+    A hold on a source holds every month: the lake does not know where an interaction came from. So do holds on more
+    people than can be told to it.
     """
 
     def __init__(self, store: Store, interactions: Interactions) -> None:
@@ -94,7 +96,7 @@ class MonthRetirer:
     def due(self, kind: RecordType, rules: Sequence[RetentionRule], after: str, limit: int, now: datetime) -> Due:
         """Return the months that are due at `now`, after one, nothing changed."""
         held = held_now(self._store, datetime.now(UTC))
-        page = [item for item in self._interactions.months(sorted(held.profiles)) if item.month > after][:limit]
+        page = [item for item in self._interactions.months(_kept_ids(held)) if item.month > after][:limit]
         found = Due(last=page[-1].month if page else "")
         for month in page:
             rule = _due_rule(kind, rules, month, now)
@@ -112,11 +114,11 @@ class MonthRetirer:
     ) -> tuple[list[Item], list[Item]]:
         """Take months that were due; return those that are gone, and those that are held by now."""
         held = held_now(self._store, datetime.now(UTC))
-        there = {item.month for item in self._interactions.months(sorted(held.profiles)) if item.rows > item.kept}
+        there = {item.month for item in self._interactions.months(_kept_ids(held)) if item.rows > item.kept}
         kept = [item for item in items if item.ref in there and _holds_all(held, rules[item.rule])]
         taken = [item for item in items if item not in kept]
-        if taken:
-            self._interactions.delete([item.ref for item in taken], sorted(held.profiles))
+        if taken and not _are_too_many(held):
+            self._interactions.delete([item.ref for item in taken], _kept_ids(held))
         return taken, kept
 
 
@@ -128,4 +130,12 @@ def _due_rule(kind: RecordType, rules: Sequence[RetentionRule], month: Month, no
 
 
 def _holds_all(held: Held, rule: RetentionRule) -> bool:
-    return held.keeps(rule.rule_id) or bool(held.sources)
+    return held.keeps(rule.rule_id) or bool(held.sources) or _are_too_many(held)
+
+
+def _are_too_many(held: Held) -> bool:
+    return len(held.profiles) > MOST_KEPT
+
+
+def _kept_ids(held: Held) -> list[str]:
+    return [] if _are_too_many(held) else sorted(held.profiles)

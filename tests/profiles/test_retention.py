@@ -19,6 +19,7 @@ from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
+from services.profiles import transactions
 from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.domain import merkle
 from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule, due_rules, without
@@ -736,6 +737,20 @@ def test_a_hold_on_a_source_a_rule_or_everything_holds_all_months(archive: Archi
     archive.hold(**scope)
     assert done(archive.run()) == {"purchases": (0, 0, 2)}
     assert len(archive.lake.rows) == 2
+
+
+def test_more_held_people_than_the_lake_can_be_told_hold_all_months(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = archive.desk.upsert("till", "T-1", person(1), FRESH)
+    archive.lake.rows = [("2020-11", "a"), ("2020-12", name.rpartition("/")[2])]
+    archive.rule("purchases", record_type=INTERACTIONS)
+    hold = archive.hold(profile=name)
+    monkeypatch.setattr(transactions, "MOST_KEPT", 0)
+    assert done(archive.run()) == {"purchases": (0, 0, 2)}
+    assert len(archive.lake.rows) == 2
+    archive.call("ReleaseLegalHold", pb.ReleaseLegalHoldRequest(name=hold.name))
+    assert done(archive.run()) == {"purchases": (2, 2, 0)}
 
 
 def test_a_rule_for_interactions_takes_neither_field_nor_source_nor_less_than_all(archive: Archive) -> None:
