@@ -24,6 +24,7 @@ from tests.profiles.quality_world import (
     fields,
     filled,
     finish,
+    is_old,
     measure,
     records,
     sources_of,
@@ -270,6 +271,31 @@ def test_a_report_has_figures_totals_response_times_and_recurring_causes(owner: 
     assert (day.name, [item.measured for item in day.totals]) == (report.name, [len(list(records()))])
     missing = pb.GetQualityReportRequest(name="qualityReports/2001-01-01")
     assert owner.refused("GetQualityReport", missing) == "QUALITY_REPORT_NOT_FOUND"
+
+
+def test_zombies_are_counted_by_a_call_and_named_by_the_incident_of_a_rule(owner: Owner) -> None:
+    timeliness = pb.QUALITY_DIMENSION_TIMELINESS
+    owner.add_rule("alive", field="@record", dimension=timeliness, threshold=1, min_measured=1)
+    measure(owner.service)
+    zombies = {f"{source}/{n}" for source, n in all_records() if is_old(n, source)}
+
+    def dead(field: str) -> int:
+        asked = pb.GetQualityReportRequest(name="qualityReports/latest", dimension=timeliness, field=field)
+        return sum(item.measured - item.passed for item in owner.call("GetQualityReport", asked).figures)
+
+    assert dead("@record") == len(zombies) > 0
+    assert dead("@person") == len([n for n in range(PEOPLE) if all(is_old(n, source) for source in sources_of(n))])
+    named = {
+        f"{sample.source_record.source.rpartition('/')[2]}/{sample.source_record.source_record_id}"
+        for item in owner.incidents().values()
+        for sample in owner.incident(item.name).samples
+    }
+    assert named <= zombies
+    assert named
+
+
+def all_records() -> list[tuple[str, int]]:
+    return [(source, n) for n in range(PEOPLE) for source in sources_of(n)]
 
 
 class Strict(HTMLParser):
