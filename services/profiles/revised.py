@@ -18,6 +18,7 @@ from services.profiles.values import StoredRule
 
 M = TypeVar("M", bound=Message)
 OUTPUT = ("name", "revision", "active_revision", "trial", "create_time", "update_time", "etag")
+HISTORY = "activations"  # of kinds that show it
 ACTIVATIONS_KEPT = 100
 TRIES = 8
 
@@ -33,7 +34,7 @@ class Rulebook(Generic[M]):
 
     def plain(self, message: M) -> str:
         """Return what of a rule makes a revision, as JSON."""
-        return content_of(message, OUTPUT)
+        return content_of(message, [*OUTPUT, *({HISTORY} & set(message.DESCRIPTOR.fields_by_name))])
 
     def parsed(self, plain: str) -> M:
         """Return the message of a revision."""
@@ -51,6 +52,18 @@ class Rulebook(Generic[M]):
             found.update_time.FromDatetime(rule.update_time)  # type: ignore[attr-defined]
         message.MergeFrom(found)
         return message
+
+    def at(self, rule: StoredRule, revision: int) -> M:
+        """Return the message of a rule with the content of a revision that was in use once.
+
+        Raises:
+            RuleNotFound: the revision never was, or so long ago that it is not kept.
+        """
+        contents = {int(str(item[0])): str(item[3]) for item in rule.activations if item[3]}
+        if revision not in contents:
+            name = f"{self._collection}/{rule.id}"
+            raise RuleNotFound("this revision was never in use", metadata={"name": name, "revision": str(revision)})
+        return self.message(replace(rule, latest=contents[revision], revision=revision))
 
     def get(self, name: str) -> StoredRule:
         """Return the rule of a resource name.

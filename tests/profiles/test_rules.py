@@ -175,6 +175,10 @@ def tried(service: Service, harness: Harness, name: str) -> pb.RuleTrial:
     return trial
 
 
+def call_list(harness: Harness) -> list[pb.ValidationRule]:
+    return list(harness.stub(Stub).ListValidationRules(pb.ListValidationRulesRequest(), timeout=10).validation_rules)
+
+
 def activated(harness: Harness, name: str, revision: int) -> pb.ValidationRule:
     return call(harness, "ActivateValidationRule", pb.ActivateValidationRuleRequest(name=name, revision=revision))
 
@@ -239,6 +243,21 @@ def test_a_change_is_a_revision_and_the_one_in_use_stays_until_the_new_one_is_tr
     stored = service.store.rules.get("born")
     assert stored is not None
     assert [entry[0] for entry in stored.activations] == [1, 2]
+    activated(harness, name, 0)
+
+    shown = call(harness, "GetValidationRule", pb.GetValidationRuleRequest(name=name))
+    assert [(item.revision, item.subject) for item in shown.activations] == [(n, "user:test") for n in (1, 2, 0)]
+    assert shown.activations[0].time.ToDatetime() <= shown.activations[1].time.ToDatetime()
+    first = call(harness, "GetValidationRule", pb.GetValidationRuleRequest(name=name, revision=1))
+    assert (first.revision, first.WhichOneof("check"), first.range.least) == (1, "range", "1960-01-01")
+    missing = pb.GetValidationRuleRequest(name=name, revision=3)
+    assert reason_of(harness, "GetValidationRule", missing) == "RULE_NOT_FOUND"
+    shown.display_name = "new"
+    again = call(harness, "UpdateValidationRule", pb.UpdateValidationRuleRequest(validation_rule=shown))
+    kept = service.store.rules.get("born")
+    assert again.revision == 3
+    assert kept is not None and "activations" not in kept.latest
+    assert list(call_list(harness)[0].activations) == []
     assert "KIND_DATE" in str(stored.activations[0][3])
 
 

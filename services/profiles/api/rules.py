@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import grpc
 from google.longrunning import operations_pb2
 from kehu.profiles.v1 import validation_pb2 as pb
@@ -40,8 +42,14 @@ class RulesPart:
     def GetValidationRule(
         self, request: pb.GetValidationRuleRequest, context: grpc.ServicerContext
     ) -> pb.ValidationRule:
-        """Return a rule."""
-        return self._validation().message(self._validation().get(request.name))
+        """Return a rule, or what it was in a revision that was in use, with who used which when."""
+        rules = self._validation()
+        rule = rules.get(request.name)
+        message = rules.at(rule, request.revision) if request.revision else rules.message(rule)
+        for revision, time, subject, _ in rule.activations:
+            entry = message.activations.add(revision=revision, subject=subject)
+            entry.time.FromDatetime(datetime.fromisoformat(str(time)))
+        return message
 
     def ListValidationRules(
         self, request: pb.ListValidationRulesRequest, context: grpc.ServicerContext
