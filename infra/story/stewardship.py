@@ -161,7 +161,7 @@ QUALITY_RULE: Json = {
     "dimension": "QUALITY_DIMENSION_VALIDITY",
     "field": "@record",
     "source": "sources/till",
-    "threshold": 0.97,
+    "threshold": 0.965,
     "severity": "SEVERITY_HIGH",
     "due_days": 7,
 }
