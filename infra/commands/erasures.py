@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail
+from infra.commands.options import DEFAULT_DATA, Data, MongoUri, fail, mongo_address
 
 app = typer.Typer(no_args_is_help=True)
 Since = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="The day before the backup was made, UTC.")]
-MongoUri = Annotated[str, typer.Option(help="A database, in place of a local stack's.", envvar="KEHU_MONGO_URI")]
 
 
 @app.callback()
@@ -22,7 +21,6 @@ def erasures() -> None:
 @app.command("retell")
 def tell_again(since: Since, data: Data = DEFAULT_DATA, mongo_uri: MongoUri = "") -> None:
     """Tell all services again who was erased since; may be repeated."""
-    from infra.stack import StackError, read_running
     from services.chassis import records
     from services.chassis.config import load_config
     from services.chassis.errors import Unavailable
@@ -31,11 +29,9 @@ def tell_again(since: Since, data: Data = DEFAULT_DATA, mongo_uri: MongoUri = ""
     from services.profiles.store import MongoStore
 
     try:
-        uri = mongo_uri or read_running(data).environment["KEHU_MONGO_URI"]
+        uri = mongo_address(data, mongo_uri)
         records.connect(load_config({"KEHU_MONGO_URI": uri, "KEHU_AMQP_URI": "not-used"}), "profiles")
         told = retell(MongoStore(), Jobs("profiles"), since.replace(tzinfo=UTC))
-    except StackError as error:
-        fail(str(error))
     except Unavailable as error:
         fail(f"{error}: is the stack up?")
     typer.echo(f"{told} erasures are told again")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
+from infra.commands.options import DEFAULT_DATA, Data, MongoUri, fail, mongo_address, new_table
 
 app = typer.Typer(no_args_is_help=True)
-CHANGED = ("events", "search", "uploads", "analytics")  # what these seal is written anew or short-lived
+CHANGED = ("events", "search", "uploads", "analytics", "tickets")  # what these seal is written anew or short-lived
+NOTICED_SECONDS = 3.0  # after which every process has noticed a new key
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(CHANGED)}.")]
 KeysDir = Annotated[Path | None, typer.Option(help="The folder, in place of a local stack's.", envvar="KEHU_KEYS_DIR")]
 
@@ -52,15 +54,34 @@ def remove(
     key_id: Annotated[str, typer.Argument(help="As `kehu keys list` shows it.")],
     data: Data = DEFAULT_DATA,
     keys_dir: KeysDir = None,
+    mongo_uri: MongoUri = "",
 ) -> None:
-    """Destroy a key for ever: what it sealed, in backups too, opens no more."""
+    """Destroy a key for ever: what it sealed, in backups too, opens no more. Tickets are sealed anew before."""
     from services.chassis.crypto import SealBroken, read_keys, remove_key
 
     folder = _folder(data, keys_dir, name)
     try:
         if key_id not in [key.key_id.hex() for key in read_keys(name, folder)]:
             fail(f"{name}.key has no key {key_id}; see `kehu keys list`")
+        if name == "tickets":
+            _reseal_tickets(folder, mongo_address(data, mongo_uri))
         remove_key(name, folder, bytes.fromhex(key_id))
     except SealBroken as error:
         fail(str(error))
     typer.echo(f"{key_id} of {name} is destroyed")
+
+
+def _reseal_tickets(folder: Path, mongo_uri: str) -> None:
+    from services.chassis import records
+    from services.chassis.config import load_config
+    from services.chassis.crypto import Sealer
+    from services.chassis.errors import Unavailable
+    from services.tickets.store.resealing import reseal
+
+    config = load_config({"KEHU_MONGO_URI": mongo_uri, "KEHU_AMQP_URI": "not-used"})
+    time.sleep(NOTICED_SECONDS)
+    try:
+        records.connect(config, "tickets")
+        typer.echo(f"{reseal(Sealer('tickets', folder))} tickets and comments sealed anew")
+    except Unavailable as error:
+        fail(f"{error}: is the stack up? Nothing was destroyed")

@@ -17,12 +17,23 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 10.0
 DEFAULT_DATA = Path("data")
 Data = Annotated[Path, typer.Option("--data", help="The stack's folder.", envvar="KEHU_STACK")]
+MongoUri = Annotated[str, typer.Option(help="A database, in place of a local stack's.", envvar="KEHU_MONGO_URI")]
 
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong and end with code 1."""
     typer.secho(message, fg=typer.colors.RED, err=True)
     raise typer.Exit(1)
+
+
+def mongo_address(data: Path, mongo_uri: str) -> str:
+    """Return the address that was given, or a local stack's."""
+    from infra.stack import StackError, read_running
+
+    try:
+        return mongo_uri or read_running(data).environment["KEHU_MONGO_URI"]
+    except StackError as error:
+        fail(str(error))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,12 +13,12 @@ import pytest
 from kehu.tickets.v1 import events_pb2
 
 from services.chassis import records
-from services.chassis.crypto import Sealer
+from services.chassis.crypto import Sealer, add_key, read_keys, remove_key
 from services.chassis.errors import AlreadyExists, Conflict
 from services.tickets.domain.calendar import BusinessCalendar, Interval, WorkBlock
 from services.tickets.domain.sla import AppliedSla, Kind, Priority, SlaChange, SlaPolicy, Targets
 from services.tickets.domain.ticket import Category, Status, Ticket, assign, erase
-from services.tickets.store import Comment, Facts, TicketFilter, TicketsStore
+from services.tickets.store import Comment, Facts, TicketFilter, TicketsStore, resealing
 from services.tickets.store.documents import RECORDS
 from services.tickets.store.memory import MemoryTicketsStore
 from services.tickets.store.mongo import MongoTicketsStore
@@ -268,3 +269,41 @@ def test_words_are_sealed_at_rest(mongo_uri, tmp_path):
     raw = repr([*connection["kehu_tickets"]["tickets"].find()]) + repr([*connection["kehu_tickets"]["comments"].find()])
     mongoengine.disconnect(alias="tickets")
     assert not any(word in raw for word in ("包装", "退款", "秘密"))
+
+
+@pytest.mark.mongo
+def test_words_of_an_older_key_are_sealed_anew_those_of_a_slower_writer_too_and_then_it_may_go(
+    mongo_uri, tmp_path, monkeypatch
+):
+    connection = mongoengine.connect(db="kehu_tickets", alias="tickets", host=mongo_uri, tz_aware=True)
+    for name in ("tickets", "comments"):
+        connection["kehu_tickets"].drop_collection(name)
+    facts = Facts(Sealer("events", tmp_path / "keys"))
+    store = MongoTicketsStore(Sealer("tickets", tmp_path / "keys"), facts)
+    for counter in range(7):
+        store.insert(numbered(counter))
+        store.add_comment(Comment(f"c{counter}", numbered(counter).id, "user:u", f"said {counter}", NOW))
+    shutil.copytree(tmp_path / "keys", tmp_path / "former")
+    [old] = read_keys("tickets", tmp_path / "keys")
+    add_key("tickets", tmp_path / "keys")
+    slower = MongoTicketsStore(Sealer("tickets", tmp_path / "former"), facts)
+    late, once = [numbered(99)], resealing._reseal
+
+    def with_a_slower_writer(kind, sealer):
+        found = once(kind, sealer)
+        if late:
+            slower.insert(late.pop())
+        return found
+
+    monkeypatch.setattr(resealing, "PAGE", 3)
+    monkeypatch.setattr(resealing, "_reseal", with_a_slower_writer)
+    assert resealing.reseal(Sealer("tickets", tmp_path / "keys")) == 15
+    assert resealing.reseal(Sealer("tickets", tmp_path / "keys")) == 0
+    remove_key("tickets", tmp_path / "keys", old.key_id)
+
+    store = MongoTicketsStore(Sealer("tickets", tmp_path / "keys"), facts)
+    store.replace(replace(numbered(3), version=2, description="later"))
+    said = [store.get(numbered(n).id).description for n in (0, 3, 99)]
+    assert said == [TICKET.description, "later", TICKET.description]
+    assert [store.comments(numbered(n).id, None, 9)[0].text for n in (0, 6)] == ["said 0", "said 6"]
+    mongoengine.disconnect(alias="tickets")
