@@ -37,8 +37,8 @@ def profile_changed(profile: Profile, believed: Believed, version: int, now: dat
         tier=profile.tier,
         stage=profile.stage,
         stage_time=profile.stage_time,
+        event_time=now,
     )
-    message.event_time.FromDatetime(now)
     return Fact(message, f"profiles/{profile.profile_id}", version)
 
 

@@ -1,7 +1,9 @@
 """Import of the sample's three sources: our own CPU time per record, and the database's beside raw bulk writes.
 
 The database is a process of its own, so its time is its CPU time; the rate by the clock, in which its time and
-ours are one after the other for the most part, is shown beside.
+ours are one after the other for the most part, is shown beside. Our own time is all that our process computes,
+the database's driver included; tables that a process loads once are loaded before. The first source brings people
+whom nobody knows; those of the others are found, compared and joined.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,12 +28,17 @@ from pymongo.write_concern import WriteConcern
 
 from infra.processes import free_port, running
 from infra.sample.generate import generate
+from infra.sample.reading import load_sources, read_rows
 from infra.servers import Mongo
 from services.chassis import records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from services.chassis.server.process import spare_collections
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument, ProfileWrite
+from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.model import default_model
+from services.profiles.domain.sources import read_row
+from services.profiles.domain.standardize import standardize
 from services.profiles.jobs import IMPORT, Importer
 from services.profiles.store import Changes, MongoStore
 from services.profiles.taking import Taker
@@ -42,7 +50,7 @@ from kehu.profiles.v1 import resources_pb2  # isort: skip
 
 SOURCES = json.loads((Path(__file__).parents[2] / "infra/sample/sources.json").read_text(encoding="utf-8"))
 Operation: TypeAlias = pymongo.InsertOne | pymongo.ReplaceOne
-REACH_RECORDS, REACH_RATIO = 500, 0.5
+REACH_RECORDS, REACH_RATIO = 3_000, 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,19 +210,26 @@ def write_raw(client: pymongo.MongoClient, written: list[tuple[str, list[Operati
 
 def run(short: bool) -> list[dict[str, object]]:
     """Import source after source, each followed by the same writes with plain pymongo; return the table's rows."""
-    names = ["callcentre"] if short else [str(item["source_id"]) for item in SOURCES]
-    total = Totals()
+    names = [str(item["source_id"]) for item in SOURCES[: 1 if short else None]]
+    spare_collections()
+    totals = []
     with tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         generate(folder / "sample")
+        _warm_up(folder)
         with embedded_database(folder) as (client, clock):
             store = RecordingStore()
             records.ensure_indexes([ProfileDocument])
             store.prepare()
             prepare_raw(client)
-            for source_id in names:
-                _compare(total, folder, store, client, clock, source_id)
-    return _table(total)
+            totals += [_compare(folder, store, client, clock, source_id) for source_id in names]
+    return _table(totals, short)
+
+
+def _warm_up(folder: Path) -> None:
+    for source in load_sources():
+        for row in islice(read_rows(source, folder / "sample"), 50):
+            blocking_keys(standardize(read_row(source.settings, row, datetime.now(UTC)), source.settings))
 
 
 @dataclass(slots=True)
@@ -229,34 +244,40 @@ class Totals:
     raw_wall: float = 0.0
 
 
-def _compare(
-    total: Totals, folder: Path, store: RecordingStore, client: pymongo.MongoClient, clock: Clock, source_id: str
-) -> None:
+def _compare(folder: Path, store: RecordingStore, client: pymongo.MongoClient, clock: Clock, source_id: str) -> Totals:
     began = clock.seconds()
     measured = import_sample(folder, store, folder / "sample", [source_id])
-    total.database += clock.seconds() - began
+    total = Totals(measured.rows, measured.cpu_seconds, clock.seconds() - began, wall=measured.wall_seconds)
     empty_outbox()
     began = clock.seconds()
-    total.raw_wall += write_raw(client, store.take_operations())
-    total.raw_database += clock.seconds() - began
-    total.rows += measured.rows
-    total.own += measured.cpu_seconds
-    total.wall += measured.wall_seconds
+    total.raw_wall = write_raw(client, store.take_operations())
+    total.raw_database = clock.seconds() - began
+    return total
 
 
-def _table(total: Totals) -> list[dict[str, object]]:
-    rows, per_core = total.rows, total.rows / total.own
-    ratio, by_clock = total.raw_database / total.database, total.raw_wall / total.wall
-    return [
-        {"figure": "import: records per second of our own CPU", "value": f"{per_core:.0f}/s", "peer": "",
-         "ratio": "", "reach": f"≥ {REACH_RECORDS}/s", "ok": per_core >= REACH_RECORDS},
-        {"figure": f"import of {rows} records: the embedded database's time", "value": f"{rows / total.database:.0f}/s",
-         "peer": f"pymongo bulk_write of the same writes: {rows / total.raw_database:.0f}/s", "ratio": f"{ratio:.2f}",
-         "reach": f"≥ {REACH_RATIO}", "ok": ratio >= REACH_RATIO},
-        {"figure": "the same by the clock, our own time included", "value": f"{rows / total.wall:.0f}/s",
-         "peer": f"pymongo bulk_write: {rows / total.raw_wall:.0f}/s", "ratio": f"{by_clock:.2f}", "reach": "",
-         "ok": None},
-    ]  # fmt: skip
+def _table(totals: Sequence[Totals], short: bool) -> list[dict[str, object]]:
+    new, known = totals[0], totals[1:]
+    rows = [_own("people whom nobody knows", [new], short), _database("people whom nobody knows", [new], short)]
+    if known:
+        rows += [_own("people whom others know", known, short), _database("people whom others know", known, short)]
+    return rows
+
+
+def _own(who: str, totals: Sequence[Totals], short: bool) -> dict[str, object]:
+    rate = sum(item.rows for item in totals) / sum(item.own for item in totals)
+    return {"figure": f"import, {who}: records per second of our own CPU", "value": f"{rate:,.0f}/s",
+            "reach": f"≥ {REACH_RECORDS:,}/s", "ok": None if short else rate >= REACH_RECORDS}  # fmt: skip
+
+
+def _database(who: str, totals: Sequence[Totals], short: bool) -> dict[str, object]:
+    rows, database = sum(item.rows for item in totals), sum(item.database for item in totals)
+    raw = sum(item.raw_database for item in totals)
+    clock = sum(item.raw_wall for item in totals) / sum(item.wall for item in totals)
+    ratio = raw / database
+    return {"figure": f"import, {who}: the embedded database's time (by the clock, ours included: {clock:.2f})",
+            "value": f"{rows / database:,.0f}/s", "peer": f"pymongo bulk_write of the same writes: {rows / raw:,.0f}/s",
+            "ratio": f"{ratio:.2f}", "reach": f"≥ {REACH_RATIO}",
+            "ok": None if short else ratio >= REACH_RATIO}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class _Claim(NamedTuple):
     strengths: tuple[float, ...] = ()
 
 
-Extract = Callable[[StandardRecord], Iterable[tuple[str, int]]]
+Extract = Callable[[StandardRecord], Sequence[tuple[str, int]]]
 
 
 def build_golden(
@@ -72,7 +72,7 @@ def extract_of(name: str) -> Extract:
     return STANDARD_FIELDS.get(name) or partial(_original, name)
 
 
-def _original(name: str, record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _original(name: str, record: StandardRecord) -> Sequence[tuple[str, int]]:
     text = record.originals.get(name, "").strip()
     return [(text, 1)] if text else ()
 
@@ -86,38 +86,40 @@ def _first(believed: GoldenField | None, values: tuple[GoldenField, ...]) -> tup
 
 def chosen(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> GoldenField | None:
     """Return the value that a rule chooses among those the records tell, with its lineage; None when none does."""
+    if len(records) == 1 and len(claimed := extract(records[0])) < 2:  # most profiles have one record
+        return _told(claimed[0][0], records[0], rule) if claimed else None
     ranked = _ranked(records, extract, rule.survivorship)
     return _golden_field(ranked, rule) if ranked else None
 
 
-def _name(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _name(record: StandardRecord) -> Sequence[tuple[str, int]]:
     name = record.name
     return [(name.full, 2 * name.is_complete + (name.style != "latin"))] if name else ()
 
 
-def _title(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _title(record: StandardRecord) -> Sequence[tuple[str, int]]:
     return [(record.name.title, 1)] if record.name and record.name.title else ()
 
 
-def _resident_id(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _resident_id(record: StandardRecord) -> Sequence[tuple[str, int]]:
     return [(record.resident_id, 1)] if record.resident_id else ()
 
 
-def _gender(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _gender(record: StandardRecord) -> Sequence[tuple[str, int]]:
     gender, resident_id = record.gender, record.resident_id
     return [(gender, 1 + bool(resident_id and gender_of(resident_id) == gender))] if gender else ()
 
 
-def _birth_date(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _birth_date(record: StandardRecord) -> Sequence[tuple[str, int]]:
     birth_date, resident_id = record.birth_date, record.resident_id
     return [(birth_date, 1 + bool(resident_id and birth_date_of(resident_id) == birth_date))] if birth_date else ()
 
 
-def _owner_department(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _owner_department(record: StandardRecord) -> Sequence[tuple[str, int]]:
     return [(record.owner_department, 1)] if record.owner_department else ()
 
 
-def _address(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _address(record: StandardRecord) -> Sequence[tuple[str, int]]:
     text = record.address.text if record.address else ""
     return [(text, _address_depth(record.address))] if record.address and text else ()
 
@@ -128,11 +130,11 @@ def _address_depth(address: Address) -> int:
     return sum(bool(part) << at for at, part in enumerate(known))
 
 
-def _phones(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _phones(record: StandardRecord) -> Sequence[tuple[str, int]]:
     return [(phone.number, 1 + (phone.kind == "mobile")) for phone in record.phones]
 
 
-def _emails(record: StandardRecord) -> Iterable[tuple[str, int]]:
+def _emails(record: StandardRecord) -> Sequence[tuple[str, int]]:
     return [(email, 1) for email in record.emails]
 
 
@@ -163,7 +165,7 @@ def _key_of(found: tuple[str, StandardRecord, int]) -> tuple[str, str]:
 def _ranked(records: Sequence[StandardRecord], extract: Extract, rule: Survivorship) -> list[_Claim]:
     """Return what the records claim, the winner first; ties go by the records' keys, the same way in every run."""
     found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
-    if len(found) < 2:  # most profiles have one record
+    if len(found) < 2:
         return [_Claim(value, record) for value, record, _ in found]
     found.sort(key=_key_of)
     agreeing = Counter(value for value, _, _ in found) if rule is Survivorship.MOST_CONFIRMED else {}
@@ -189,10 +191,13 @@ def _golden_field(ranked: Sequence[_Claim], rule: Rule) -> GoldenField:
         if claim.value != winner.value and claim.value not in beaten:
             why = _why(claim, winner, rule.survivorship)
             beaten[claim.value] = BeatenValue(claim.value, *claim.record.key, why)
-    record = winner.record
-    kept = tuple(beaten.values())[:BEATEN_LIMIT]
+    return _told(winner.value, winner.record, rule, tuple(beaten.values())[:BEATEN_LIMIT])
+
+
+def _told(value: str, record: StandardRecord, rule: Rule, beat: tuple[BeatenValue, ...] = ()) -> GoldenField:
+    """Return a record's value as the one that a rule chose."""
     return GoldenField(
-        winner.value, record.source_id, record.source_record_id, str(rule.survivorship), record.updated_time, kept,
+        value, record.source_id, record.source_record_id, str(rule.survivorship), record.updated_time, beat,
         rule.version,
     )  # fmt: skip
 

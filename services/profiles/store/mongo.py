@@ -57,7 +57,7 @@ from services.profiles.values import (
 
 LEDGER = "erasures"  # in a database of its own, which no backup of the others holds
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 16  # at least
+KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 24  # at least
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"),
