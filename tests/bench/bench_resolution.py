@@ -108,10 +108,14 @@ def run(short: bool) -> list[dict[str, object]]:
 
 def peers() -> Path:
     """Make the peers' environment if it is not there, and return its packages' folder."""
-    python, stamp = TOOLS / "bin" / "python", TOOLS / "peers.txt"
+    python, stamp = TOOLS / "bin" / "python", TOOLS / "installed.txt"
     if not stamp.exists() or stamp.read_text("utf-8") != "\n".join(PEERS):
-        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", "3.11", str(TOOLS)], check=True)
-        subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(python), *PEERS], check=True)
+        outside = tempfile.gettempdir()  # the overrides in our pyproject.toml would leave pandas out
+        for command in (
+            ["uv", "venv", "--quiet", "--clear", "--python", "3.11", str(TOOLS)],
+            ["uv", "pip", "install", "--quiet", "--python", str(python), *PEERS],
+        ):
+            subprocess.run(command, check=True, cwd=outside)
         stamp.write_text("\n".join(PEERS), "utf-8")
     return next((TOOLS / "lib").glob("python3*")) / "site-packages"
 

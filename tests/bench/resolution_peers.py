@@ -40,6 +40,7 @@ def splink(job: dict[str, Any]) -> dict[str, Any]:
         "words": levels.NameComparison,
         "number": lambda name: levels.DamerauLevenshteinAtThresholds(name, [1, 2]),
         "equal": levels.ExactMatch,
+        "date": lambda name: levels.DateOfBirthComparison(name, input_is_string=True, datetime_format="%Y%m%d"),
     }
     compared = []
     for name, kind in job["compared"].items():

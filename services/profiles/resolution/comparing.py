@@ -23,6 +23,7 @@ from services.profiles.resolution.kernels import (
 TURNED = "turned"  # level of two columns that stand in each other's place
 EQUAL_LEVELS = ("same", "other")
 EDIT_LEVELS = ("same", "one", "two", "other")
+DATE_LEVELS = ("same", "one", "year", "decade", "other")
 ALIKE_LEVELS = ("same", "close", "alike", "loose", "other")
 ALIKE_DEGREES = (0.92, 0.88, 0.7)  # least Jaro-Winkler similarity of close, alike and loose
 
@@ -94,6 +95,28 @@ class Edits:
         """See Comparison."""
         texts = self.column.texts
         _write_edits(self.column.codes, texts.chars, texts.offsets, texts.masks, left, right, radix, patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class Dates:
+    """Dates as YYYYMMDD: the same, one slip apart, of one year, ten years apart at most, or another."""
+
+    name: str
+    column: Column
+    years: np.ndarray
+    levels: Sequence[str] = DATE_LEVELS
+
+    def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
+        """See Comparison."""
+        texts = self.column.texts
+        _write_dates(self.column.codes, texts.chars, texts.offsets, self.years, left, right, radix, patterns)
+
+
+def dates_of(name: str, column: Column) -> Dates:
+    """Return the comparison of a column of dates; a text that begins with no year has none in common with another."""
+    texts = [str(value) for value in column.values or ()]
+    years = [int(text[:4]) if text[:4].isdecimal() else -(10**6) - 100 * at for at, text in enumerate(texts)]
+    return Dates(name, column, np.array(years, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +222,30 @@ def _write_edits(
         elif within_two(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1]):
             one = within_one(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1])
             level = 2 if one else 3
+        patterns[at] += level * radix
+
+
+@compiled
+def _write_dates(
+    codes: np.ndarray,
+    chars: np.ndarray,
+    offsets: np.ndarray,
+    years: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    radix: int,
+    patterns: np.ndarray,
+) -> None:
+    for at in range(left.size):
+        a, b = codes[left[at]], codes[right[at]]
+        if a < 0 or b < 0:
+            continue
+        apart = abs(years[a] - years[b])
+        level = 5 if apart > 10 else 4 if apart > 0 else 3
+        if a == b:
+            level = 1
+        elif within_one(chars, offsets[a], offsets[a + 1], offsets[b], offsets[b + 1]):
+            level = 2
         patterns[at] += level * radix
 
 

@@ -43,8 +43,10 @@ def to_splink(
     there: take such values out of the input first.
 
     Raises:
-        ValueError: the dialect is unknown.
+        ValueError: the dialect is unknown, or the scheme has dates or lasting columns, which have no counterpart.
     """
+    if "date" in scheme.compared.values() or scheme.lasting:
+        raise ValueError("dates and lasting columns have no counterpart in splink: compare dates as numbers")
     if dialect not in FUNCTIONS:
         raise ValueError(f"no dialect {dialect}: use {' or '.join(FUNCTIONS)}")
     odds = 2.0**model.prior_weight

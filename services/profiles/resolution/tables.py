@@ -11,11 +11,13 @@ from services.profiles.domain.training import Lesson, Material, train
 from services.profiles.resolution.blocking import Keys, keys_of, workers
 from services.profiles.resolution.clusters import clusters_of
 from services.profiles.resolution.columns import Column, codes_there, column_of, side_by_side
-from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal, Turnable
+from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal, Turnable, dates_of
 from services.profiles.resolution.engine import NO_SIDES, edges_of, patterns_of, random_patterns
-from services.profiles.resolution.judging import CONFLICT, Frequency, Judge
+from services.profiles.resolution.judging import CONFLICT, FORBIDS_MERGE, Frequency, Judge
 
-KINDS: Mapping[str, Callable[[str, Column], Comparison]] = {"words": Alike, "number": Edits, "equal": Equal}
+KINDS: Mapping[str, Callable[[str, Column], Comparison]] = {
+    "words": Alike, "number": Edits, "equal": Equal, "date": dates_of,
+}  # fmt: skip
 Rule = tuple[str, ...]
 
 
@@ -26,7 +28,8 @@ class Scheme:
     `compared` gives the kind of comparison by column, `frequent` the columns whose shared rare values say more;
     `rules` and `lessons` are the columns that must be equal for a pair to be compared, and to be learnt from.
     `turned` are two columns of words that are at times written in each other's place.
-    A pair below `conflict_weight` speaks against joining the groups of its records.
+    A pair below `conflict_weight` speaks against joining the groups of its records, and so does one whose value of a
+    `lasting` column is at the last level: nobody has two dates of birth. Such a pair never joins by itself.
     """
 
     compared: Mapping[str, str]
@@ -37,6 +40,7 @@ class Scheme:
     review_weight: float
     conflict_weight: float = -10.0
     turned: Sequence[str] = ()
+    lasting: Sequence[str] = ()
     most_of_a_key: int = 2000
     random_pairs: int = 200_000
     lesson_pairs: int = 200_000
@@ -100,8 +104,15 @@ class Table:
     def judge(self, model: MatchModel) -> Judge:
         """Return what judges pairs of this table by a model."""
 
-        def flags(_: np.ndarray, weights: np.ndarray) -> np.ndarray:
-            return np.where(weights < self.scheme.conflict_weight, np.uint8(CONFLICT), np.uint8(0))
+        places = [list(self.scheme.compared).index(name) for name in self.scheme.lasting]
+
+        def flags(patterns: np.ndarray, weights: np.ndarray) -> np.ndarray:
+            found = np.where(weights < self.scheme.conflict_weight, np.uint8(CONFLICT), np.uint8(0))
+            for place in places:
+                size = self.comparisons.sizes[place]
+                differs = patterns // self.comparisons.radices[place] % size == size - 1
+                found |= np.where(differs, np.uint8(CONFLICT | FORBIDS_MERGE), np.uint8(0))
+            return found
 
         return Judge(self.comparisons, model, flags, [self._frequency(name, model) for name in self.scheme.frequent])
 

@@ -15,6 +15,7 @@ from services.profiles.resolution.clusters import LARGEST, clusters_of
 from services.profiles.resolution.columns import column_of
 from services.profiles.resolution.comparing import Comparisons, Equal
 from services.profiles.resolution.engine import NO_SIDES, edges_of
+from services.profiles.resolution.exchange import to_splink
 from services.profiles.resolution.judging import CONFLICT, TWO_PEOPLE, Judge
 from services.profiles.resolution.tables import Scheme, Table
 
@@ -183,3 +184,45 @@ def test_columns_written_in_each_others_place_are_a_level_of_the_first_and_silen
     assert found[1] == ("same", "other")
     assert found[2][1] == ""
     assert found[3] == ("other", "same")
+
+
+def test_dates_are_alike_by_slip_year_and_decade_and_unreadable_ones_share_no_year():
+    dates = ["18320714", "18320714", "18320715", "18320101", "18400714", "18610714", None, "unknown", "unclear"]
+    scheme = Scheme({"born": "date"}, [], [("born",)], [("born",)], 0.0, -4.0)
+    (part,) = Table(scheme, lambda _: pa.array(dates)).comparisons.parts
+    left = np.zeros(8, np.int32)
+    patterns = np.zeros(8, np.int32)
+    part.write(left, np.arange(1, 9, dtype=np.int32), 1, patterns)
+
+    names = ["", *part.levels]
+    expected = ["same", "one", "year", "decade", "other", "", "other", "other"]
+    assert [names[at] for at in patterns.tolist()] == expected
+    patterns = np.zeros(1, np.int32)
+    part.write(np.array([7], np.int32), np.array([8], np.int32), 1, patterns)
+    assert names[patterns[0]] == "other"
+
+
+def test_a_record_that_could_be_of_either_chains_no_father_and_son_together():
+    father, son = ("anna", "paris", "18320714"), ("anna", "paris", "18610302")
+    rows = [father, father, son, son, ("anna", "paris", None)]
+    dice = np.random.default_rng(4)
+    others = [(f"n{n}x", f"town {n % 90}", f"{1800 + n % 99}0{1 + n % 9}11") for n in dice.integers(0, 10**6, 600)]
+    rows += [row for row in others for _ in range(2)]
+    table = {name: pa.array([row[at] for row in rows]) for at, name in enumerate(("name", "town", "born"))}
+    kinds = {"name": "words", "town": "words", "born": "date"}
+
+    def labels(**more):
+        rules = [("name", "town"), ("name", "born"), ("born", "town")]
+        scheme = Scheme(kinds, ["name"], rules, rules, 0.0, -4.0, conflict_weight=-99.0, **more)
+        resolving = Table(scheme, lambda name: table[name])
+        return resolving.resolve(resolving.train("test"))[:5].tolist()
+
+    found = labels(lasting=["born"])
+    assert found[0] == found[1] != found[2] == found[3]
+    assert found[4] in (found[0], found[2])
+
+
+def test_a_scheme_that_splink_has_no_counterpart_for_is_refused():
+    scheme = Scheme({"born": "date"}, [], [("born",)], [("born",)], 0.0, -4.0)
+    with pytest.raises(ValueError, match="no counterpart"):
+        to_splink(scheme, None, id_column="id")
