@@ -41,7 +41,7 @@ class AnalyticsConsumer:
         """Let the profile answer for itself and for its source records."""
         told = ProfilesUnmerged()
         told.CopyFrom(event.message)
-        for link in told.links:
+        for link in (*told.links, *told.remaining_links):
             link.source_record_id = record_token(self._keyed, link.source_id, link.source_record_id)
             link.source_id = ""
         self._keep(event.id, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged
@@ -32,10 +33,18 @@ class MarketingConsumer:
         What was suppressed before the split counts for both: copied first, so that nobody is written to in between.
         """
         told = event.message
-        if self._store.identities.knows(told.unmerged_profile_id, told.version):
+        identities, out = self._store.identities, told.unmerged_profile_id
+        is_late = identities.knows(out, told.version + 1)  # merged again since, and that was heard first
+        if identities.knows(out, told.version) and not is_late:
             return
-        self._suppress_both(told.unmerged_profile_id, told.profile_id)
-        self._store.identities.lead(told.unmerged_profile_id, "", told.version)
+        for name in told.former_names:
+            identities.lead(name.profile_id, name.merged_into, name.version)
+        sides = [out, told.profile_id]
+        everybody = {*sides, *(name.profile_id for name in told.former_names)}
+        if not is_late:
+            everybody |= {*(one_living(identities, each) for each in sides), *identities.family(sides)}
+        self._suppress_both(sides, sorted(everybody))
+        identities.lead(out, "", told.version)
 
     @on_event("profiles", ProfileErased)
     def on_profile_erased(self, event: Event[ProfileErased]) -> None:
@@ -43,10 +52,7 @@ class MarketingConsumer:
         for name in event.message.names:
             self._store.forget_addresses(name)
 
-    def _suppress_both(self, *profile_ids: str) -> None:
-        persons = [one_living(self._store.identities, each) for each in profile_ids]
-        sides = list(dict.fromkeys([*profile_ids, *persons]))
-        everybody = [*sides, *self._store.identities.family(sides)]
+    def _suppress_both(self, profile_ids: Sequence[str], everybody: Sequence[str]) -> None:
         for held in self._store.suppressions_of(everybody, []):
             for side in profile_ids:
                 self._store.suppress(replace(held, profile_id=side))

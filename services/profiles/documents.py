@@ -7,7 +7,7 @@ everything else that is done with a record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 from pymongo.write_concern import WriteConcern
 
 from services.chassis.records import RECORD_INDEXES, Record
-from services.profiles.values import Profile, Revision, StoredOverride, StoredRecord
+from services.profiles.values import FormerName, Profile, Revision, StoredOverride, StoredRecord
 
 VERSION_DIGITS = 10
 LAST_VERSION = 10**VERSION_DIGITS - 1
@@ -41,6 +41,7 @@ class ProfileDocument(Record):
     merged_into = mongoengine.StringField()
     is_handing_over = mongoengine.BooleanField()
     parting = mongoengine.ListField()
+    former = mongoengine.ListField()
     aliases = mongoengine.ListField(mongoengine.StringField())
     apart = mongoengine.ListField(mongoengine.StringField())
     overrides = mongoengine.ListField(mongoengine.DictField())
@@ -105,6 +106,7 @@ class ProfileWrite:
             merged_into=profile.merged_into,
             is_handing_over=profile.is_handing_over,
             parting=_revision_document(profile.parting) if profile.parting else None,
+            former=[list(astuple(item)) for item in profile.former],
             aliases=profile.aliases,
             apart=profile.apart,
             overrides=[_override_document(item) for item in profile.overrides],
@@ -186,6 +188,7 @@ def profile_of(document: Mapping[str, object]) -> Profile:
         merged_into=get("merged_into", ""),  # type: ignore[arg-type]
         is_handing_over=get("is_handing_over", False),  # type: ignore[arg-type]
         parting=Revision(*get("parting")) if get("parting") else None,  # type: ignore[misc]
+        former=tuple(FormerName(*item) for item in get("former", ())),  # type: ignore[attr-defined]
         aliases=get("aliases", []),  # type: ignore[arg-type]
         apart=get("apart", []),  # type: ignore[arg-type]
         overrides=[StoredOverride(*item) for item in get("overrides", ())],  # type: ignore[attr-defined]

@@ -28,10 +28,7 @@ def profile_changed(profile: Profile, believed: Believed, version: int, now: dat
         district_code=value("district_code"),
         gender=gender if gender in GENDERS else "",
         birth_year=int(birth_year) if birth_year.isdigit() else 0,
-        links=[
-            events_pb2.SourceLink(source_id=item.source_id, source_record_id=item.source_record_id)
-            for item in profile.records
-        ],
+        links=_links(profile),
         sealed_identity=sealer.seal(_identity(believed)),
         owner_department=profile.owner_department,
         tier=profile.tier,
@@ -40,6 +37,13 @@ def profile_changed(profile: Profile, believed: Believed, version: int, now: dat
         event_time=now,
     )
     return Fact(message, f"profiles/{profile.profile_id}", version)
+
+
+def _links(profile: Profile) -> list[events_pb2.SourceLink]:
+    return [
+        events_pb2.SourceLink(source_id=item.source_id, source_record_id=item.source_record_id)
+        for item in profile.records
+    ]
 
 
 def _identity(believed: Believed) -> bytes:
@@ -77,15 +81,23 @@ def profiles_merged(survivor_id: str, merged_id: str, merged_version: int, versi
     return Fact(message, f"profiles/{survivor_id}", version)
 
 
-def profiles_unmerged(old_id: str, alive: Profile, together_since: datetime, now: datetime) -> Fact:
-    """Return the fact that the records of `alive` came out of another profile, with its next version."""
+def profiles_unmerged(was: Profile, alive: Profile, leaving: Profile, now: datetime) -> Fact:
+    """Return the fact that the records of `alive` came out of the profile `was`, with its next version.
+
+    `leaving` is what was to be done: since when both had been one, and what other ids they had.
+    """
     message = events_pb2.ProfilesUnmerged(
-        profile_id=old_id, unmerged_profile_id=alive.profile_id, version=alive.version + 1, aliases=alive.aliases,
-        links=[
-            events_pb2.SourceLink(source_id=item.source_id, source_record_id=item.source_record_id)
-            for item in alive.records
-        ],
+        profile_id=was.profile_id, unmerged_profile_id=alive.profile_id, version=alive.version + 1,
+        aliases=alive.aliases, links=_links(alive), remaining_links=_links(was),
     )  # fmt: skip
     message.event_time.FromDatetime(now)
-    message.together_since.FromDatetime(together_since)
+    for item in leaving.former:
+        if not item.merged_into:
+            message.went = item.went
+            message.together_since.FromDatetime(item.divided_since or now)
+            continue
+        message.former_names.add(
+            profile_id=item.profile_id, merged_into=item.merged_into, version=item.version, went=item.went,
+            divided_since=item.divided_since,
+        )  # fmt: skip
     return Fact(message, f"profiles/{alive.profile_id}", message.version)

@@ -113,8 +113,7 @@ class Merger:
         )
         by = gone.revisions[-1].by if gone.revisions else ""
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id, by)
-        ended_version = gone.revisions[-1].version if gone.revisions else gone.version
-        merged = profiles_merged(survivor.profile_id, gone.profile_id, ended_version, survivor.version + 1, now)
+        merged = profiles_merged(survivor.profile_id, gone.profile_id, gone.ended_version, survivor.version + 1, now)
         rules = self._dictionary.rules()
         shaped = reshape(survivor, grown, standard, ciphers, self._vault, rules, now, revision, [merged])
         return not write(self._store, [shaped])

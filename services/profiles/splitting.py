@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.records import Fact
 from services.profiles.aliases import resolve, resolve_one
 from services.profiles.dictionary import Dictionary
-from services.profiles.domain.partings import Parting, part
+from services.profiles.domain.partings import Parting, divided, part
 from services.profiles.errors import ProfilesBusy, UnmergeImpossible
 from services.profiles.facts import profiles_merged, profiles_unmerged
 from services.profiles.shaping import Shaped, ended, load, reshape, write
 from services.profiles.store import Store
-from services.profiles.values import Profile, Revision, StoredRecord
+from services.profiles.values import FormerName, Profile, Revision, StoredRecord
 from services.profiles.vault import Vault
 
 ATTEMPTS = 16
@@ -55,8 +55,10 @@ class Splitter:
         parting = part(profile.record_keys, asked, homes)
         out_id = parting.ids[0] if parting.ids else new_id
         former = self._store.profiles([out_id]).get(out_id)
-        intent = self._intent(profile, former, out_id, parting, by, reason)
-        if self._store.write_profiles([(intent, [])]):
+        now = datetime.now(UTC)
+        said = Revision(0, now, "unmerged", (), sorted(parting.leaving), profile.profile_id, by, reason)
+        intent = _intent(profile, former or Profile(out_id, now, now, key_id=out_id), parting, said)
+        if self._store.write_profiles([(self._noted(profile, homes, intent), [])]):
             raise ProfilesBusy("the profile is being split by another; look again")
         self.complete(out_id)
         return (out_id, profile.profile_id) if parting.is_reversed else (profile.profile_id, out_id)
@@ -72,27 +74,24 @@ class Splitter:
                  for name, versions in past.items()}  # fmt: skip
         return {name: keys for name, keys in found.items() if keys}
 
-    def _intent(
-        self, profile: Profile, former: Profile | None, out_id: str, parting: Parting, by: str, reason: str
-    ) -> Profile:
-        now = datetime.now(UTC)
-        keys = sorted(parting.leaving)
-        base = former or Profile(out_id, now, now, key_id=out_id)
-        leaving = [item for item in profile.records if item.key in parting.leaving]
-        since = former.since if former else self._together_since(leaving, profile)
-        return replace(
-            base, records=leaving, merged_into=profile.profile_id, is_handing_over=True, overrides=[],
-            aliases=list(parting.ids[1:]),
-            apart=[item for item in dict.fromkeys([profile.profile_id, *profile.apart, *base.apart])
-                   if item != out_id and item not in parting.ids],
-            parting=Revision(0, since, "unmerged", (), keys, profile.profile_id, by, reason),
-        )  # fmt: skip
+    def _noted(self, profile: Profile, homes: Mapping[str, Sequence[str]], intent: Profile) -> Profile:
+        """Return what is to be done with since when both had been one, and what other ids they had."""
+        assert intent.parting is not None
+        homes = {profile.profile_id: profile.record_keys, **homes}
+        former = {name: item for name, item in self._store.profiles(profile.aliases).items() if item.merged_into}
+        came = {item.key: self._came(item) for item in profile.records}
+        leaving = frozenset(intent.parting.source_records)
 
-    def _together_since(self, leaving: Sequence[StoredRecord], profile: Profile) -> datetime:
-        """Return when the first of the leaving records and the first of the others were both there."""
-        keys = {item.key for item in leaving}
-        staying = [item for item in profile.records if item.key not in keys]
-        return max(min(map(self._came, leaving)), min(map(self._came, staying)))
+        def sides(name: str) -> tuple[datetime | None, bool]:
+            """Return how an id is divided; its records came, or another id brought them."""
+            joined = {key: came[key] for key in homes.get(name, ()) if key in came}
+            for other, item in former.items():
+                if item.merged_into == name:
+                    joined |= {key: item.since for key in homes.get(other, ()) if key in joined}
+            return divided(joined, leaving)
+
+        names = [FormerName(name, item.merged_into, item.ended_version, *sides(name)) for name, item in former.items()]
+        return replace(intent, former=[*names, FormerName(profile.profile_id, "", 0, *sides(profile.profile_id))])
 
     def _came(self, record: StoredRecord) -> datetime:
         first = self._store.archived(record.source_id, record.source_record_id)[:1] if record.number > 1 else []
@@ -160,14 +159,13 @@ class Splitter:
         records = [item for item in leaving.records if item.key not in elsewhere]
         alive = replace(
             leaving, records=records, relinked=[item.key for item in records], parting=None,
-            merged_into="" if records else leaving.merged_into, is_handing_over=False,
+            former=(), merged_into="" if records else leaving.merged_into, is_handing_over=False,
         )  # fmt: skip
         if not records:
             return not self._store.write_profiles([(alive, [])])
         revision = replace(leaving.parting, source_records=[item.key for item in records])
-        told = profiles_unmerged(
-            was.profile_id, alive, leaving.parting.time, max(datetime.now(UTC), was.since, leaving.since)
-        )
+        stayed = replace(was, records=[item for item in was.records if item.key not in leaving.parting.source_records])
+        told = profiles_unmerged(stayed, alive, leaving, max(datetime.now(UTC), was.since, leaving.since))
         return not write(self._store, [self._anew(leaving, alive, revision, [told])])
 
     def _anew(self, was: Profile, profile: Profile, revision: Revision, facts: Sequence[Fact] = ()) -> Shaped:
@@ -178,6 +176,17 @@ class Splitter:
             replace(revision, time=now), facts,
         )  # fmt: skip
         return replace(shaped, was=was.past()) if was.revisions else shaped
+
+
+def _intent(profile: Profile, base: Profile, parting: Parting, said: Revision) -> Profile:
+    """Return the profile that will live as the alias that it is until then."""
+    return replace(
+        base, records=[item for item in profile.records if item.key in parting.leaving], overrides=[],
+        merged_into=profile.profile_id, is_handing_over=True, aliases=list(parting.ids[1:]),
+        apart=[item for item in dict.fromkeys([profile.profile_id, *profile.apart, *base.apart])
+               if item not in (base.profile_id, *parting.ids)],
+        parting=said,
+    )  # fmt: skip
 
 
 def _end(item: Profile, docs: dict[str, Profile], out_id: str) -> str:

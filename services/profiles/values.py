@@ -76,12 +76,24 @@ class Revision:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FormerName:
+    """An id that a profile has or had, merged into another since a version of its own; the rest: see its proto."""
+
+    profile_id: str
+    merged_into: str
+    version: int
+    divided_since: datetime | None = None
+    went: bool = False
+
+
 @dataclass(slots=True)
 class Profile:
     """A golden record with the source records it is derived from; the stored form.
 
     `merged_into` makes it an alias; `is_handing_over` says that the survivor may not have its records yet; `parting`
-    that it will live, once the records it names are out of the other profile; its time is since when both were one.
+    that it will live, once the records it names are out of the other profile, and `former`
+    what other ids they had.
     `apart` are profiles it never merges with. `relinked` are the keys of records that joined or changed, for the next
     write only. `carried` is what the store read beside the state at this version, facts that wait among it, and writes
     back.
@@ -102,6 +114,7 @@ class Profile:
     merged_into: str = ""
     is_handing_over: bool = False
     parting: Revision | None = None
+    former: Sequence[FormerName] = ()
     aliases: list[str] = field(default_factory=list)
     apart: list[str] = field(default_factory=list)
     overrides: list[StoredOverride] = field(default_factory=list)
@@ -124,6 +137,11 @@ class Profile:
         """Return when it became what it is."""
         return self.revisions[-1].time if self.revisions else self.create_time
 
+    @property
+    def ended_version(self) -> int:
+        """Return the version of an alias since which it leads where it does."""
+        return self.revisions[-1].version if self.revisions else self.version
+
     def past(self) -> Profile:
         """Return it as history keeps it: what was believed, sealed, of which record versions, since which change."""
         named = [
@@ -134,7 +152,7 @@ class Profile:
         last = self.revisions[-1:]
         return replace(
             self, version=last[0].version if last else self.version, records=named, apart=[], overrides=[],
-            revisions=last, relinked=[], parting=None, carried={},
+            revisions=last, relinked=[], parting=None, former=(), carried={},
         )  # fmt: skip
 
     @property

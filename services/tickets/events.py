@@ -39,10 +39,15 @@ class TicketsConsumer:
     def on_profiles_unmerged(self, event: Event[profiles.ProfilesUnmerged]) -> None:
         """Give back the tickets that were opened for the profile, and those about its records."""
         told = event.message
-        keys = [f"{link.source_id}/{link.source_record_id}" for link in told.links]
-        self._store.identities.move(keys, told.unmerged_profile_id, told.event_time.ToDatetime(UTC))
+        at = told.event_time.ToDatetime(UTC)
+        went, stayed = (
+            [f"{link.source_id}/{link.source_record_id}" for link in links]
+            for links in (told.links, told.remaining_links)
+        )
+        self._store.identities.move(went, told.unmerged_profile_id, at)
+        self._store.identities.move(stayed, told.profile_id, at)
         self._store.identities.lead(told.unmerged_profile_id, "", told.version)
-        self._relink([told.unmerged_profile_id, *told.aliases], keys)
+        self._relink([told.unmerged_profile_id, *told.aliases], [*went, *stayed])
 
     @on_event("profiles", profiles.ProfileErased)
     def on_profile_erased(self, event: Event[profiles.ProfileErased]) -> None:
@@ -73,7 +78,9 @@ class TicketsConsumer:
         """
         ids = [*profile_ids, *self._store.identities.family(profile_ids)]
         busy = 0
-        for ticket in (*self._opened_for(ids), *self._store.about_records(record_keys)):
+        linked = [ticket for name in ids for ticket in self._linked_to(name)]
+        for ticket in (*self._opened_for(ids), *self._store.about_records(record_keys), *linked):
+            ticket = self._store.get(ticket.id) or ticket
             customer = customer_of(ticket, self._store.identities)
             if customer == ticket.profile_id:
                 continue
@@ -83,6 +90,15 @@ class TicketsConsumer:
                 busy += 1
         if busy:
             raise Conflict("tickets of the profile are being changed; tried again later")
+
+    def _linked_to(self, profile_id: str) -> list[Ticket]:
+        """Return the tickets of a profile: those about its records were opened under other ids."""
+        found: list[Ticket] = []
+        after = ""
+        while page := self._store.page(TicketFilter(profile_id=profile_id), after, PAGE):
+            after = page[-1].number
+            found += page
+        return found
 
     def _opened_for(self, profile_ids: Iterable[str]) -> Iterator[Ticket]:
         for profile_id in dict.fromkeys(profile_ids):

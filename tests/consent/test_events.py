@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import permutations
 
 import pytest
-from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged, SourceLink
+from kehu.profiles.v1.events_pb2 import FormerName, ProfileErased, ProfilesMerged, ProfilesUnmerged, SourceLink
 
 from services.chassis.consuming import Event
 from services.chassis.errors import Unavailable
@@ -240,3 +240,45 @@ def test_of_an_erased_person_the_proof_of_consent_is_kept_and_nothing_that_names
     assert replace(kept, evidence=given.evidence) == given
     assert store.consents(["other"])["other"].records == (named,)
     assert "unknown" not in store.consents(["unknown"])
+
+
+def split_of(whole: str, out: str, version: int, *former: FormerName, went: bool = False) -> Event[ProfilesUnmerged]:
+    event = unmerged(whole, out, version)
+    event.message.former_names.extend(former)
+    event.message.went = went
+    return event
+
+
+def test_a_merge_that_was_not_heard_of_is_learnt_from_the_split() -> None:
+    store = a_store(a=record("ga", "GRANTED"), b=record("gb", "GRANTED"), c=record("rc", "REVOKED"))
+    tell(store, split_of("a", "b", 4, FormerName(profile_id="c", merged_into="a", version=3)), merged("a", "c", 3))
+
+    assert [is_allowed(store, each) for each in "abc"] == [False, False, False]
+    assert consents_for(store, ["c"])["c"].profile_id == "a"
+
+
+def test_a_split_that_is_heard_after_the_next_merge_tells_who_has_the_part_by_now() -> None:
+    store = a_store(a=record("ra", "REVOKED"), b=record("gb", "GRANTED"), x=record("gx", "GRANTED"))
+    tell(store, merged("a", "b", 2), merged("x", "b", 5), unmerged("a", "b", 4), unmerged("a", "b", 4))
+
+    assert [is_allowed(store, each) for each in "abx"] == [False, False, False]
+    assert [consents_for(store, [each])[each].profile_id for each in "abx"] == ["a", "x", "x"]
+    assert "ra" in evidence(store, "x")
+
+
+def test_a_grant_under_an_id_whose_records_are_on_both_sides_now_counts_for_neither() -> None:
+    store = a_store(b=record("yes", "GRANTED", answered="2026-04-02"))
+    name = FormerName(profile_id="b", merged_into="a", version=2)
+    name.divided_since.FromDatetime(day("2026-01-01"))
+    tell(store, merged("a", "b", 2), split_of("a", "new", 1, name))
+
+    assert [is_allowed(store, each) for each in ("a", "new")] == [False, False]
+    tell(store, merged("a", "new", 2))
+    assert is_allowed(store, "new"), "one again, it is as it was"
+
+
+def test_a_grant_goes_with_the_records_that_the_id_meant_though_the_id_stays() -> None:
+    store = a_store(a=record("yes", "GRANTED", answered="2026-04-02"))
+    tell(store, merged("a", "b", 2), split_of("a", "new", 1, went=True))
+
+    assert [is_allowed(store, each) for each in ("a", "new")] == [False, True]

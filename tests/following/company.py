@@ -61,6 +61,7 @@ from services.search.api import SearchServicer
 from services.search.documents import DocumentMaker, keyed_by
 from services.search.events import SearchConsumer
 from services.search.hits import HitReader
+from services.search.store import IndexDocument
 from services.search.store.tantivy_engine import TantivyEngine
 from services.tickets.api import TicketsServicer
 from services.tickets.events import TicketsConsumer
@@ -114,7 +115,7 @@ def _within(value: object) -> Iterator[tuple[str, str]]:
         yield from strings(value)
 
 
-@dataclass
+@dataclass(repr=False)
 class Company:
     """The services, their stores, and the post between them."""
 
@@ -137,10 +138,12 @@ class Company:
         self.vault, self.keyed = Vault(keys), keyed_by(BlindIndex(keys, "search"))
         self.dictionary = Dictionary(self.profiles)
         self.taker = Taker(self.profiles, self.vault, default_model, self.dictionary)
+        self.to_index: list[IndexDocument] = []  # written together, as the real writer does
         maker = DocumentMaker(self.keyed, Sealer("events", keys), Sealer("search", keys))
         self.consumers: list[object] = [
             ConsentConsumer(self.consent), TicketsConsumer(self.tickets), MarketingConsumer(self.marketing),
-            AnalyticsConsumer(self.inbox, BlindIndex(keys, "analytics").token), SearchConsumer(self.index.write, maker),
+            AnalyticsConsumer(self.inbox, BlindIndex(keys, "analytics").token),
+            SearchConsumer(self.to_index.extend, maker),
         ]  # fmt: skip
         self._told = dict.fromkeys(("profiles", "consent", "tickets", "marketing"), 0)
         self.waiting: list[tuple[Callable[..., None], Event]] = []
@@ -256,7 +259,14 @@ class Company:
             self._look(event.message, "told")
         return found
 
-    def post(self, randomness: random.Random | None = None, times: int = 1, share: float = 1.0) -> None:
+    def post(self, randomness: random.Random | None = None, times: int = 1) -> None:
+        """Hand all facts on, and let index and lake take what they got."""
+        self.hand_on(randomness, times)
+        self.index.write(self.to_index)
+        self.to_index.clear()
+        flush(self.inbox, self.warehouse, 100_000)
+
+    def hand_on(self, randomness: random.Random | None = None, times: int = 1, share: float = 1.0) -> None:
         """Hand all facts to all who listen, shuffled and as often as said; at a share below 1 some wait for the next.
 
         What a consumer cannot take yet is handed to it again; what it takes makes new facts, which follow.
@@ -274,7 +284,6 @@ class Company:
             if share < 1:
                 now, later = now[: int(len(now) * share)], now[int(len(now) * share) :]
             self.waiting = later + [(handle, event) for handle, event in now if not _taken(handle, event)]
-            flush(self.inbox, self.warehouse, 100_000)
             if share < 1 or not (self.waiting or self._is_untold()):
                 return
         raise AssertionError(f"never taken: {[event.message for _, event in self.waiting][:3]}")

@@ -21,6 +21,7 @@ COMMENT = re.compile(r"profiles/\{|\bprofile ids?\b|\bids? of (a |the )?profiles
 TELLING = "the facts of profiles themselves: what the others follow by"
 AS_ASKED = "says what was asked for, so that the caller finds the answer to each id"
 REPORT = "what a dry run or a measurement saw when it ran; the next run says it anew"
+HELD = "asked by profiles with every id that a person under legal hold has or had"
 
 STAYS = {
     "kehu.access.v1.AuditEntry.target": "audit keeps what it saw, in a chain that nothing changes",
@@ -32,6 +33,11 @@ STAYS = {
     "kehu.profiles.v1.ProfilesUnmerged.profile_id": TELLING,
     "kehu.profiles.v1.ProfilesUnmerged.unmerged_profile_id": TELLING,
     "kehu.profiles.v1.ProfilesUnmerged.aliases": TELLING,
+    "kehu.profiles.v1.PairMoveSample.profiles": REPORT,
+    "kehu.analytics.v1.ListInteractionMonthsRequest.kept_profile_ids": HELD,
+    "kehu.analytics.v1.DeleteInteractionMonthsRequest.kept_profile_ids": HELD,
+    "kehu.profiles.v1.FormerName.profile_id": TELLING,
+    "kehu.profiles.v1.FormerName.merged_into": TELLING,
     "kehu.profiles.v1.ProfileErased.profile_id": TELLING,
     "kehu.profiles.v1.ProfileErased.names": TELLING,
     "kehu.profiles.v1.Profile.aliases": "the former names themselves",

@@ -93,3 +93,21 @@ def test_a_split_in_the_middle_of_a_run_writes_to_nobody_twice_and_to_nobody_sup
 
     assert report.sent == 48 and {"p001", "p045"}.isdisjoint(world.mailbox.recipients())
     assert len(set(world.mailbox.recipients())) == 48
+
+
+def test_a_suppression_of_a_third_id_stands_on_both_sides_though_its_merge_is_heard_last():
+    store = MemoryMarketingStore()
+    store.suppress(Suppression("c", "email", "", "complaint"))
+    split = unmerged("a", "b", 4)
+    split.message.former_names.add(profile_id="c", merged_into="a", version=3)
+    tell(store, merged("a", "b", 2), split, merged("a", "c", 3))
+
+    assert [len(store.suppressions_of([each], [])) for each in "ab"] == [1, 1]
+
+
+def test_a_split_that_is_heard_after_the_next_merge_still_suppresses_both_sides():
+    store = MemoryMarketingStore()
+    store.suppress(Suppression("a", "email", "", "complaint"))
+    tell(store, merged("a", "b", 2), merged("x", "b", 5), unmerged("a", "b", 4))
+
+    assert store.suppressions_of(["b"], []) and store.identities.living(["b"]) == {"b": "x"}

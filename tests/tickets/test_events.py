@@ -160,3 +160,22 @@ def test_a_merge_that_is_told_after_the_erasure_links_nothing_again(store, consu
     consumer.on_profiles_merged(merged("b", "a"))
 
     assert store.get(f"{0:032d}").profile_id == ""
+
+
+def test_a_ticket_about_a_record_follows_whoever_has_it_however_often_that_is_merged(store, consumer):
+    store.insert(ticket(0, "a", "shop/7"))
+    consumer.on_profiles_unmerged(unmerged("n", "a", 1, "7"))
+    assert store.get("0" * 32).profile_id == "n"
+    consumer.on_profiles_merged(merged("n", "c", 2))
+
+    assert store.get("0" * 32).profile_id == "c"
+
+
+def test_a_ticket_about_a_record_that_stayed_stays_though_it_was_opened_under_the_id_that_went(store, consumer):
+    consumer.on_profiles_merged(merged("b", "a", 2))
+    store.insert(ticket(0, "b", "shop/1", profile_id="a"))
+    split = unmerged("b", "a", 4, "7")
+    split.message.remaining_links.add(source_id="shop", source_record_id="1")
+    consumer.on_profiles_unmerged(split)
+
+    assert store.get("0" * 32).profile_id == "a"

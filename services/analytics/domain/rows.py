@@ -82,8 +82,9 @@ def _profiles_unmerged(fact: ProfilesUnmerged) -> Rows:
     """Read the links' record ids as what the consumer made of them: keyed tokens."""
     at = _time(fact.event_time)
     moved: list[Row] = [
-        {"record": link.source_record_id, "profile_id": fact.unmerged_profile_id, "event_time": at, "part": RECENT}
-        for link in fact.links
+        {"record": link.source_record_id, "profile_id": profile_id, "event_time": at, "part": RECENT}
+        for profile_id, links in ((fact.unmerged_profile_id, fact.links), (fact.profile_id, fact.remaining_links))
+        for link in links
     ]
     return {ALIASES.name: [_alias(fact.unmerged_profile_id, None, at, fact.version)], MOVED.name: moved}
 

@@ -89,7 +89,8 @@ ALIASES: Final = Table(
     sort=("profile_id",),
     added=("version",),
 )
-# Source records that a split moved, by keyed token, with the profile they went to. Few: only splits make rows.
+# Source records of split profiles, by keyed token, with the profile they went to or stayed with. Few: only splits
+# make rows.
 MOVED: Final = Table(
     name="moved_records",
     columns={"record": "string", "profile_id": "string", "event_time": "timestamp", "part": "string"},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from kehu.consent.v1 import events_pb2
@@ -23,13 +23,17 @@ from services.consent.domain.records import (
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """A split: ids and source records ("source/id") that went, since when both were one, and when it was."""
+    """A split: ids and source records ("source/id") that went, records that stayed, since when both were one, and when.
+    """
 
     version: int
     time: datetime
     together_since: datetime
     aliases: frozenset[str] = frozenset()
     source_records: frozenset[str] = frozenset()
+    remaining_records: frozenset[str] = frozenset()
+    divided_since: Mapping[str, datetime] = field(default_factory=dict)
+    went: Mapping[str, bool] = field(default_factory=dict)
 
 
 def merge_consents(
@@ -66,12 +70,23 @@ def split_consents(
     for the side whose id or source record it was given on, and for neither if that was not said while they were one.
     """
     going = parting.aliases | {part.profile_id}
-    marked = tuple(_marked(record, whole.profile_id, part.profile_id, going, parting) for record in whole.records)
+    is_late = part.link_version > parting.version  # merged again since: what was said by then was said of one side
+    sides = whole.profile_id, part.profile_id
+    marked, own = (
+        tuple(
+            record if is_late and record.create_time > parting.time
+            else _marked(record, record.origin_profile_id or side.profile_id, sides, going, parting)
+            for record in side.records
+        ) for side in (whole, part)
+    )  # fmt: skip
     left = replace(whole, records=marked, family=whole.family - going)
     known = {record.record_id for record in part.records}
-    brought = tuple(_from(whole.profile_id, record) for record in marked if record.record_id not in known)
+    brought = tuple(
+        _from(whole.profile_id, record) for record in marked
+        if record.record_id not in known and not (is_late and record.create_time > parting.time)
+    )  # fmt: skip
     out = replace(
-        part, records=(*part.records, *brought), family=part.family | parting.aliases, merged_into="",
+        part, records=(*own, *brought), family=part.family | parting.aliases, merged_into="",
         link_version=parting.version,
     )  # fmt: skip
     return left, out
@@ -88,16 +103,20 @@ def changes_of(before: ProfileConsents, after: ProfileConsents, at: datetime) ->
 
 
 def _marked(
-    record: ConsentRecord, whole_id: str, part_id: str, going: Collection[str], parting: Parting
+    record: ConsentRecord, given_under: str, sides: tuple[str, str], going: Collection[str], parting: Parting
 ) -> ConsentRecord:
+    whole_id, part_id = sides
     if record.state is not ConsentState.GRANTED:
         return record
-    if record.source_record in parting.source_records or record.origin_profile_id in going:
-        whose = {part_id}
-    elif record.source_record or record.origin_profile_id or record.create_time < parting.together_since:
-        whose = {record.origin_profile_id or whole_id}
-    else:
+    if record.source_record in parting.source_records | parting.remaining_records:
+        went = record.source_record in parting.source_records
+        return replace(record, given_for=frozenset({part_id if went else whole_id}))
+    since = parting.together_since if given_under == whole_id else parting.divided_since.get(given_under)
+    if not record.source_record and since is not None and record.create_time >= since:
         whose = {whole_id, part_id}
+    else:
+        went = parting.went.get(given_under, given_under in going)
+        whose = {part_id if went else whole_id if given_under in going else given_under}
     return replace(record, given_for=record.given_for | whose)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,17 @@ def part(held: Collection[str], asked: Collection[str], homes: Mapping[str, Coll
         leaving = held - leaving
     going = tuple(name for name, records in own.items() if records and records <= leaving)
     return Parting(leaving, going, is_reversed)
+
+
+def divided(joined: Mapping[str, datetime], leaving: Collection[str]) -> tuple[datetime | None, bool]:
+    """Return since when records of both sides were under one id, None if never, and whether those that left were first.
+
+    `joined` says when each record came to be under it.
+    """
+    went, stayed = ([at for key, at in joined.items() if (key in leaving) is leaves] for leaves in (True, False))
+    if not (went and stayed):
+        return None, bool(went)
+    return max(min(went), min(stayed)), min(went) < min(stayed)
 
 
 def _own(name: str, homes: Mapping[str, Collection[str]]) -> frozenset[str]:
