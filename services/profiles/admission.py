@@ -248,8 +248,9 @@ class Admission:
         return self.write(prepared, keep_rejects=keep_rejects)
 
     def _reject(self, prepared: Prepared, entry: Entry, record_id: str, reasons: Sequence[tuple[str, str]]) -> Reject:
+        told = entry.values.items() if entry.is_row else sorted(entry.values.items())  # a message's map has no order
         content = {
-            "is_row": entry.is_row, "values": dict(entry.values), "id": record_id or entry.source_record_id,
+            "is_row": entry.is_row, "values": dict(told), "id": record_id or entry.source_record_id,
             "time": entry.updated_time.isoformat() if entry.updated_time else "",
         }  # fmt: skip
         made = self._rejects.make(prepared.source_id, prepared.operation, entry.number, content, reasons)

@@ -1,4 +1,4 @@
-"""Pulls, snapshots, corrected files and trials on the real database, killed with SIGKILL at several moments.
+"""Pulls, snapshots, corrected files, streams and trials on the real database, killed with SIGKILL at several moments.
 
 Each is run once without harm and once killed again and again; the two ends must not differ.
 """
@@ -9,6 +9,8 @@ import os
 import re
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -254,3 +256,40 @@ def test_a_trial_of_a_rule_killed_anywhere_counts_every_record_once(runs: Runs) 
     assert runs.database is not None
     stored = runs.database.store.rules.get("born")
     assert stored is not None and '"recordsChecked": "700"' in stored.trial
+
+
+def test_a_stream_killed_in_a_batch_and_sent_again_from_the_last_answer_ends_like_one_that_was_not(runs: Runs) -> None:
+    file = runs.tmp_path / "lines.jsonl"
+    lines = [_line(number % 450, "12" if number % 100 == 7 else "") for number in range(500)]
+    file.write_bytes(b"".join(lines))
+
+    def run(*moments: int) -> tuple[Ended, int]:
+        runs.close()
+        runs.database = database = OnMongo(runs.uri, runs.keys)
+        argv = [sys.executable, "-m", "tests.profiles.stream_process", database.uri, database.name, str(database.keys)]
+        answered, cut = 0, 0
+        for moment in (*moments, 0):
+            process = subprocess.Popen(
+                [*argv, str(file), str(answered + 1)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+            )
+            if moment:
+                until(lambda moment=moment, process=process: database.written() >= moment or process.poll() is not None)
+                process.kill()
+            said, _ = process.communicate()
+            assert (process.returncode == -signal.SIGKILL) == bool(moment), "it was too quick to be killed"
+            answered = int(said.split()[-1]) if said else answered
+            cut += database.written() > answered
+        return runs.ended(database, pb.RuleTrial()), cut
+
+    whole, _ = run()
+    killed, cut = run(1, 130, 260)
+
+    assert cut >= 1, "no batch was killed in its middle"
+    assert (killed.state, killed.rejects) == (whole.state, whole.rejects)
+    assert (len(killed.state), len(killed.rejects)) == (446, 5)
+
+
+def _line(number: int, phone: str) -> bytes:
+    fields = {**person(number), **({"phone": phone, "name": "", "email": "", "birth_date": ""} if phone else {})}
+    record = {"source_record_id": str(number), "update_time": "2025-01-02T03:04:05Z", "fields": fields}
+    return orjson.dumps(record) + b"\n"

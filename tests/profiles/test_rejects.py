@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
 from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc, resources_pb2
 
+from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.store import Store
 from services.profiles.values import Reject
 from tests.profiles.people import Service, batch, csv_of, person, upload
@@ -139,3 +141,15 @@ def test_a_shelf_finds_those_whose_field_has_one_of_many_values(store: Store) ->
     found = store.rejects.among("record", [f"token{n}" for n in range(10, 90)] + ["none"])
 
     assert sorted(item.id for item in found) == [f"r{n:03}" for n in range(10, 90)]
+
+
+def test_a_bad_record_is_the_same_one_in_whatever_order_its_fields_come(tmp_path: Path) -> None:
+    service = registered(Service(tmp_path / "keys"))
+    source = service.store.sources.get("till")
+    assert source is not None
+    fields = {"phone": "12", "email": "nobody", "gender": "unsaid"}
+    for values in (fields, dict(reversed(fields.items()))):
+        admission = Admission(service.store, service.vault, service.taker)
+        admission.admit(settings_of(source), [Entry(1, values, False, "1", datetime(2025, 1, 2, tzinfo=UTC))])
+
+    assert len(service.store.rejects.page({}, "", 10)) == 1
