@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -143,6 +143,28 @@ def test_pages_walk_over_every_living_profile_once(store: Store) -> None:
         seen += [item.profile_id for item in page]
     assert seen == sorted(item.profile_id for item in written)
     assert len(store.page_profiles("", 200, ("service",))) == 40
+
+
+def test_a_walk_over_everybody_reads_each_profile_hardly_more_than_once(
+    mongo_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    do = mongo_store.profiles
+
+    def counted(profile_ids: Sequence[str]) -> dict[str, Profile]:
+        read.extend(profile_ids)
+        return do(profile_ids)
+
+    monkeypatch.setattr(mongo_store, "profiles", counted)
+    written = [profile(f"p{i}", record(i)) for i in range(400)]
+    write(mongo_store, *written)
+    for limit in (7, 30, 150):
+        read.clear()
+        seen: list[str] = []
+        while page := mongo_store.page_profiles(seen[-1] if seen else "", limit, ()):
+            seen += [item.profile_id for item in page]
+        assert len(seen) == len(written)
+        assert len(read) <= 2 * len(written) + limit
 
 
 def test_a_token_shared_by_too_many_leads_to_nobody(store: Store) -> None:

@@ -70,6 +70,7 @@ class MongoStore(KeysPart, AgeingPart):
 
     def __init__(self, service: str = "profiles") -> None:
         self._service = service
+        self._window = ID_SPACE // 4096  # follows how close together ids lie
         self.sources: MongoShelf[Source] = MongoShelf(Source, lambda: self._collection("sources"))
         self.fields: MongoShelf[Field] = MongoShelf(Field, lambda: self._collection("field_definitions"))
         self.field_changes: MongoShelf[FieldChange] = MongoShelf(FieldChange, lambda: self._collection("field_changes"))
@@ -250,16 +251,22 @@ class MongoStore(KeysPart, AgeingPart):
         return lost
 
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
-        """Return living profiles by id, through windows of the id space that grow until the page is full."""
+        """Return living profiles by id, through windows of the id space about as wide as a page."""
         found: list[Profile] = []
-        start, width = after, ID_SPACE // 4096
+        start = after
         while len(found) < limit and start < LAST_PLACE:
-            end = _window_end(start, width)
+            end = _window_end(start, self._window)
             with records.driver_errors():
                 links = list(self._collection("links").find({"p": {"$gt": start, "$lte": end}}, {"_id": 0, "p": 1}))
-            page = self.profiles(sorted({link["p"] for link in links}))
-            found += [page[key] for key in sorted(page) if not page[key].merged_into and _is_of(page[key], departments)]
-            start, width = end, width * (4 if len(page) < limit else 1)
+            ids = sorted({link["p"] for link in links})
+            for at in range(0, len(ids), limit):
+                part = self.profiles(ids[at : at + limit])
+                found += [part[key] for key in sorted(part) if _is_of(part[key], departments)]
+                if len(found) >= limit:
+                    break
+            if not limit // 4 <= len(ids) <= limit * 2:
+                self._window = min(max(self._window * limit // (len(ids) + limit // 8 + 1), 1), ID_SPACE)
+            start = end
         return found[:limit]
 
     def handing_over(self) -> list[Profile]:
@@ -370,4 +377,4 @@ def _window_end(start: str, width: int) -> str:
 
 
 def _is_of(profile: Profile, departments: Sequence[str]) -> bool:
-    return not departments or profile.owner_department in departments
+    return not profile.merged_into and (not departments or profile.owner_department in departments)
