@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from kehu.profiles.v1.events_pb2 import ProfileErased, ProfilesMerged, ProfilesUnmerged
@@ -22,6 +22,7 @@ from services.chassis.errors import Unavailable
 BATCH: Final = 2000  # entries per flush; an entry is one fact or up to 500 interactions
 WAIT_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 30.0
+SWEEP_SECONDS: Final = 1800.0
 RESCORED_AT_ONCE: Final = (
     100  # profiles merged or split in one flush; an import merges more, and is followed by a computation
 )
@@ -70,12 +71,14 @@ def erased_of(entries: Sequence[Entry]) -> list[str]:
 class Feeder:
     """A thread of the serving process that flushes the inbox and tidies the lake."""
 
-    def __init__(self, inbox: Inbox, warehouse: Warehouse) -> None:
+    def __init__(self, inbox: Inbox, warehouse: Warehouse, sweep: Callable[[], object] = int) -> None:
+        """`sweep` is called when the lake is tidied."""
         self._inbox = inbox
         self._warehouse = warehouse
+        self._sweep = sweep
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="lake-feeder", daemon=True)
-        self._tidied = time.monotonic()
+        self._tidied = self._swept = time.monotonic()
 
     def start(self) -> None:
         """Begin."""
@@ -96,8 +99,12 @@ class Feeder:
         try:
             full = flush(self._inbox, self._warehouse) == BATCH
             if not full and time.monotonic() - self._tidied > TIDY_SECONDS:
-                self._warehouse.tidy()
                 self._tidied = time.monotonic()
+                self._warehouse.tidy()
+                self._sweep()
+                if time.monotonic() - self._swept > SWEEP_SECONDS:
+                    self._swept = time.monotonic()
+                    self._warehouse.sweep()
             return full
         except Unavailable:
             _log.warning("the lake is not fed: a store does not answer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -19,6 +19,7 @@ from services.analytics.domain.importing import FileOptions, columns_of
 from services.chassis.crypto import HEADER_BYTES, NONCE_BYTES, TAG_BYTES, PartedFile, Sealer, sealed_parts
 
 LIMIT_BYTES: Final = 2 << 30
+UNCLAIMED_SECONDS: Final = 3600.0
 BATCH_ROWS: Final = 65_536
 CSV_BLOCK_BYTES: Final = 4 << 20
 PART_BYTES: Final = 1 << 20
@@ -86,6 +87,19 @@ class Uploads:
     def drop(self, name: str) -> None:
         """Delete an upload."""
         (self._folder / name).unlink(missing_ok=True)
+
+    def sweep(self, needed: Callable[[], Container[str]], now: float) -> int:
+        """Delete what lies there for an hour and nobody needs, drafts of a killed process too; return how many.
+
+        `now` is in seconds since 1970; `needed` is asked after the folder was read.
+        """
+        found = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        old = [path for path in found if now - path.stat().st_mtime > UNCLAIMED_SECONDS]
+        wanted = needed() if old else ()
+        left = [path for path in old if path.name not in wanted]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
 
 
 class InteractionFile:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
 
 import grpc
@@ -23,11 +24,12 @@ from services.analytics.scoring import Computation, compute_scores
 from services.analytics.store import SCORES_NAME, Computations
 from services.analytics.warehouse import Warehouse
 from services.chassis.errors import Unavailable
-from services.chassis.jobs import Job
+from services.chassis.jobs import Job, OperationStore
 
 IMPORT = "import_interactions"
 COMPUTE = "compute_scores"
 RESOLVE_SECONDS = 10.0
+UNFINISHED_LIMIT = 10_000
 
 
 def options_of(header: pb.ImportInteractionsHeader) -> FileOptions:
@@ -58,6 +60,19 @@ def profiles_resolver(stub: ProfilesServiceStub) -> Resolver:
             raise
 
     return resolve
+
+
+def sweep_uploads(uploads: Uploads, operations: OperationStore) -> int:
+    """Delete uploads whose import has failed, was cancelled or never began; return how many."""
+
+    def needed() -> set[str]:
+        found = operations.due(datetime.now(UTC) + timedelta(days=3650), UNFINISHED_LIMIT)
+        if len(found) == UNFINISHED_LIMIT:
+            raise Unavailable("too many operations are waiting to tell which uploads are needed")
+        args = [item["args"] for item in found]
+        return {str(each["upload"]) for each in args if isinstance(each, Mapping) and "upload" in each}
+
+    return uploads.sweep(needed, time.time())
 
 
 class AnalyticsJobs:

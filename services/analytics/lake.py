@@ -33,6 +33,7 @@ LABEL: Final = "kehu.label"
 LABEL_ROWS: Final = "kehu.labelRows"
 LABELS_LOOKED_AT: Final = 200
 DELETE_TRIES: Final = 20
+ORPHAN_HOURS: Final = 1  # longer than any write takes
 ROW_GROUP_ROWS: Final = 122_880  # DuckDB's own unit of parallel work
 _TYPES: Final[Mapping[Kind, pa.DataType]] = {
     "string": pa.string(),
@@ -250,6 +251,16 @@ class Lake:
         """
         hours = 0 if at_once else None
         self._open(table).vacuum(hours, dry_run=False, enforce_retention_duration=not at_once)
+
+    def sweep(self, table: Table, hours: int = ORPHAN_HOURS) -> int:
+        """Delete files that no version ever named: of writers killed, or late in a race, `hours` ago or earlier."""
+        opened = self._open(table)
+        unnamed = opened.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+        removed = set(opened.vacuum(0, dry_run=True, enforce_retention_duration=False))
+        orphans = [path for path in unnamed if path not in removed and path.endswith(".parquet")]
+        for path in orphans:
+            (self.root / table.name / path).unlink(missing_ok=True)
+        return len(orphans)
 
 
 def quoted(values: Iterable[str]) -> str:

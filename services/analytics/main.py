@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kehu.analytics.v1 import analytics_pb2_grpc
@@ -27,10 +28,12 @@ def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve analytics` serves; its feeder thread carries the inbox into the lake."""
     from services.analytics.api import AnalyticsServicer, Parts
     from services.analytics.feeding import Feeder
+    from services.analytics.jobs import sweep_uploads
 
     records.connect(config, SERVICE)
     inbox, jobs, warehouse = MongoInbox(), Jobs(SERVICE), _warehouse(config, "serve")
-    parts = Parts(warehouse, inbox, jobs, _uploads(config), _keyed(config))
+    uploads = _uploads(config)
+    parts = Parts(warehouse, inbox, jobs, uploads, _keyed(config))
     add = analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server
 
     def prepare() -> None:
@@ -42,7 +45,7 @@ def serving(config: ProcessConfig) -> Serving:
         [(add, AnalyticsServicer(parts))],
         jobs=jobs,
         records=RECORD_CLASSES,
-        background=[Feeder(inbox, warehouse)],
+        background=[Feeder(inbox, warehouse, partial(sweep_uploads, uploads, jobs.store))],
         prepare=prepare,
     )
 

@@ -205,6 +205,10 @@ class Warehouse:
         )
         return self.engine.table(joined(parts, body), params, incoming=rows).cast(arrow_schema(table))
 
+    def sweep(self) -> int:
+        """Delete the files of writers who were killed or lost a race, rows of erased people perhaps among theirs."""
+        return sum(self.lake.sweep(table) for table in TABLES.values())
+
     def tidy(self) -> int:
         """Write small files anew as sorted ones, and fold recent states into the base; return how many times."""
         done = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +20,7 @@ from services.analytics.domain import rfm
 from services.analytics.domain.errors import FileTooLarge, UnreadableInteractionFile
 from services.analytics.domain.tables import ALIASES, APART, INTERACTIONS, PROFILES
 from services.analytics.files import Uploads
-from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs
+from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs, sweep_uploads
 from services.analytics.lake import rows_table
 from services.analytics.store import MemoryComputations
 from services.analytics.warehouse import Warehouse
@@ -375,3 +377,27 @@ def test_an_upload_of_whole_parts_and_an_empty_one_read_back(tmp_path: Path) -> 
         uploads.receive(name, iter([content] if content else []))
         with uploads.open(name) as file:
             assert file.read() == content
+
+
+def test_uploads_of_imports_that_failed_were_cancelled_or_never_began_are_deleted_and_others_are_not(
+    desk: Desk, tmp_path: Path
+) -> None:
+    def upload(name: str, hours_ago: float) -> Path:
+        desk.uploads.receive(name, iter([b"source_record_id,message_id,event_time,amount\n"]))
+        path = desk.uploads._folder / name
+        os.utime(path, (time.time() - hours_ago * 3600,) * 2)
+        return path
+
+    def start(name: str) -> str:
+        return desk.jobs.start(IMPORT, {"upload": name}, pb.ImportInteractionsMetadata(), Owner("u", "analytics")).name
+
+    assert sweep_uploads(desk.uploads, desk.operations) == 0, "no folder yet"
+    waiting, cancelled, orphan, fresh = (upload(name, hours) for name, hours in (
+        ("waiting", 30), ("cancelled", 2), ("orphan", 2), ("fresh", 0.5)))  # fmt: skip
+    draft = orphan.with_suffix(".draft")
+    orphan.rename(draft)
+    start("waiting")
+    desk.jobs.cancel(start("cancelled"), "analytics")
+
+    assert sweep_uploads(desk.uploads, desk.operations) == 2
+    assert [path.exists() for path in (waiting, cancelled, draft, fresh)] == [True, False, False, True]

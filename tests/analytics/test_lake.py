@@ -259,3 +259,24 @@ def test_a_lake_of_a_former_release_gets_its_new_columns_and_is_read_and_written
     assert stages() == [("x", 8, "active"), ("y", 1, "active")]
     pinned = warehouse.pin([SCORES])
     assert warehouse.rows(pinned, ["scores"], "SELECT profile_id, tenure_days FROM scores", {}) == [("x", None)]
+
+
+def test_the_file_of_a_lost_race_is_deleted_and_no_file_that_a_version_names(warehouse: Warehouse) -> None:
+    lake = warehouse.lake
+    warehouse.add(INTERACTIONS, interactions("m1", profile="a"))
+    base = lake.snapshot(INTERACTIONS)
+    warehouse.add(INTERACTIONS, interactions("m2", profile="b"))
+    with pytest.raises(WriterRaced):
+        lake.append(base, interactions("m3", profile="lost"))
+    warehouse._rewrite(lake.snapshot(INTERACTIONS), "2025-03")
+
+    def files_with(text: bytes) -> int:
+        return sum(text in path.read_bytes() for path in (lake.root / "interactions").rglob("*.parquet"))
+
+    assert files_with(b"lost") == 1
+    assert lake.sweep(INTERACTIONS) == 0, "it may be of somebody who is writing"
+    assert lake.sweep(INTERACTIONS, hours=0) == 1
+    assert files_with(b"lost") == 0
+    assert message_ids(warehouse) == ["m1", "m2"]
+    assert [len(lake.snapshot(INTERACTIONS, version).files) for version in (1, 2)] == [1, 2], "older versions are whole"
+    assert warehouse.sweep() == 0
