@@ -13,15 +13,15 @@ from services.profiles.store.protocol import MAX_PER_TOKEN
 from services.profiles.values import Profile
 
 TOKENS_PER_QUERY = 16
+MANY_TOKENS, FEW_FOUND_FACTOR = 128, 4  # more are asked for at once while few are found: see mongo.KEYS_PER_QUERY
 VERIFIED_AT_ONCE = 8
 
 
 def holders(links: Collection, counted: Mapping[str, int]) -> dict[str, set[str]]:
     """Return the record keys behind tokens, of each at least as many as it is given with, or all."""
     held: dict[str, set[str]] = {token: set() for token in counted}
-    waiting = list(counted)
-    for start in range(0, len(waiting), TOKENS_PER_QUERY):
-        part = waiting[start : start + TOKENS_PER_QUERY]
+    waiting, start, step = list(counted), 0, TOKENS_PER_QUERY
+    while part := waiting[start : start + step]:
         limit = sum(counted[token] for token in part)
         found = _links(links, part, limit)
         if len(found) >= limit and len(part) > 1:  # one token's may hide another's: each on its own
@@ -29,6 +29,8 @@ def holders(links: Collection, counted: Mapping[str, int]) -> dict[str, set[str]
         for link in found:
             for token in set(part).intersection(link["t"]):
                 held[token].add(link["_id"])
+        start += len(part)
+        step = MANY_TOKENS if len(found) * FEW_FOUND_FACTOR < len(part) else TOKENS_PER_QUERY
     return held
 
 
