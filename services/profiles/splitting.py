@@ -46,6 +46,9 @@ class Splitter:
         """
         profile = resolve_one(self._store, profile_id)
         asked = set(keys)
+        if (begun := self._begun(profile.profile_id, asked)) is not None:
+            self.complete(begun)
+            return profile.profile_id, begun
         if not asked < set(profile.record_keys):
             raise UnmergeImpossible(
                 "name records that belong to the profile, and leave it at least one",
@@ -62,6 +65,13 @@ class Splitter:
             raise ProfilesBusy("the profile is being split by another; look again")
         self.complete(out_id)
         return (out_id, profile.profile_id) if parting.is_reversed else (profile.profile_id, out_id)
+
+    def _begun(self, profile_id: str, asked: set[str]) -> str | None:
+        """Return the profile that a split of the same records would bring to life, had its process not died."""
+        for item in self._store.handing_over():
+            if item.parting and item.parting.other_profile == profile_id and set(item.parting.source_records) == asked:
+                return item.profile_id
+        return None
 
     def _homes(self, profile: Profile) -> dict[str, list[str]]:
         """Return the former ids of a profile, the oldest first, with the records they had when they were merged."""

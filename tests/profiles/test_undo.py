@@ -23,7 +23,7 @@ from services.profiles.folding import are_apart
 from services.profiles.merging import Merger
 from services.profiles.overriding import Overrider
 from services.profiles.shaping import load
-from services.profiles.store import MemoryStore
+from services.profiles.store import MemoryStore, Store
 from services.profiles.values import Profile, Source
 from tests.profiles.people import Service, person
 
@@ -37,8 +37,8 @@ STEPS = st.lists(st.tuples(st.sampled_from("mmssuo"), st.integers(0, 10**6), st.
 class World:
     """Some people in a store of their own, and what sources and stewards do to them."""
 
-    def __init__(self, keys_dir: Path) -> None:
-        self.service = Service(keys_dir)
+    def __init__(self, keys_dir: Path, store: Store | None = None) -> None:
+        self.service = Service(keys_dir, store)
         self.store, self.merger = self.service.store, self.service.taker.merger
         self.overrider = Overrider(self.store, self.service.vault, self.service.tools.dictionary)
         self._ticks = count()
