@@ -12,7 +12,7 @@ from infra.story.context import whole
 from tests.flows.test_stewards_hour import take
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
-SECONDS = 30  # of patience on a loaded machine; what it took is in docs/stewardship.md
+SECONDS = 30  # of patience on a loaded machine; what it took on a free one is in docs/stewardship.md
 NAME, PHONE, CATEGORY = "慕容雪晴", "13712345098", "follow-tea"
 FIELDS = {"name": NAME, "phone": PHONE, "email": "xueqing@example.cn", "birth_date": "1985-03-04"}
 OTHER = {"name": "慕容女士", "phone": PHONE}
