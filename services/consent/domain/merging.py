@@ -80,6 +80,8 @@ def split_consents(
         ) for side in (whole, part)
     )  # fmt: skip
     left = replace(whole, records=marked, family=whole.family - going)
+    marks = {record.record_id: record.given_for for record in marked}  # of earlier splits of the whole, too
+    own = tuple(replace(record, given_for=record.given_for | marks.get(record.record_id, set())) for record in own)
     known = {record.record_id for record in part.records}
     brought = tuple(
         _from(whole.profile_id, record) for record in marked
