@@ -20,6 +20,7 @@ from kehu.analytics.v1 import analytics_pb2_grpc
 from kehu.consent.v1 import consent_pb2, consent_pb2_grpc
 from kehu.marketing.v1 import marketing_pb2_grpc
 from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc
+from kehu.profiles.v1.events_pb2 import ProfilesUnmerged
 from kehu.search.v1 import search_pb2_grpc
 from kehu.tickets.v1 import tickets_pb2_grpc
 
@@ -280,6 +281,7 @@ class Company:
                             self.waiting += [(handle, event)] * times
             if times > 1 or share < 1:
                 randomness.shuffle(self.waiting)
+                self._keep_splits_in_order()
             now, later = self.waiting, []
             if share < 1:
                 now, later = now[: int(len(now) * share)], now[int(len(now) * share) :]
@@ -287,6 +289,13 @@ class Company:
             if share < 1 or not (self.waiting or self._is_untold()):
                 return
         raise AssertionError(f"never taken: {[event.message for _, event in self.waiting][:3]}")
+
+    def _keep_splits_in_order(self) -> None:
+        """Let no split overtake another: they come by one queue."""
+        places = [at for at, (_, event) in enumerate(self.waiting) if isinstance(event.message, ProfilesUnmerged)]
+        splits = sorted((self.waiting[at] for at in places), key=lambda item: int(item[1].id.partition("-")[2]))
+        for at, item in zip(places, splits, strict=True):
+            self.waiting[at] = item
 
     def _is_untold(self) -> bool:
         facts = self.profiles.facts, self.consent.facts, self.tickets.published, self.marketing.facts
