@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,11 +19,12 @@ from tests.flows.canaries import Canaries, Watch, keys_of
 NAME = "欧阳靐龘"
 CANARIES = Canaries({"name": NAME, "phone": "13987650417"})
 CHILD = """
-import sys, tempfile, time
+import sys, tempfile
 with tempfile.TemporaryFile() as file:
     file.write(b"x" * 1000 + sys.argv[1].encode())
     file.flush()
-    time.sleep(0.5)
+    print(flush=True)
+    sys.stdin.read()
 """
 
 
@@ -62,7 +64,16 @@ def test_what_is_sealed_is_opened_with_its_key_wherever_it_lies_and_with_no_othe
 
 
 def test_the_watch_sees_a_file_that_was_deleted_before_it_was_written() -> None:
-    with Watch(CANARIES, [os.getpid()]) as watch:
-        subprocess.run([sys.executable, "-c", CHILD, NAME], check=True)
+    command = [sys.executable, "-c", CHILD, NAME]
+    with (
+        Watch(CANARIES, [os.getpid()]) as watch,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+    ):
+        assert child.stdin is not None and child.stdout is not None
+        child.stdout.readline()
+        written = watch.looks
+        while watch.looks < written + 2:
+            time.sleep(0.01)
+        child.stdin.close()
 
     assert [names for path, names in watch.seen.items() if path.endswith("(deleted)")] == [{"name"}]
