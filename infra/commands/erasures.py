@@ -25,7 +25,7 @@ def tell_again(since: Since, data: Data = DEFAULT_DATA, mongo_uri: MongoUri = ""
     from services.chassis.config import load_config
     from services.chassis.errors import Unavailable
     from services.chassis.jobs import Jobs
-    from services.profiles.erasing import retell
+    from services.profiles.protection.erasing import retell
     from services.profiles.store import MongoStore
 
     try:

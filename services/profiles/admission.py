@@ -27,11 +27,11 @@ from services.profiles.domain.validation import RULE
 from services.profiles.domain.values import RawRecord, Severity, StandardRecord
 from services.profiles.folding import Incoming, Outcome
 from services.profiles.intake import FAULTS, FIELD_UNKNOWN, WHOLE_ROW, Row, describe_fault
-from services.profiles.ledger import ledger_of
-from services.profiles.mapping import domain_mapping
-from services.profiles.neighbours import value_tokens
-from services.profiles.rejecting import Admitted, Rejects
-from services.profiles.relation_columns import ColumnFollower
+from services.profiles.intake.mapping import domain_mapping
+from services.profiles.intake.neighbours import value_tokens
+from services.profiles.intake.rejecting import Admitted, Rejects
+from services.profiles.protection.ledger import ledger_of
+from services.profiles.relations.columns import ColumnFollower
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Store
 from services.profiles.taking import Taken, Taker, Tally

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import resources_pb2
 
-from services.profiles.checks import domain_rule
 from services.profiles.domain import validation
 from services.profiles.domain.cross_record import Index
 from services.profiles.domain.dictionary import DEFAULT_FIELDS, DEFAULT_RULES, FieldDefinition, Rule, Survivorship
 from services.profiles.domain.formats import FORMAT_MISMATCH, Format, fits_format
 from services.profiles.domain.values import Problem, Severity, StandardRecord
-from services.profiles.relation_columns import RelationColumns, columns_of
+from services.profiles.intake.checks import domain_rule
+from services.profiles.relations.columns import RelationColumns, columns_of
 from services.profiles.remembered import Remembered
 from services.profiles.store import Store
 from services.profiles.values import Field

@@ -11,7 +11,7 @@ from kehu.profiles.v1.events_pb2 import ProfilesMerged, ProfilesUnmerged
 from services.chassis.consuming import Event, on_event
 from services.chassis.errors import Conflict
 from services.chassis.jobs import Jobs
-from services.profiles.staging import NOBODY, STAGE
+from services.profiles.ageing.staging import NOBODY, STAGE
 from services.profiles.store import Store
 from services.profiles.values import Unstaged
 

@@ -25,14 +25,14 @@ from services.profiles.admission import (
 )
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.errors import HeaderInvalid, SnapshotOverLimit, SourceNotFound
-from services.profiles.importing import IMPORT
 from services.profiles.intake import FileOptions, RowSource, open_rows
+from services.profiles.intake.importing import IMPORT
+from services.profiles.intake.rules import TRY_RULE, Trials
+from services.profiles.intake.snapshots import SeenIds, Snapshots
+from services.profiles.intake.uploads import Upload, open_upload
 from services.profiles.messages import summary_message
-from services.profiles.rules import TRY_RULE, Trials
-from services.profiles.snapshots import SeenIds, Snapshots
 from services.profiles.store import Store
 from services.profiles.taking import Taker
-from services.profiles.uploads import Upload, open_upload
 from services.profiles.vault import Vault
 
 AFTER = "deleted_after"  # of a checkpoint: the records up to this key are through

@@ -11,32 +11,32 @@ from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
-from services.profiles import staging
+from services.profiles.ageing import staging
+from services.profiles.ageing.retaining import Keeper
+from services.profiles.ageing.transactions import RemoteInteractions
 from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
+from services.profiles.definitions.effects import EffectCounter
+from services.profiles.definitions.rederiving import Rederiver
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
-from services.profiles.effects import EffectCounter
-from services.profiles.erasing import Eraser, replay
 from services.profiles.events import ProfilesConsumer
+from services.profiles.intake.pulls import Puller, load_targets
 from services.profiles.jobs import Importer
-from services.profiles.learning import Learner
-from services.profiles.models import Models
 from services.profiles.overriding import Overrider
-from services.profiles.pulls import Puller, load_targets
+from services.profiles.protection.erasing import Eraser, replay
+from services.profiles.protection.rotating import KeyRotator
 from services.profiles.quality.measuring import Measurer, schedule
-from services.profiles.rederiving import Rederiver
-from services.profiles.remotes import RemoteConsents
-from services.profiles.resolving import Resolver
-from services.profiles.retaining import Keeper
-from services.profiles.rotating import KeyRotator
+from services.profiles.relations.remotes import RemoteConsents
+from services.profiles.relations.suggesting import Suggester
+from services.profiles.resolution.resolving import Resolver
 from services.profiles.settling import Settler, start
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MongoStore
 from services.profiles.store.incidents import IncidentDocument
-from services.profiles.suggesting import Suggester
 from services.profiles.taking import Taker
-from services.profiles.transactions import RemoteInteractions
+from services.profiles.training.learning import Learner
+from services.profiles.training.models import Models
 from services.profiles.vault import Vault
 
 SERVICE = "profiles"

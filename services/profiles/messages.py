@@ -16,9 +16,9 @@ from services.profiles.believed import TIER, Believed
 from services.profiles.domain.golden import MANUAL_RULE
 from services.profiles.domain.values import GoldenField, ManualOverride
 from services.profiles.folding import Outcome
-from services.profiles.mapping import mapping_messages
-from services.profiles.rejecting import Admitted
-from services.profiles.relation_messages import relation_column_messages
+from services.profiles.intake.mapping import mapping_messages
+from services.profiles.intake.rejecting import Admitted
+from services.profiles.relations.messages import relation_column_messages
 from services.profiles.values import Field, Pair, Profile, Reject, Revision, Source, StoredOverride
 
 SLOTS = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.chassis.records import new_id
+from services.profiles.ageing.retiring import unbarred
 from services.profiles.asking import check, question
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
@@ -20,9 +21,8 @@ from services.profiles.domain.model import ModelSource
 from services.profiles.domain.values import AssignmentKind, MatchScore, Problem
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
+from services.profiles.intake.neighbours import Held, Neighbours
 from services.profiles.merging import Merger
-from services.profiles.neighbours import Held, Neighbours
-from services.profiles.retiring import unbarred
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
 from services.profiles.store import Done, Store, Writing
 from services.profiles.values import Pair

@@ -29,7 +29,7 @@ from services.profiles.domain.relations import Relation
 from services.profiles.domain.retention import WHOLE, Action
 from services.profiles.domain.sources import DELETED
 from services.profiles.domain.values import ManualOverride, RawRecord, StandardRecord
-from services.profiles.relation_values import StoredRelation
+from services.profiles.relations.values import StoredRelation
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord, record_key
 

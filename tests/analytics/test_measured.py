@@ -8,9 +8,9 @@ import pytest
 from kehu.analytics.v1 import analytics_pb2_grpc
 
 from services.analytics.scoring import compute_scores
+from services.profiles.ageing.staging import scores_of
 from services.profiles.domain.lifecycle import united
 from services.profiles.errors import ScoresMissing
-from services.profiles.staging import scores_of
 from tests.analytics.test_api import World, world
 from tests.analytics.test_splits import Lakeside, merged, unmerged
 

@@ -19,8 +19,8 @@ from services.analytics.expiring import Month, delete_months, months
 from services.analytics.lake import Lake
 from services.analytics.warehouse import Warehouse
 from services.chassis.errors import Unavailable
-from services.profiles.transactions import Month as Told
-from services.profiles.transactions import RemoteInteractions
+from services.profiles.ageing.transactions import Month as Told
+from services.profiles.ageing.transactions import RemoteInteractions
 from tests.analytics.test_api import World, world
 from tests.analytics.test_events import event, stamp
 from tests.analytics.test_splits import Lakeside, merged, side, unmerged

@@ -39,10 +39,10 @@ from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.model import default_model
 from services.profiles.domain.sources import read_row
 from services.profiles.domain.standardize import standardize
+from services.profiles.intake.uploads import store_upload
 from services.profiles.jobs import IMPORT, Importer
 from services.profiles.store import Changes, MongoStore
 from services.profiles.taking import Taker
-from services.profiles.uploads import store_upload
 from services.profiles.values import Source
 from services.profiles.vault import Vault
 

@@ -53,7 +53,7 @@ from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
-from services.profiles.remotes import RemoteConsents
+from services.profiles.relations.remotes import RemoteConsents
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MemoryStore
 from services.profiles.taking import Taker

@@ -14,9 +14,9 @@ from grpc_status import rpc_status
 from kehu.profiles.v1 import dictionary_pb2, profiles_pb2, profiles_pb2_grpc, resources_pb2
 
 from services.chassis.jobs import Worker
-from services.profiles.effects import EffectCounter
+from services.profiles.definitions.effects import EffectCounter
+from services.profiles.definitions.rederiving import Rederiver
 from services.profiles.overriding import Overrider
-from services.profiles.rederiving import Rederiver
 from tests.harness import Harness
 from tests.profiles.people import Service, batch, source_request
 

@@ -20,19 +20,19 @@ from services.analytics.lake import Lake
 from services.analytics.warehouse import Warehouse
 from services.chassis.jobs import Job, Jobs, Worker
 from services.profiles.admission import BATCH_ROWS
+from services.profiles.ageing.retaining import Keeper
+from services.profiles.ageing.staging import Measured, Stager
+from services.profiles.ageing.transactions import Month
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Figures
+from services.profiles.intake.pulls import Puller, load_targets
 from services.profiles.jobs import Importer
-from services.profiles.learning import Learner
-from services.profiles.models import Models
-from services.profiles.pulls import Puller, load_targets
-from services.profiles.resolving import Resolver
-from services.profiles.retaining import Keeper
-from services.profiles.rotating import KeyRotator
-from services.profiles.staging import Measured, Stager
+from services.profiles.protection.rotating import KeyRotator
+from services.profiles.resolution.resolving import Resolver
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
-from services.profiles.transactions import Month
+from services.profiles.training.learning import Learner
+from services.profiles.training.models import Models
 from services.profiles.vault import Vault
 
 

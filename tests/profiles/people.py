@@ -14,11 +14,11 @@ from services.profiles.api import ProfilesServicer
 from services.profiles.api.common import Tools
 from services.profiles.dictionary import Dictionary
 from services.profiles.jobs import Importer
-from services.profiles.models import Models
-from services.profiles.resolving import Resolver
+from services.profiles.resolution.resolving import Resolver
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import Taker
+from services.profiles.training.models import Models
 from services.profiles.vault import Vault
 from tests.harness import Harness, running
 

@@ -14,8 +14,8 @@ import mongoengine
 from services.profiles.admission import Admission, settings_of
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
+from services.profiles.intake.streaming import entries_of
 from services.profiles.store import MongoStore
-from services.profiles.streaming import entries_of
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
 

@@ -12,6 +12,7 @@ import pytest
 from kehu.profiles.v1 import intake_pb2, profiles_pb2, profiles_pb2_grpc, resources_pb2
 from kehu.profiles.v1 import validation_pb2 as pb
 
+from services.profiles.ageing.retiring import Retirer
 from services.profiles.domain.cross_record import Known, Rising, Shared, Value
 from services.profiles.domain.quality import Dimension
 from services.profiles.domain.retention import Action, RecordType, RetentionRule
@@ -19,9 +20,8 @@ from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import RawRecord, Severity, StandardRecord
+from services.profiles.intake.rules import INDEXED_UP_TO, Trials
 from services.profiles.quality.examining import Examiner
-from services.profiles.retiring import Retirer
-from services.profiles.rules import INDEXED_UP_TO, Trials
 from services.profiles.store import MongoStore, Store
 from services.profiles.values import Field, record_key
 from tests.harness import Harness

@@ -16,14 +16,14 @@ from kehu.profiles.v1.resources_pb2 import FieldDefinition
 from services.chassis.access import FieldGrant, Obligations
 from services.chassis.access.values import Condition
 from services.chassis.errors import Conflict
-from services.profiles.defining import Definitions
+from services.profiles.definitions.defining import Definitions
+from services.profiles.definitions.proposals import CREATE, FieldChange, FieldRevision, content_of, contents, differing
+from services.profiles.definitions.visibility import Seen, visibility
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.formats import Format, fits_format
 from services.profiles.errors import FieldRevisionNotFound
-from services.profiles.proposals import CREATE, FieldChange, FieldRevision, content_of, contents, differing
 from services.profiles.store import Store
 from services.profiles.values import Field
-from services.profiles.visibility import Seen, visibility
 from tests.profiles.conftest import SECOND, Desk
 from tests.profiles.people import person
 from tests.profiles.test_store import mongo_store, store

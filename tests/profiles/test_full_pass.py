@@ -22,10 +22,10 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.domain.values import StandardRecord
 from services.profiles.folding import Incoming
-from services.profiles.planning import ChildEngine
 from services.profiles.resolution.full_pass import FullPass, records_of
 from services.profiles.resolution.people import newest_versions, resolve
-from services.profiles.resolving import RESOLVE, Resolver
+from services.profiles.resolution.planning import ChildEngine
+from services.profiles.resolution.resolving import RESOLVE, Resolver
 from services.profiles.reviewing import Reviews
 from services.profiles.store import MemoryStore
 from services.profiles.taking import Taker
@@ -328,7 +328,7 @@ def test_the_child_process_finds_what_this_process_finds(vault) -> None:
 def test_a_child_that_dies_fails_the_pass_and_leaves_the_profiles(vault, monkeypatch) -> None:
     house = House(vault, ChildEngine())
     split_apart(house)
-    monkeypatch.setattr("services.profiles.planning.sys.executable", "/bin/false")
+    monkeypatch.setattr("services.profiles.resolution.planning.sys.executable", "/bin/false")
 
     with pytest.raises(RuntimeError, match="ended"):
         list(ChildEngine().differences(default_model(), [b"[]"]))

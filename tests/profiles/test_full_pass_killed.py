@@ -12,7 +12,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.folding import Incoming
-from services.profiles.resolving import RESOLVE
+from services.profiles.resolution.resolving import RESOLVE
 from services.profiles.taking import Taker
 from tests.profiles.domain.builders import record
 from tests.profiles.people import person

@@ -25,10 +25,10 @@ from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.chassis import records
 from services.chassis.jobs import Owner
-from services.profiles.checks import validation_rules
+from services.profiles.intake.checks import validation_rules
+from services.profiles.intake.pulls import PULL, TARGETS_FILE, seal_credentials
+from services.profiles.intake.rules import TRY_RULE
 from services.profiles.jobs import AFTER
-from services.profiles.pulls import PULL, TARGETS_FILE, seal_credentials
-from services.profiles.rules import TRY_RULE
 from tests.profiles.people import MAPPING, csv_of, person
 from tests.profiles.test_jobs_killed import OnMongo, until
 

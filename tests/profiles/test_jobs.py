@@ -12,9 +12,9 @@ from google.longrunning import operations_pb2
 from kehu.profiles.v1 import profiles_pb2_grpc, resources_pb2
 
 from services.chassis.jobs import LEASE
+from services.profiles.intake.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import AT_ONCE
-from services.profiles.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.values import Source
 from tests.profiles.people import MAPPING, Service, csv_of, person, upload
 

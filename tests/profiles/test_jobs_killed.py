@@ -22,10 +22,10 @@ from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
+from services.profiles.intake.uploads import store_upload
 from services.profiles.jobs import IMPORT
 from services.profiles.store import MongoStore
 from services.profiles.taking import Taker
-from services.profiles.uploads import store_upload
 from services.profiles.values import Source
 from services.profiles.vault import Vault
 from tests.profiles.people import MAPPING, csv_of, person

@@ -18,10 +18,7 @@ from kehu.profiles.v1 import lifecycle_pb2 as pb
 from services.chassis.consuming import Event
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
-from services.profiles.domain.lifecycle import Condition, Figures, Lifecycle, Measure, StageRule, united
-from services.profiles.errors import ScoresMissing
-from services.profiles.events import ProfilesConsumer
-from services.profiles.staging import (
+from services.profiles.ageing.staging import (
     STAGE_CHANGED,
     STAGE_DAILY,
     SUGGESTED,
@@ -31,6 +28,9 @@ from services.profiles.staging import (
     lifecycles,
     start,
 )
+from services.profiles.domain.lifecycle import Condition, Figures, Lifecycle, Measure, StageRule, united
+from services.profiles.errors import ScoresMissing
+from services.profiles.events import ProfilesConsumer
 from services.profiles.store import Store
 from services.profiles.values import Profile, Unstaged
 from tests.profiles.conftest import Desk

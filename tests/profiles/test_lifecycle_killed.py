@@ -12,10 +12,10 @@ from kehu.profiles.v1 import lifecycle_pb2 as pb
 from services.chassis import records
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
+from services.profiles.ageing.staging import STAGE, lifecycles
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
-from services.profiles.staging import STAGE, lifecycles
 from services.profiles.taking import Taker
 from tests.profiles.people import person
 from tests.profiles.test_jobs_killed import OnMongo, until

@@ -30,9 +30,9 @@ from services.profiles.domain.mapping import (
     ValueMap,
 )
 from services.profiles.domain.sources import ColumnMapping, SourceSettings, read_row
+from services.profiles.intake.mapping import domain_mapping, stored_mapping
+from services.profiles.intake.preview import PREVIEW_BYTES, PREVIEW_ROWS
 from services.profiles.intake.suggestions import suggest
-from services.profiles.mapping import domain_mapping, stored_mapping
-from services.profiles.preview import PREVIEW_BYTES, PREVIEW_ROWS
 from tests.harness import Harness
 from tests.profiles.people import MAPPING, Service, csv_of, person, source_request, upload
 

@@ -21,12 +21,12 @@ from services.profiles.domain.model import completed, default_model, model_from_
 from services.profiles.domain.training import Lesson, Material, Patterns, train
 from services.profiles.errors import MatchModelNotInUse, MatchModelOutdated, SecondPersonNeeded
 from services.profiles.folding import Incoming
-from services.profiles.learning import TRAIN, Learner
-from services.profiles.model_values import StoredModel
-from services.profiles.models import Models
-from services.profiles.resolving import RESOLVE
+from services.profiles.resolution.resolving import RESOLVE
 from services.profiles.store import Store
 from services.profiles.taking import Taker
+from services.profiles.training.learning import TRAIN, Learner
+from services.profiles.training.models import Models
+from services.profiles.training.values import StoredModel
 from services.profiles.values import Pair
 from tests.profiles.conftest import SECOND, Desk, desk
 from tests.profiles.domain.builders import record

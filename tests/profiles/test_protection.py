@@ -19,13 +19,13 @@ from services.chassis.jobs import Owner, Worker
 from services.chassis.records import Fact, new_id
 from services.profiles.admission import Entry, settings_of
 from services.profiles.domain.values import ManualOverride, StandardRecord
-from services.profiles.erasing import Eraser, replay, retell, start_erasing
 from services.profiles.errors import ProfileHeld
 from services.profiles.folding import Outcome
-from services.profiles.ledger import ledger_of
 from services.profiles.overriding import Overrider
-from services.profiles.resealing import key_ids_of
-from services.profiles.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER, KeyRotator
+from services.profiles.protection.erasing import Eraser, replay, retell, start_erasing
+from services.profiles.protection.ledger import ledger_of
+from services.profiles.protection.resealing import key_ids_of
+from services.profiles.protection.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER, KeyRotator
 from services.profiles.store import Store
 from services.profiles.values import Profile, Source, StoredHold
 from services.profiles.vault import ErasedError

@@ -7,8 +7,8 @@ from kehu.profiles.v1 import profiles_pb2, protection_pb2
 
 from services.access.defaults import default_content
 from services.chassis.jobs import Worker
-from services.profiles.erasing import Eraser
-from services.profiles.rotating import KeyRotator
+from services.profiles.protection.erasing import Eraser
+from services.profiles.protection.rotating import KeyRotator
 from tests.profiles.conftest import Desk
 from tests.profiles.people import person
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sql
 
-from services.profiles.pulls import Target
-from services.profiles.sql_pulls import read_table
+from services.profiles.intake.pulls import Target
+from services.profiles.intake.sql_pulls import read_table
 from tests.databases import PASSWORD, S3, MariaDb, Postgres, engine_of
 from tests.profiles.people import csv_of, person
 from tests.profiles.test_deletions import believed

@@ -15,9 +15,9 @@ from kehu.profiles.v1 import validation_pb2
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
-from services.profiles.checks import validation_rules
 from services.profiles.documents import record_of
 from services.profiles.domain.incidents import Incident, Judgement, acknowledged
+from services.profiles.intake.checks import validation_rules
 from services.profiles.quality import tally as tallies
 from services.profiles.quality.concluding import all_incidents, incident_id, judge, keep_figures
 from services.profiles.quality.measuring import SCHEDULE, schedule, start_measuring

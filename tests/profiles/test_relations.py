@@ -22,15 +22,15 @@ from services.chassis.jobs import Worker
 from services.profiles.admission import Admission, Entry
 from services.profiles.domain.relations import BY_STEWARD, STATED, Edge, Relation, household_key, walk
 from services.profiles.domain.sources import SourceSettings
-from services.profiles.erasing import Eraser
-from services.profiles.relating import Relations
-from services.profiles.relation_columns import ColumnFollower, RelationColumns, columns_of
-from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
-from services.profiles.remotes import RemoteConsents
-from services.profiles.resealing import Resealer
+from services.profiles.protection.erasing import Eraser
+from services.profiles.protection.resealing import Resealer
+from services.profiles.relations.columns import ColumnFollower, RelationColumns, columns_of
+from services.profiles.relations.relating import Relations
+from services.profiles.relations.remotes import RemoteConsents
+from services.profiles.relations.suggesting import Suggester
+from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.shaping import load
 from services.profiles.store import Store
-from services.profiles.suggesting import Suggester
 from services.profiles.values import Source
 from tests.profiles.conftest import Desk
 from tests.profiles.domain.builders import record

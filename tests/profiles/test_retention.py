@@ -19,17 +19,17 @@ from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
-from services.profiles import transactions
 from services.profiles.admission import Admission, Entry, settings_of
+from services.profiles.ageing import transactions
+from services.profiles.ageing.receipts import Receipts
+from services.profiles.ageing.retaining import Keeper
+from services.profiles.ageing.transactions import Month
 from services.profiles.domain import merkle
 from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord
-from services.profiles.receipts import Receipts
-from services.profiles.retaining import Keeper
 from services.profiles.store import Store
-from services.profiles.transactions import Month
 from services.profiles.values import Ageing, StoredHold, StoredReceipt
 from tests.profiles.conftest import Desk, reason_of
 from tests.profiles.people import Service, person, source_request

@@ -17,10 +17,10 @@ from services.analytics.warehouse import Warehouse
 from services.chassis import records
 from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
+from services.profiles.ageing.receipts import Receipts
+from services.profiles.ageing.retaining import RETAIN, retention_rules
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
-from services.profiles.receipts import Receipts
-from services.profiles.retaining import RETAIN, retention_rules
 from services.profiles.taking import Taker
 from tests.profiles.people import person
 from tests.profiles.test_jobs_killed import OnMongo, until

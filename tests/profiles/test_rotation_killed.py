@@ -12,8 +12,8 @@ from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
-from services.profiles.resealing import key_ids_of
-from services.profiles.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER
+from services.profiles.protection.resealing import key_ids_of
+from services.profiles.protection.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
 from tests.profiles.people import person

@@ -21,7 +21,7 @@ from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.validation import Compared, Listed, Present, Range, Rule, Shape, fits
 from services.profiles.domain.values import RawRecord, Severity
-from services.profiles.rules import Trials
+from services.profiles.intake.rules import Trials
 from services.profiles.store import Store
 from services.profiles.values import StoredRule
 from tests.harness import Harness

@@ -10,8 +10,8 @@ import pytest
 from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc, streaming_pb2
 
 from services.profiles.admission import Admission, settings_of
+from services.profiles.intake.streaming import LINE_BYTES, entries_of
 from services.profiles.store import Store
-from services.profiles.streaming import LINE_BYTES, entries_of
 from services.profiles.values import Field, Reject
 from tests.profiles.people import Service, person
 from tests.profiles.test_deletions import believed, registered

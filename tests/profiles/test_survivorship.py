@@ -117,7 +117,7 @@ def test_the_operation_of_one_version_starts_once_and_reports_what_it_did(desk: 
 
 def test_the_operation_waits_until_no_process_uses_the_former_rule(desk: Desk) -> None:
     from services.chassis.jobs import Worker
-    from services.profiles.rederiving import Rederiver
+    from services.profiles.definitions.rederiving import Rederiver
 
     name, _, new = two_phones(desk)
     started = set_rule(desk, "phone", "most_trusted")

@@ -18,9 +18,22 @@ from services.chassis.server import current_call, validate
 from services.profiles.admission import MAPPABLE
 from services.profiles.api.common import Tools, changed, id_of, is_in_reach, page_of
 from services.profiles.api.fields import start_rederivation
-from services.profiles.change_messages import STATE_NAMES, change_message, read_attribute
-from services.profiles.defining import not_built_in
-from services.profiles.effects import OF_FORMAT, PREVIEW_CHANGE, original_of, reading_of, sides, value_under
+from services.profiles.definitions.defining import not_built_in
+from services.profiles.definitions.effects import OF_FORMAT, PREVIEW_CHANGE, original_of, reading_of, sides, value_under
+from services.profiles.definitions.messages import STATE_NAMES, change_message, read_attribute
+from services.profiles.definitions.proposals import (
+    APPLIED,
+    CREATE,
+    DELETE,
+    DRAFT,
+    REJECTED,
+    UPDATE,
+    FieldChange,
+    changeable,
+    content_of,
+    differing,
+)
+from services.profiles.definitions.visibility import visibility
 from services.profiles.errors import (
     FieldChangeDecided,
     FieldChangeEmpty,
@@ -33,21 +46,8 @@ from services.profiles.errors import (
 )
 from services.profiles.merging import resolve
 from services.profiles.messages import CLASSES, field_message
-from services.profiles.proposals import (
-    APPLIED,
-    CREATE,
-    DELETE,
-    DRAFT,
-    REJECTED,
-    UPDATE,
-    FieldChange,
-    changeable,
-    content_of,
-    differing,
-)
 from services.profiles.shaping import load
 from services.profiles.values import Field
-from services.profiles.visibility import visibility
 
 
 class ChangesPart:

@@ -18,16 +18,16 @@ from services.chassis.server import current_call
 from services.profiles.admission import DERIVED, MAPPABLE, Admission
 from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
-from services.profiles.defining import Definitions
+from services.profiles.definitions.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
 from services.profiles.messages import profile_message, visible_attributes
-from services.profiles.models import Models
-from services.profiles.networks import NOBODY_ALLOWED, Consents
+from services.profiles.relations.networks import NOBODY_ALLOWED, Consents
 from services.profiles.remembered import Remembered
 from services.profiles.sharing import SharedTaker
 from services.profiles.store import Shelf, Store
 from services.profiles.store.shelf import Shelved
+from services.profiles.training.models import Models
 from services.profiles.values import Profile, Source
 from services.profiles.vault import Vault
 

@@ -14,12 +14,19 @@ from services.chassis.records import fields_to_change, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import MAPPABLE
 from services.profiles.api.common import Tools, changed, id_of
-from services.profiles.change_messages import read_attribute, revision_message
-from services.profiles.defining import not_built_in
+from services.profiles.definitions.defining import not_built_in
+from services.profiles.definitions.messages import read_attribute, revision_message
+from services.profiles.definitions.proposals import (
+    ATTRIBUTES,
+    changeable,
+    differing,
+    reviewed,
+    revision_id,
+    survivorship_of,
+)
+from services.profiles.definitions.rederiving import REDERIVE
 from services.profiles.errors import FieldChangeNeeded, FieldExists, FieldNotFound
 from services.profiles.messages import field_message
-from services.profiles.proposals import ATTRIBUTES, changeable, differing, reviewed, revision_id, survivorship_of
-from services.profiles.rederiving import REDERIVE
 from services.profiles.values import Field
 
 

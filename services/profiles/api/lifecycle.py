@@ -9,9 +9,9 @@ from kehu.profiles.v1 import lifecycle_pb2 as pb
 from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, updated
 from services.chassis.server import current_call, validate
+from services.profiles.ageing.staging import STAGE, lifecycles
 from services.profiles.api.common import Tools
 from services.profiles.errors import RuleInvalid
-from services.profiles.staging import STAGE, lifecycles
 
 CHANGEABLE = ("stages", "default_stage", "default_display_name")
 

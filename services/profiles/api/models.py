@@ -14,10 +14,10 @@ from services.chassis.jobs import Owner
 from services.chassis.server import current_call
 from services.profiles.api.common import Tools, id_of, page_of
 from services.profiles.domain.model import default_model
-from services.profiles.learning import TRAIN
-from services.profiles.model_messages import head_message, model_message, shipped_message
-from services.profiles.model_values import IN_USE, ModelUse
-from services.profiles.models import ROLL_BACK, Models
+from services.profiles.training.learning import TRAIN
+from services.profiles.training.messages import head_message, model_message, shipped_message
+from services.profiles.training.models import ROLL_BACK, Models
+from services.profiles.training.values import IN_USE, ModelUse
 
 
 class ModelsPart:

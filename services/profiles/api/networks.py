@@ -11,9 +11,9 @@ from kehu.profiles.v1 import relations_pb2 as pb
 from services.chassis.server import current_call
 from services.profiles.api.common import Tools, id_of, is_in_reach, profile_in_reach
 from services.profiles.domain.relations import Reached, Walk
-from services.profiles.networks import Networks, Question
-from services.profiles.relating import Relations
-from services.profiles.relation_messages import edge_message, organization_message
+from services.profiles.relations.messages import edge_message, organization_message
+from services.profiles.relations.networks import Networks, Question
+from services.profiles.relations.relating import Relations
 from services.profiles.values import Profile
 
 

@@ -14,8 +14,8 @@ from services.profiles.api.common import Tools, header_of, shown
 from services.profiles.believed import believe
 from services.profiles.domain.values import Severity
 from services.profiles.intake import FileOptions
-from services.profiles.mapping import mapping_messages
-from services.profiles.preview import Preview, Tried, among_others, gather, preview
+from services.profiles.intake.mapping import mapping_messages
+from services.profiles.intake.preview import Preview, Tried, among_others, gather, preview
 from services.profiles.values import Profile
 
 

@@ -9,8 +9,8 @@ from kehu.profiles.v1 import protection_pb2
 from services.chassis.jobs import Owner
 from services.chassis.server import current_call
 from services.profiles.api.common import Tools, profile_in_reach
-from services.profiles.erasing import Eraser, start_erasing
-from services.profiles.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER
+from services.profiles.protection.erasing import Eraser, start_erasing
+from services.profiles.protection.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER
 
 
 class ProtectionPart:

@@ -12,8 +12,8 @@ from services.profiles.admission import settings_of
 from services.profiles.api.common import Tools, id_of, page_of
 from services.profiles.errors import RejectClosed, RejectNotFound, RejectStillRefused, SourceNotFound
 from services.profiles.folding import Outcome
+from services.profiles.intake.rejecting import attempt, tried
 from services.profiles.messages import REJECT_STATES, reject_message
-from services.profiles.rejecting import attempt, tried
 from services.profiles.values import Reject
 
 STATES = {number: state for state, number in REJECT_STATES.items()}

@@ -26,9 +26,9 @@ from services.profiles.domain.relations import (
     organization_key,
 )
 from services.profiles.errors import ProfileNotFound, RelationInvalid, RelationshipExists, RelationTypeExists
-from services.profiles.relating import Related, Relations, anchor_of, missing
-from services.profiles.relation_messages import relationship_message, type_message
-from services.profiles.suggesting import SUGGEST
+from services.profiles.relations.messages import relationship_message, type_message
+from services.profiles.relations.relating import Related, Relations, anchor_of, missing
+from services.profiles.relations.suggesting import SUGGEST
 from services.profiles.values import Profile
 from services.profiles.vault import ErasedError
 

@@ -11,7 +11,7 @@ from kehu.profiles.v1 import resolution_pb2 as pb
 from services.chassis.jobs import Owner
 from services.chassis.server import current_call
 from services.profiles.api.common import Tools
-from services.profiles.resolving import RESOLVE
+from services.profiles.resolution.resolving import RESOLVE
 
 
 class ResolutionsPart:

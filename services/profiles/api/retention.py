@@ -14,11 +14,11 @@ from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import DERIVED
+from services.profiles.ageing.receipts import Receipts
+from services.profiles.ageing.retaining import RETAIN, retention_rules
 from services.profiles.api.common import Tools, id_of, page_of, profile_in_reach
 from services.profiles.domain.retention import GENERALIZED
 from services.profiles.errors import HoldNotFound, RetentionRefused, RuleInvalid
-from services.profiles.receipts import Receipts
-from services.profiles.retaining import RETAIN, retention_rules
 from services.profiles.revised import Rulebook
 from services.profiles.values import StoredHold
 

@@ -13,11 +13,11 @@ from services.chassis.records import fields_to_change, updated
 from services.chassis.server import current_call, validate
 from services.profiles.admission import BUILT_IN
 from services.profiles.api.common import Tools, id_of, page_of
-from services.profiles.checks import KINDS, validation_rules
 from services.profiles.domain.validation import is_bound
 from services.profiles.errors import RuleInvalid
+from services.profiles.intake.checks import KINDS, validation_rules
+from services.profiles.intake.rules import TRY_RULE
 from services.profiles.revised import Rulebook
-from services.profiles.rules import TRY_RULE
 
 CHANGEABLE = ("display_name", "source", "field", "severity", "range", "shape", "list", "compare", "present",
               "shared", "known", "rising")  # fmt: skip

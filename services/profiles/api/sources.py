@@ -17,15 +17,15 @@ from services.chassis.server import current_call, validate
 from services.profiles.admission import Entry, Summary, settings_of
 from services.profiles.api.common import Tools, changed, header_of, page_of
 from services.profiles.errors import MappingInvalid, SourceExists
-from services.profiles.importing import queue_import
-from services.profiles.mapping import check_mapping, stored_mapping
+from services.profiles.intake.importing import queue_import
+from services.profiles.intake.mapping import check_mapping, stored_mapping
+from services.profiles.intake.pulls import PULL, seal_credentials
+from services.profiles.intake.rejecting import Admitted
+from services.profiles.intake.uploads import store_upload
 from services.profiles.messages import result_message, source_message, summary_message
-from services.profiles.pulls import PULL, seal_credentials
-from services.profiles.rejecting import Admitted
-from services.profiles.relating import Relations
-from services.profiles.relation_messages import stored_relation_columns
+from services.profiles.relations.messages import stored_relation_columns
+from services.profiles.relations.relating import Relations
 from services.profiles.taking import Tally
-from services.profiles.uploads import store_upload
 from services.profiles.values import Source
 
 CHANGEABLE = (

@@ -8,8 +8,8 @@ from kehu.profiles.v1 import streaming_pb2
 from services.chassis.server import current_call
 from services.profiles.admission import Summary, settings_of
 from services.profiles.api.common import Tools
+from services.profiles.intake.streaming import entries_of
 from services.profiles.messages import reason_message, summary_message
-from services.profiles.streaming import entries_of
 
 
 class StreamsPart:

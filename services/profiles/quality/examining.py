@@ -22,7 +22,7 @@ from services.profiles.domain.standardize import ADDRESS_FIELDS
 from services.profiles.domain.validation import RULE, texts_of
 from services.profiles.domain.values import Problem, StandardRecord
 from services.profiles.folding import Working
-from services.profiles.neighbours import Neighbours
+from services.profiles.intake.neighbours import Neighbours
 from services.profiles.quality.tally import Circumstances
 from services.profiles.quality.values import UNASSIGNED
 from services.profiles.shaping import load

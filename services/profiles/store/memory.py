@@ -9,16 +9,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.records import Fact
+from services.profiles.definitions.proposals import FieldChange, FieldRevision
 from services.profiles.documents import past_id
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
-from services.profiles.model_values import ModelUse, StoredModel
-from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
-from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
+from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import MemoryIncidents
 from services.profiles.store.protocol import MAX_PER_TOKEN, NONE_COUNTED, Changes, Done, Found, Writing
 from services.profiles.store.shelf import MemoryShelf
+from services.profiles.training.values import ModelUse, StoredModel
 from services.profiles.values import (
     Ageing,
     Erasure,

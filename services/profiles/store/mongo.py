@@ -14,6 +14,7 @@ from pymongo.write_concern import WriteConcern
 
 from services.chassis import records
 from services.chassis.records import Fact, Record
+from services.profiles.definitions.proposals import FieldChange, FieldRevision
 from services.profiles.documents import (
     ProfileDocument,
     ProfileWrite,
@@ -26,10 +27,8 @@ from services.profiles.documents import (
     record_of,
 )
 from services.profiles.domain.relations import RelationType
-from services.profiles.model_values import ModelUse, StoredModel
-from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
-from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
+from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
 from services.profiles.store.asking import find_among
 from services.profiles.store.at_once import ROUND
@@ -39,6 +38,7 @@ from services.profiles.store.mongo_keys import KeysPart
 from services.profiles.store.protocol import MAX_PER_TOKEN, NONE_COUNTED, Changes, Done, Found, Writing
 from services.profiles.store.shared import SharedTokens, holders
 from services.profiles.store.shelf import MongoShelf, T
+from services.profiles.training.values import ModelUse, StoredModel
 from services.profiles.values import (
     Erasure,
     Field,

@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from services.chassis.records import Fact
+from services.profiles.definitions.proposals import FieldChange, FieldRevision
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
-from services.profiles.model_values import ModelUse, StoredModel
-from services.profiles.proposals import FieldChange, FieldRevision
 from services.profiles.quality.values import DayFigures, StoredQualityRule
-from services.profiles.relation_values import HouseholdKey, RelationCode, StoredRelation
+from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import Incidents
 from services.profiles.store.shelf import Shelf
+from services.profiles.training.values import ModelUse, StoredModel
 from services.profiles.values import (
     Ageing,
     Erasure,

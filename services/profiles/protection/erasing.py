@@ -20,14 +20,14 @@ from kehu.profiles.v1 import protection_pb2
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
 from services.chassis.records import Fact
+from services.profiles.ageing.holding import holds_on
 from services.profiles.aliases import resolve
 from services.profiles.errors import ProfileHeld, ProfilesBusy
 from services.profiles.facts import profile_ended, profile_erased
-from services.profiles.holding import holds_on
-from services.profiles.ledger import KNOWN_SECONDS, PAGE, place_now
 from services.profiles.merging import ATTEMPTS
-from services.profiles.relating import Relations
-from services.profiles.resealing import Resealer, key_ids_of, next_key_id
+from services.profiles.protection.ledger import KNOWN_SECONDS, PAGE, place_now
+from services.profiles.protection.resealing import Resealer, key_ids_of, next_key_id
+from services.profiles.relations.relating import Relations
 from services.profiles.store import Store
 from services.profiles.values import Erasure, Profile
 from services.profiles.vault import Vault

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from services.profiles.relating import Relations
+from services.profiles.relations.relating import Relations
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord
 from services.profiles.vault import Ciphers, Vault

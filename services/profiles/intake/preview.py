@@ -17,8 +17,8 @@ from services.profiles.errors import FileTooLarge
 from services.profiles.folding import Incoming
 from services.profiles.intake import FileOptions, Row, open_rows
 from services.profiles.intake.formats import tell_format
+from services.profiles.intake.neighbours import Neighbours, value_tokens
 from services.profiles.intake.suggestions import Suggestion, suggest
-from services.profiles.neighbours import Neighbours, value_tokens
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.vault import Vault

@@ -8,9 +8,8 @@ from kehu.profiles.v1 import dictionary_pb2 as pb
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis.records import etag_of
-from services.profiles.effects import sides
-from services.profiles.messages import field_message
-from services.profiles.proposals import (
+from services.profiles.definitions.effects import sides
+from services.profiles.definitions.proposals import (
     APPLIED,
     CREATE,
     DELETE,
@@ -23,6 +22,7 @@ from services.profiles.proposals import (
     differing,
     with_content,
 )
+from services.profiles.messages import field_message
 from services.profiles.values import Field
 
 KINDS = {

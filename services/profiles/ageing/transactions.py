@@ -11,9 +11,9 @@ from kehu.analytics.v1 import retention_pb2 as lake
 from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 
 from services.chassis.errors import Unavailable
+from services.profiles.ageing.holding import held_now
+from services.profiles.ageing.retiring import Due, Item
 from services.profiles.domain.retention import Held, RecordType, RetentionRule
-from services.profiles.holding import held_now
-from services.profiles.retiring import Due, Item
 from services.profiles.store import Store
 
 MOST_KEPT = 20_000  # ids that ListInteractionMonths and DeleteInteractionMonths take

@@ -17,11 +17,11 @@ from kehu.profiles.v1 import matching_pb2 as pb
 from services.chassis.jobs import Handler, Job
 from services.profiles.domain.model import model_to_json
 from services.profiles.errors import MatchModelNotLearnt
-from services.profiles.model_messages import effect_message, model_message
-from services.profiles.model_values import StoredModel
-from services.profiles.models import Models
-from services.profiles.planning import learnt, page_of
+from services.profiles.resolution.planning import learnt, page_of
 from services.profiles.store import Store
+from services.profiles.training.messages import effect_message, model_message
+from services.profiles.training.models import Models
+from services.profiles.training.values import StoredModel
 from services.profiles.vault import Vault
 
 TRAIN = "train-match-model"

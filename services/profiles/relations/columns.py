@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from services.profiles.domain.relations import BY_RECORD, STATED, Relation
 from services.profiles.domain.validation import texts_of
 from services.profiles.domain.values import StandardRecord
-from services.profiles.relating import CODE, Relations
-from services.profiles.relation_values import RelationCode
+from services.profiles.relations.relating import CODE, Relations
+from services.profiles.relations.values import RelationCode
 from services.profiles.store import Store
 from services.profiles.values import Source, record_key
 from services.profiles.vault import ErasedError, Vault

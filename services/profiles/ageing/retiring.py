@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from services.profiles.ageing.holding import held_now
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.cross_record import Index
 from services.profiles.domain.retention import Held, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Incoming, Working
-from services.profiles.holding import held_now
+from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
-from services.profiles.neighbours import value_tokens
 from services.profiles.shaping import Shaped, load, reshape
 from services.profiles.store import Store
 from services.profiles.values import Ageing, Profile, Revision, StoredOverride, StoredRecord

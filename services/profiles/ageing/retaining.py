@@ -16,14 +16,14 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.jobs import Handler, Job, Paused
+from services.profiles.ageing.receipts import Receipts
+from services.profiles.ageing.retiring import Item, Retirer
+from services.profiles.ageing.transactions import Interactions, MonthRetirer
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.retention import WHOLE, Action, RecordType, RetentionRule
 from services.profiles.errors import RetentionChanged, RuleNotFound
-from services.profiles.receipts import Receipts
-from services.profiles.retiring import Item, Retirer
 from services.profiles.revised import Rulebook
 from services.profiles.store import Store
-from services.profiles.transactions import Interactions, MonthRetirer
 from services.profiles.vault import Vault
 
 RETAIN = "retention"

@@ -26,8 +26,8 @@ from services.profiles.domain.relations import (
     household_key,
 )
 from services.profiles.folding import Working
-from services.profiles.relating import Relations
-from services.profiles.relation_values import HouseholdKey, StoredRelation
+from services.profiles.relations.relating import Relations
+from services.profiles.relations.values import HouseholdKey, StoredRelation
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.vault import ErasedError, Vault

@@ -13,7 +13,7 @@ from services.profiles.admission import Admission, Entry
 from services.profiles.domain.sources import DELETED, SOURCE_RECORD_ID, SourceSettings, read_row
 from services.profiles.errors import SnapshotIncomplete
 from services.profiles.intake import Row
-from services.profiles.rejecting import Admitted
+from services.profiles.intake.rejecting import Admitted
 from services.profiles.store import Store
 from services.profiles.values import record_key
 from services.profiles.vault import Vault

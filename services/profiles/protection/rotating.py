@@ -10,7 +10,7 @@ from kehu.profiles.v1 import protection_pb2
 from services.chassis.crypto import SealBroken
 from services.chassis.jobs import Handler, Job, Paused
 from services.profiles.errors import MasterKeyInUse, MasterKeyRefused
-from services.profiles.resealing import Resealer
+from services.profiles.protection.resealing import Resealer
 from services.profiles.store import Store
 from services.profiles.values import Profile
 from services.profiles.vault import Vault

@@ -14,9 +14,9 @@ from services.chassis.errors import AlreadyExists, EtagMismatch
 from services.chassis.records import unchanged_since
 from services.profiles.domain.model import MatchModel, completed, default_model, model_from_json
 from services.profiles.errors import MatchModelNotFound, MatchModelNotInUse, MatchModelOutdated, SecondPersonNeeded
-from services.profiles.model_values import IN_USE, ModelUse, StoredModel
 from services.profiles.remembered import Remembered
 from services.profiles.store import Store
+from services.profiles.training.values import IN_USE, ModelUse, StoredModel
 
 ACTIVATE, ROLL_BACK = "activate", "roll_back"
 SWITCHES_KEPT = 200

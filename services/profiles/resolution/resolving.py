@@ -19,7 +19,6 @@ from kehu.profiles.v1 import resolution_pb2 as pb
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.jobs import Handler, Job, Paused
 from services.profiles.asking import check, doubt, question
-from services.profiles.differing import Findings, Looker
 from services.profiles.domain.model import ModelSource
 from services.profiles.domain.review import is_sampled
 from services.profiles.domain.values import MatchScore
@@ -27,7 +26,8 @@ from services.profiles.errors import ResolutionOverLimit
 from services.profiles.folding import Working
 from services.profiles.merging import Merger, resolve
 from services.profiles.messages import record_name
-from services.profiles.planning import ChildEngine, Engine, Plan, page_of
+from services.profiles.resolution.differing import Findings, Looker
+from services.profiles.resolution.planning import ChildEngine, Engine, Plan, page_of
 from services.profiles.store import Store
 from services.profiles.values import Pair, pair_id
 from services.profiles.vault import Vault

@@ -12,7 +12,7 @@ from services.profiles.domain.uniting import United, best_score, unite
 from services.profiles.domain.values import MatchScore
 from services.profiles.folding import Working, are_apart
 from services.profiles.merging import resolve
-from services.profiles.planning import mark_of
+from services.profiles.resolution.planning import mark_of
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.values import Profile, pair_id

@@ -9,8 +9,8 @@ from services.profiles.domain.cross_record import Index
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Working
+from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
-from services.profiles.neighbours import value_tokens
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.values import Profile, StoredRecord

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.chassis.errors import AlreadyExists, Conflict
-from services.profiles.dictionary import BUILT_IN, Dictionary
-from services.profiles.errors import FieldBuiltIn, FieldRevisionNotFound
-from services.profiles.proposals import (
+from services.profiles.definitions.proposals import (
     DELETE,
     FieldChange,
     FieldRevision,
@@ -17,6 +15,8 @@ from services.profiles.proposals import (
     survivorship_of,
     with_content,
 )
+from services.profiles.dictionary import BUILT_IN, Dictionary
+from services.profiles.errors import FieldBuiltIn, FieldRevisionNotFound
 from services.profiles.store import Store
 from services.profiles.values import Field
 

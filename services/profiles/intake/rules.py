@@ -9,12 +9,12 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import validation_pb2 as pb
 
 from services.chassis.jobs import Job, Paused
-from services.profiles.checks import domain_rule, validation_rules
 from services.profiles.domain.validation import Rule
 from services.profiles.domain.values import StandardRecord
 from services.profiles.folding import Working
-from services.profiles.indexing import Indexer, former_versions
-from services.profiles.neighbours import Neighbours, needs_token
+from services.profiles.intake.checks import domain_rule, validation_rules
+from services.profiles.intake.indexing import Indexer, former_versions
+from services.profiles.intake.neighbours import Neighbours, needs_token
 from services.profiles.remembered import FRESH_SECONDS
 from services.profiles.shaping import load
 from services.profiles.store import Store

@@ -10,7 +10,7 @@ from kehu.profiles.v1 import matching_pb2 as pb
 
 from services.profiles.domain.model import MatchModel, completed, model_from_json
 from services.profiles.messages import record_name
-from services.profiles.model_values import StoredModel
+from services.profiles.training.values import StoredModel
 
 LESSON = frozenset(pb.MatchLesson.DESCRIPTOR.fields_by_name)
 

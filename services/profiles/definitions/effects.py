@@ -12,6 +12,15 @@ from kehu.profiles.v1 import dictionary_pb2 as pb
 
 from services.chassis.errors import Conflict
 from services.chassis.jobs import Handler, Job
+from services.profiles.definitions.proposals import (
+    CREATE,
+    DELETE,
+    DRAFT,
+    FieldChange,
+    differing,
+    survivorship_of,
+    with_content,
+)
 from services.profiles.dictionary import FORMATS
 from services.profiles.domain.dictionary import Rule
 from services.profiles.domain.formats import Format, fits_format
@@ -19,7 +28,6 @@ from services.profiles.domain.golden import chosen, extract_of
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import FieldChangeNotFound
 from services.profiles.folding import Working
-from services.profiles.proposals import CREATE, DELETE, DRAFT, FieldChange, differing, survivorship_of, with_content
 from services.profiles.shaping import load
 from services.profiles.store import Store
 from services.profiles.values import Field, record_key

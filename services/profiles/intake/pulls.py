@@ -25,11 +25,11 @@ from services.chassis.errors import KehuError, Unavailable
 from services.chassis.jobs import Handler, Job, Jobs, Paused
 from services.profiles.admission import Admission, Summary, entry_of, settings_of
 from services.profiles.errors import PullFailed, PullTargetUnknown, SourceNotFound
-from services.profiles.importing import queue_import
+from services.profiles.intake.importing import queue_import
+from services.profiles.intake.sql_pulls import Page, cursor_from_plain, cursor_to_plain, read_table
+from services.profiles.intake.uploads import CHUNK_BYTES, store_upload
 from services.profiles.messages import summary_message
-from services.profiles.sql_pulls import Page, cursor_from_plain, cursor_to_plain, read_table
 from services.profiles.store import Store
-from services.profiles.uploads import CHUNK_BYTES, store_upload
 from services.profiles.vault import Vault
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from services.profiles.domain.relations import (
     organization_key,
 )
 from services.profiles.errors import ProfilesBusy, RelationshipNotFound
-from services.profiles.relation_values import StoredRelation
+from services.profiles.relations.values import StoredRelation
 from services.profiles.store import Store
 from services.profiles.values import Profile
 from services.profiles.vault import ErasedError, Vault

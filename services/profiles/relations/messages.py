@@ -8,7 +8,7 @@ from datetime import datetime
 from kehu.profiles.v1 import relations_pb2 as pb
 
 from services.profiles.domain.relations import BUILT_IN_TYPES, BY_RECORD, BY_RULE, BY_STEWARD, Edge, RelationType
-from services.profiles.relating import Related
+from services.profiles.relations.relating import Related
 
 KINDS = {
     BY_RECORD: pb.RelationEvidence.KIND_SOURCE_RECORD,

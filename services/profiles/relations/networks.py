@@ -8,7 +8,7 @@ from datetime import date
 from typing import Protocol
 
 from services.profiles.domain.relations import Edge, Walk, walk
-from services.profiles.relating import Related, Relations
+from services.profiles.relations.relating import Related, Relations
 from services.profiles.values import Profile
 
 MOST_NODES, MOST_EDGES = 200, 1000  # Network documents these

@@ -1,0 +1,1 @@
+"""What comes with time: retention under legal holds, and the stages of a customer's life."""

@@ -1,0 +1,1 @@
+"""Changes of the data dictionary: proposed, shown in their effect, applied by a second person, kept and undone."""

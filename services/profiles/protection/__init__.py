@@ -1,0 +1,1 @@
+"""Erasing people, and keys that change while everything runs."""

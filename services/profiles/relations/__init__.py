@@ -1,0 +1,1 @@
+"""Relationships of people and organizations: said, suggested, walked with consent."""

@@ -1,0 +1,1 @@
+"""Match models as versioned data: learnt from the company's own records, shown first, activated, undone."""
