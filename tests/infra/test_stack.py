@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -46,7 +48,11 @@ def test_a_second_start_keeps_the_secrets_and_follows_the_port(tmp_path):
 
 
 def test_two_folders_share_no_secret_and_no_port(tmp_path):
-    one, two = (prepare_stack(tmp_path / name, 8099, {}) for name in ("one", "two"))
+    one = prepare_stack(tmp_path / "one", 8099, {})
+    with ExitStack() as running:
+        for port in one.ports.values():
+            running.enter_context(socket.create_server(("127.0.0.1", port)))
+        two = prepare_stack(tmp_path / "two", 8098, {})
 
     assert one.credentials_file.read_text() != two.credentials_file.read_text()
     assert one.smtp.password != two.smtp.password
