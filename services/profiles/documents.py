@@ -19,7 +19,6 @@ from services.chassis.records import RECORD_INDEXES, Record
 from services.profiles.values import FormerName, Profile, Revision, StoredOverride, StoredRecord
 
 VERSION_DIGITS = 10
-LAST_VERSION = 10**VERSION_DIGITS - 1
 
 
 class ProfileDocument(Record):

@@ -18,6 +18,7 @@ from services.profiles.definitions.effects import EffectCounter
 from services.profiles.definitions.rederiving import Rederiver
 from services.profiles.overriding import Overrider
 from tests.harness import Harness
+from tests.profiles.killing import OnMongo
 from tests.profiles.people import Service, batch, source_request
 
 SECOND = "user:second@data-office"
@@ -114,3 +115,10 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         found.call("CreateSource", source_request("till", trust_rank=10))
         found.call("CreateSource", source_request("shop", trust_rank=20))
         yield found
+
+
+@pytest.fixture
+def database(mongo_uri: str, tmp_path: Path) -> Iterator[OnMongo]:
+    found = OnMongo(mongo_uri, tmp_path / "keys")
+    yield found
+    found.close()

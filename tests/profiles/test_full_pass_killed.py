@@ -15,10 +15,9 @@ from services.profiles.folding import Incoming
 from services.profiles.resolution.resolving import RESOLVE
 from services.profiles.taking import Taker
 from tests.profiles.domain.builders import record
+from tests.profiles.killing import OnMongo, until
 from tests.profiles.people import person
-from tests.profiles.test_jobs_killed import OnMongo, database, until
 
-__all__ = ["database"]
 PEOPLE = range(150)
 
 
@@ -61,15 +60,11 @@ def test_a_pass_killed_while_it_plans_and_while_it_merges_ends_as_if_nothing_had
         if merged(database) > 80:
             take(database, "web", is_known=True)
         database.expire_lease(operation)
-    process = database.worker()
-    try:
+    with database.working():
         until(lambda: database.jobs.get(operation.name, "sales").done)
         written = [key for item in database.store.page_profiles("", 1000, ()) for key in item.record_keys]
         again = database.jobs.start(RESOLVE, args, resolution_pb2.ResolutionProgress(), Owner("user:test", "sales"))
         until(lambda: database.jobs.get(again.name, "sales").done)
-    finally:
-        process.kill()
-        process.wait()
 
     assert len(written) == len(set(written)) == 3 * len(PEOPLE), "what was written during the pass is there, once"
     assert database.jobs.get(operation.name, "sales").HasField("response")

@@ -29,8 +29,8 @@ from services.profiles.intake.checks import validation_rules
 from services.profiles.intake.pulls import PULL, TARGETS_FILE, seal_credentials
 from services.profiles.intake.rules import TRY_RULE
 from services.profiles.jobs import AFTER
+from tests.profiles.killing import OnMongo, until
 from tests.profiles.people import MAPPING, csv_of, person
-from tests.profiles.test_jobs_killed import OnMongo, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BATCH = "100"
@@ -71,7 +71,7 @@ class Runs:
             kills += not database.jobs.get(operation.name, "sales").done
             self.expire_leases()
         assert kills or not moments, "it was too quick to be killed"
-        self.finish(database, operation)
+        database.finish(operation, BATCH)
         database.jobs.get(operation.name, "sales").metadata.Unpack(said)
         return self.ended(database, said)
 
@@ -83,15 +83,6 @@ class Runs:
         until(lambda: moment(database) or database.jobs.get(operation.name, "sales").done)
         process.kill()
         process.wait()
-
-    def finish(self, database: OnMongo, operation: operations_pb2.Operation) -> None:
-        """Let a worker run until the operation is done."""
-        process = database.worker(BATCH)
-        try:
-            until(lambda: database.jobs.get(operation.name, "sales").done)
-        finally:
-            process.kill()
-            process.wait()
 
     def expire_leases(self) -> None:
         """Let the next worker take at once what the dead one held."""
@@ -195,7 +186,7 @@ def test_a_pull_from_a_table_killed_anywhere_ends_like_one_that_was_not(runs: Ru
 
 def test_a_snapshot_killed_anywhere_deletes_what_is_missing_once(runs: Runs) -> None:
     def queue(database: OnMongo) -> operations_pb2.Operation:
-        runs.finish(database, database.queue(csv_of(range(600))))
+        database.finish(database.queue(csv_of(range(600))), BATCH)
         return database.queue(csv_of(range(300, 650), time="2025-02-02"), snapshot=True, delete_limit=1000)
 
     moments = (
@@ -217,7 +208,7 @@ def test_a_corrected_file_killed_anywhere_closes_every_row_that_it_corrects(runs
     bad = re.sub(rb",139\d{8},", b",1.39E+10,", good).replace(b"@", b"#")
 
     def queue(database: OnMongo) -> operations_pb2.Operation:
-        runs.finish(database, database.queue(bad))
+        database.finish(database.queue(bad), BATCH)
         return database.queue(good)
 
     moments = [checkpoint(lambda kept, rows=rows: int(str(kept.get("rows_read", 0))) >= rows) for rows in (100, 300)]
@@ -234,7 +225,7 @@ def test_a_trial_of_a_rule_killed_anywhere_counts_every_record_once(runs: Runs) 
     rule.shape.shapes.append("*@mail0.example.cn")
 
     def queue(database: OnMongo) -> operations_pb2.Operation:
-        runs.finish(database, database.queue(csv_of(range(700))))
+        database.finish(database.queue(csv_of(range(700))), BATCH)
         made = validation_rules(database.store).create("born", rule)
         args = {"rule_id": made.id, "plain": made.latest}
         return database.jobs.start(TRY_RULE, args, pb.RuleTrial(revision=1), OWNER)

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from kehu.profiles.v1 import lifecycle_pb2 as pb
 
 from services.chassis import records
-from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.ageing.staging import STAGE, lifecycles
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.domain.model import default_model
 from services.profiles.taking import Taker
+from tests.profiles.killing import OWNER, OnMongo
 from tests.profiles.people import person
-from tests.profiles.test_jobs_killed import OnMongo, until
 
 PEOPLE = 900
-
-
-@pytest.fixture
-def database(mongo_uri: str, tmp_path: Path) -> Iterator[OnMongo]:
-    found = OnMongo(mongo_uri, tmp_path / "keys")
-    yield found
-    found.close()
 
 
 def test_a_worker_killed_again_and_again_gives_each_a_stage_and_tells_it_once(database: OnMongo) -> None:
@@ -39,24 +28,14 @@ def test_a_worker_killed_again_and_again_gives_each_a_stage_and_tells_it_once(da
     rules = lifecycles(store)
     rules.keep_trial("default", 1, pb.LifecycleEffect(revision=1))
     rules.activate("lifecycles/default", 1, "user:test")
-    operation = database.jobs.start(STAGE, {}, pb.LifecycleEffect(), Owner("user:test", "sales"))
+    operation = database.jobs.start(STAGE, {}, pb.LifecycleEffect(), OWNER)
 
     def staged() -> int:
         return sum(1 for _ in ProfileDocument._get_collection().find({"stage": "active"}, {"_id": 1}))
 
-    for threshold in (1, 300, 600):
-        process = database.worker()
-        until(lambda threshold=threshold: staged() >= threshold)
-        process.kill()
-        process.wait()
-        database.expire_lease(operation)
+    database.kill_when(operation, *(lambda least=least: staged() >= least for least in (1, 300, 600)))
     assert staged() < PEOPLE, "it was killed after its end"
-    process = database.worker()
-    try:
-        until(lambda: database.jobs.get(operation.name, "sales").done)
-    finally:
-        process.kill()
-        process.wait()
+    database.finish(operation)
 
     effect = pb.LifecycleEffect()
     assert database.jobs.get(operation.name, "sales").response.Unpack(effect)

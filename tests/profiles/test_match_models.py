@@ -30,11 +30,11 @@ from services.profiles.training.values import StoredModel
 from services.profiles.values import Pair
 from tests.profiles.conftest import SECOND, Desk, desk
 from tests.profiles.domain.builders import record
+from tests.profiles.killing import OnMongo, until
 from tests.profiles.people import GIVEN, SURNAMES, Service, person
-from tests.profiles.test_jobs_killed import OnMongo, database, until
 from tests.profiles.test_store import mongo_store, store
 
-__all__ = ["database", "desk", "mongo_store", "store"]
+__all__ = ["desk", "mongo_store", "store"]
 SHIPPED = default_model().version
 STRICT = 45.0  # bits that no pair of these people reaches
 
@@ -307,12 +307,7 @@ def test_a_training_killed_in_its_middle_ends_with_one_model_as_if_nothing_had_h
         process.wait()
         assert not database.store.match_models.page({}, "", 10), "nothing is half there"
         database.expire_lease(operation)
-    process = database.worker()
-    try:
-        until(lambda: database.jobs.get(operation.name, "sales").done)
-    finally:
-        process.kill()
-        process.wait()
+    database.finish(operation)
     (found,) = database.store.match_models.page({}, "", 10)
     again = database.jobs.start(TRAIN, {**args, "version": "20260101-bbbbbbbb"}, pb.TrainingProgress(), owner)
     learner = Learner(database.store, database.vault, Models(database.store))

@@ -16,9 +16,9 @@ from services.chassis import records
 from services.chassis.jobs import Jobs, MongoOperations, Owner
 from services.profiles.quality.measuring import start_measuring
 from services.profiles.store import MongoStore, Store
+from tests.profiles.killing import until
 from tests.profiles.people import Service
 from tests.profiles.quality_world import PEOPLE, add_rule, cells, fill, filled, measure
-from tests.profiles.test_jobs_killed import until
 from tests.profiles.test_quality import state_of
 from tests.profiles.test_store import mongo_store
 

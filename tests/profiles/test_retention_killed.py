@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-import pytest
 from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.analytics import expiring
@@ -15,25 +12,17 @@ from services.analytics.engine import Engine
 from services.analytics.lake import Lake, rows_table
 from services.analytics.warehouse import Warehouse
 from services.chassis import records
-from services.chassis.jobs import Owner
 from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.ageing.receipts import Receipts
 from services.profiles.ageing.retaining import RETAIN, retention_rules
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.model import default_model
 from services.profiles.taking import Taker
+from tests.profiles.killing import OWNER, OnMongo
 from tests.profiles.people import person
-from tests.profiles.test_jobs_killed import OnMongo, until
 
 OLD, FRESH = datetime(2019, 1, 1, tzinfo=UTC), datetime(2035, 1, 1, tzinfo=UTC)
 PEOPLE, ALIVE = 900, 100
-
-
-@pytest.fixture
-def database(mongo_uri: str, tmp_path: Path) -> Iterator[OnMongo]:
-    found = OnMongo(mongo_uri, tmp_path / "keys")
-    yield found
-    found.close()
 
 
 def test_a_worker_killed_again_and_again_takes_each_record_once_and_leaves_one_receipt(database: OnMongo) -> None:
@@ -55,23 +44,13 @@ def test_a_worker_killed_again_and_again_takes_each_record_once_and_leaves_one_r
     rules.keep_trial("mails", 1, pb.RetentionCount(revision=1))
     rules.activate("retentionRules/mails", 1, "user:test")
     assert made.revision == 1
-    operation = database.jobs.start(RETAIN, {}, pb.RetentionRun(), Owner("user:test", "sales"))
+    operation = database.jobs.start(RETAIN, {}, pb.RetentionRun(), OWNER)
 
     def hashed() -> int:
         return sum(len(page.hashes) // 32 for page in store.leaves.page({}, "", 1000))
 
-    for threshold in (1, 300, 600):
-        process = database.worker()
-        until(lambda threshold=threshold: hashed() >= threshold)
-        process.kill()
-        process.wait()
-        database.expire_lease(operation)
-    process = database.worker()
-    try:
-        until(lambda: database.jobs.get(operation.name, "sales").done)
-    finally:
-        process.kill()
-        process.wait()
+    database.kill_when(operation, *(lambda least=least: hashed() >= least for least in (1, 300, 600)))
+    database.finish(operation)
 
     run = pb.RetentionRun()
     assert database.jobs.get(operation.name, "sales").response.Unpack(run)
@@ -107,21 +86,12 @@ def test_a_worker_killed_among_the_months_of_the_lake_takes_each_once_and_leaves
     rules.create("purchases", rule)
     rules.keep_trial("purchases", 1, pb.RetentionCount(revision=1))
     rules.activate("retentionRules/purchases", 1, "user:test")
-    operation = database.jobs.start(RETAIN, {}, pb.RetentionRun(), Owner("user:test", "sales"))
+    operation = database.jobs.start(RETAIN, {}, pb.RetentionRun(), OWNER)
 
-    for left in (150, 100):  # a page is fifty months
-        process = database.worker()
-        until(lambda left=left: len(expiring.months(warehouse, [])) <= left)
-        process.kill()
-        process.wait()
-        database.expire_lease(operation)
+    lefts = (150, 100)  # a page is fifty months
+    database.kill_when(operation, *(lambda left=left: len(expiring.months(warehouse, [])) <= left for left in lefts))
     assert len(expiring.months(warehouse, [])) > 1, "it was killed after its end"
-    process = database.worker()
-    try:
-        until(lambda: database.jobs.get(operation.name, "sales").done)
-    finally:
-        process.kill()
-        process.wait()
+    database.finish(operation)
 
     run = pb.RetentionRun()
     assert database.jobs.get(operation.name, "sales").response.Unpack(run)

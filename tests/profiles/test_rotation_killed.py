@@ -16,10 +16,9 @@ from services.profiles.protection.resealing import key_ids_of
 from services.profiles.protection.rotating import RETIRE_MASTER, ROTATE_DATA, ROTATE_MASTER
 from services.profiles.taking import Taker
 from services.profiles.vault import Vault
+from tests.profiles.killing import OnMongo
 from tests.profiles.people import person
-from tests.profiles.test_jobs_killed import OnMongo, database, until
 
-__all__ = ["database"]
 PEOPLE = 260
 OWNER = Owner("user:root@administration", "administration")
 
@@ -50,21 +49,11 @@ def expected(changes: dict[int, list[str]]) -> dict[str, tuple[str, list[str]]]:
 
 
 def killed_at(database: OnMongo, operation: operations_pb2.Operation, reached: Callable[[], bool]) -> None:
-    process = database.worker()
-    until(reached)
-    process.kill()
-    process.wait()
-    database.expire_lease(operation)
+    database.kill_when(operation, reached)
 
 
 def ended(database: OnMongo, operation: operations_pb2.Operation) -> protection_pb2.KeyRotation:
-    process, response = database.worker(), protection_pb2.KeyRotation()
-    try:
-        until(lambda: database.jobs.get(operation.name, OWNER.department).done)
-    finally:
-        process.kill()
-        process.wait()
-    done = database.jobs.get(operation.name, OWNER.department)
+    done, response = database.finish(operation, department=OWNER.department), protection_pb2.KeyRotation()
     assert done.response.Unpack(response), done.error
     return response
 

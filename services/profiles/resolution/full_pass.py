@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -128,23 +128,36 @@ def records_of(page: Iterable[Any]) -> Iterator[tuple[str, list[tuple[int, Stand
         yield profile_id, [(mark, record_from_plain(plain)) for mark, plain in found]
 
 
-def main() -> None:
-    """Serve one pass over the pipe."""
-    source, sink, found = sys.stdin.buffer, sys.stdout.buffer, FullPass()
-    model = model_from_json(read_frame(source).decode())
+def received(source: IO[bytes]) -> FullPass:
+    """Return what the frames up to the empty one hold: pages of profiles with their records."""
+    found = FullPass()
     while page := read_frame(source):
         for profile_id, records in records_of(orjson.loads(page)):
             found.add(profile_id, records)
-    for item in found.differences(model):
-        told: Mapping[str, Any] = item
-        if item["kind"] == END:
-            told = {**item, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-        write_frame(sink, orjson.dumps(told))
+    return found
+
+
+def ending(told: Mapping[str, Any]) -> bytes:
+    """Return the last frame, with the memory that this process took."""
+    return orjson.dumps({**told, "kind": END, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
+
+
+def as_child(main: Callable[[], None]) -> None:
+    """Run, and end with a fault and without words when whoever asked is gone."""
+    try:
+        main()
+    except (EOFError, BrokenPipeError):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Serve one pass over the pipe."""
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    model = model_from_json(read_frame(source).decode())
+    for item in received(source).differences(model):
+        write_frame(sink, ending(item) if item["kind"] == END else orjson.dumps(item))
     sink.flush()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (EOFError, BrokenPipeError):  # whoever asked is gone
-        sys.exit(1)
+    as_child(main)

@@ -6,7 +6,6 @@ same frames: the first says what is asked, then come pages of profiles, an empty
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import orjson
 from services.profiles.domain.comparison import LEVELS
 from services.profiles.domain.match import band_of, ruling
 from services.profiles.domain.model import MatchModel, model_from_json, model_to_json
-from services.profiles.resolution.full_pass import FullPass, read_frame, records_of, write_frame
+from services.profiles.resolution.full_pass import FullPass, as_child, ending, read_frame, received, write_frame
 from services.profiles.resolution.judging import APART, MERGE, REVIEW, Judged
 from services.profiles.resolution.people import People, labels_of, learn
 from services.profiles.values import record_key
@@ -130,19 +129,11 @@ def _spread(whole: np.ndarray, parts: np.ndarray) -> int:
 
 def main() -> None:
     """Serve one training over the pipe."""
-    source, sink, stored = sys.stdin.buffer, sys.stdout.buffer, FullPass()
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
     asked = orjson.loads(read_frame(source))
-    while page := read_frame(source):
-        for profile_id, records in records_of(orjson.loads(page)):
-            stored.add(profile_id, records)
-    told = answer(stored, asked)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    write_frame(sink, orjson.dumps({**told, "kind": "end", "kilobytes": kilobytes}))
+    write_frame(sink, ending(answer(received(source), asked)))
     sink.flush()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (EOFError, BrokenPipeError):  # whoever asked is gone
-        sys.exit(1)
+    as_child(main)
