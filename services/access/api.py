@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from kehu.access.v1 import access_pb2_grpc
 
-from services.access.methods.policies import PolicyMethods
 from services.access.methods.principals import PrincipalMethods
+from services.access.methods.review import ReviewMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
 
 
 class AccessServicer(
-    TokenMethods, PrincipalMethods, PolicyMethods, TrailMethods, access_pb2_grpc.AccessServiceServicer
+    TokenMethods,
+    PrincipalMethods,
+    ReviewMethods,
+    TrailMethods,
+    access_pb2_grpc.AccessServiceServicer,
 ):
     """Serves kehu.access.v1.AccessService."""

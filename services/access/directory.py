@@ -84,6 +84,21 @@ class Directory:
         people = [p for p in self.refresh().people.values() if p.enabled and p.kind == "user"]
         return [(person.subject, person.department) for person in people if person.subject != without]
 
+    def everybody(self) -> list[tuple[str, str]]:
+        """Return subject and department of all people and apps that may sign in, by subject."""
+        people = self.refresh().people.values()
+        return sorted((person.subject, person.department) for person in people if person.enabled)
+
+    def snapshot_of(self, policy: Policy) -> PolicySnapshot:
+        """Return another revision compiled with the roles people have now.
+
+        Raises:
+            Invalid: it does not compile.
+        """
+        content = policy.content
+        links = sorted({*content.links, *self.links()})
+        return PolicySnapshot(policy.number, content.model, content.rules, links, content.row_filters)
+
     def snapshot(self) -> PolicySnapshot:
         """Return the state in force, compiled as every process compiles it."""
         state = self.refresh()

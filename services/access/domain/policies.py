@@ -120,6 +120,17 @@ def role_names(content: Content) -> list[str]:
     return sorted(name for name in named if name.startswith("role:"))
 
 
+def purposes_of(*contents: Content) -> frozenset[str]:
+    """Return the purposes that some rule names."""
+    return frozenset(rule[4] for content in contents for rule in content.rules) - {"*", NO_PURPOSE}
+
+
+def named_subjects(*contents: Content) -> frozenset[str]:
+    """Return the people, apps and roles that have a rule or row filter of their own."""
+    rules = {rule[0] for content in contents for rule in content.rules}
+    return frozenset(rules | {found.subject for content in contents for found in content.row_filters})
+
+
 def can_administer(rules: Rules, subject: str, department: str) -> bool:
     """Tell whether a subject can still change the policy and the principals."""
 

@@ -15,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from services.access.chain import Chain
 from services.access.directory import Directory
 from services.access.domain.principals import Passwords
+from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
 from services.access.store.ports import Policies, Principals, Revocations
@@ -67,6 +68,7 @@ class Context:
     self_approval: bool
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    reports: dict[object, Report] = field(default_factory=dict)
 
     def note(self, action: str, subject: str, department: str, request_id: str, refused: bool = False) -> None:
         """Write what was done with a token into the audit chain before its outcome is told."""

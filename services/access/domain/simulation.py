@@ -1,0 +1,224 @@
+"""Compare two policies: on requests that were made, and on everybody × every method (OWASP ASVS 5.0 8.1.1).
+
+Both sides answer through `PolicySnapshot.decide`, as every process does; this module only asks and counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from services.chassis.access import NO_PURPOSE, Caller, Condition, Decision, Obligations, PolicySnapshot
+from services.chassis.audit import AuditEntry
+
+Kind = Literal["method", "field", "search", "rows"]
+Direction = Literal["loss", "gain", "other"]
+PRINCIPALS = ("user:", "app:")
+RANKS = {"hidden": 0, "masked": 1, "shown": 2, "denied": 0, "allowed": 1, "not searched": 0, "searched": 1}
+NO_CONDITION = "all rows"
+DENIALS = ("DENIED_BY_RULE", "NO_MATCHING_RULE", "EMPTY_FIELD", "POLICY_ERROR")  # else a service said no
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was decided; `allowed` is what was answered then."""
+
+    subject: str
+    department: str
+    purpose: str
+    resource: str
+    action: str
+    allowed: bool
+
+    def caller(self) -> Caller:
+        """Return who asked, as a server sees them."""
+        return caller_of(self.subject, self.department, self.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What two policies answer differently for one caller."""
+
+    kind: Kind
+    department: str
+    resource: str
+    action: str
+    before: str
+    after: str
+
+    @property
+    def direction(self) -> Direction:
+        """Tell whether the caller has more or less afterwards."""
+        if self.kind != "rows":
+            return "gain" if RANKS[self.after] > RANKS[self.before] else "loss"
+        before, after = set(self.before.split(" and ")), set(self.after.split(" and "))
+        if self.after == NO_CONDITION or (after < before and self.before != NO_CONDITION):
+            return "gain"
+        return "loss" if self.before == NO_CONDITION or before < after else "other"
+
+
+@dataclass(slots=True)
+class Concerned:
+    """Whom a difference concerns: subjects, for which purposes, how many recorded decisions."""
+
+    subjects: set[str] = field(default_factory=set)
+    purposes: set[str] = field(default_factory=set)
+    recorded: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """All differences of two policies, and how much was asked."""
+
+    decisions: int = 0
+    gained: int = 0
+    lost: int = 0
+    otherwise: int = 0
+    drifted: int = 0
+    people: int = 0
+    methods: int = 0
+    changes: dict[Difference, Concerned] = field(default_factory=lambda: defaultdict(Concerned))
+
+    def people_with(self, direction: Direction) -> set[str]:
+        """Return the subjects that gain or lose something."""
+        found = (who.subjects for change, who in self.changes.items() if change.direction == direction)
+        return set().union(*found)
+
+    def sorted_changes(self, subject: str = "") -> list[tuple[Difference, Concerned]]:
+        """Return the changes, losses first, then by place; of one subject when one is named."""
+        order = {"loss": 0, "other": 1, "gain": 2}
+        found = [item for item in self.changes.items() if not subject or subject in item[1].subjects]
+        return sorted(found, key=lambda item: (order[item[0].direction], _place(item[0])))
+
+
+def _place(change: Difference) -> tuple[str, ...]:
+    return (change.kind, change.department, change.resource, change.action, change.before, change.after)
+
+
+def caller_of(subject: str, department: str, purpose: str) -> Caller:
+    """Return the caller of this subject, as a server sees them after their token."""
+    return Caller(subject, subject.partition(":")[0], department, "" if purpose == NO_PURPOSE else purpose)
+
+
+def asked_of(entry: AuditEntry) -> Asked | None:
+    """Return the request of an audit entry; None when no policy decided it: services, sign-ins, refusals later."""
+    if not entry.subject.startswith(PRINCIPALS) or not entry.policy_version:
+        return None
+    allowed = entry.outcome == "allowed" or entry.reason not in DENIALS
+    return Asked(entry.subject, entry.department, entry.purpose, entry.resource, entry.action, allowed)
+
+
+def compare(
+    base: PolicySnapshot,
+    candidate: PolicySnapshot,
+    recorded: Iterable[Asked],
+    people: Sequence[tuple[str, str]],
+    actions: Mapping[str, Iterable[str]],
+    purposes: Iterable[str],
+    named: frozenset[str] = frozenset(),
+) -> Report:
+    """Return every difference between two policies.
+
+    Args:
+        base: the policy compared with.
+        candidate: the policy that may come.
+        recorded: requests that were made.
+        people: subject and department of everybody who may call.
+        actions: resource → actions of every method.
+        purposes: what the two policies speak of; a request may also name none.
+        named: subjects with a rule or row filter of their own; all others of one department with the same roles
+            are asked about once, for no policy can tell them apart.
+    """
+    report = Report()
+    _replay(base, candidate, Counter(recorded), report)
+    methods = [(resource, action) for resource in sorted(actions) for action in sorted(actions[resource])]
+    report.people, report.methods = len(people), len(methods)
+    for alike in _alike(base, candidate, people, named):
+        for purpose in ("", *sorted(purposes)):
+            caller = caller_of(*alike[0], purpose)
+            for change in _differences(base, candidate, caller, methods):
+                who = report.changes[change]
+                who.subjects.update(subject for subject, _ in alike)
+                who.purposes.add(purpose or NO_PURPOSE)
+    return report
+
+
+def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Counter[Asked], report: Report) -> None:
+    for asked, times in recorded.items():
+        report.decisions += times
+        caller = asked.caller()
+        one = base.decide(caller, asked.resource, asked.action)
+        other = candidate.decide(caller, asked.resource, asked.action)
+        report.drifted += times if one.allowed != asked.allowed else 0
+        changes = list(_of_decision(caller, asked.resource, asked.action, one, other))
+        if one.allowed and other.allowed:
+            changes += _of_fields(caller, one.obligations, other.obligations)
+            report.otherwise += times if changes else 0
+        elif changes:
+            report.gained += times if other.allowed else 0
+            report.lost += times if one.allowed else 0
+        for change in changes:
+            who = report.changes[change]
+            who.subjects.add(asked.subject)
+            who.purposes.add(asked.purpose or NO_PURPOSE)
+            who.recorded += times
+
+
+def _alike(
+    base: PolicySnapshot, candidate: PolicySnapshot, people: Sequence[tuple[str, str]], named: frozenset[str]
+) -> Iterator[list[tuple[str, str]]]:
+    """Group people whom both policies answer alike: one department, the same roles, no rule of their own."""
+    groups: dict[object, list[tuple[str, str]]] = defaultdict(list)
+    for subject, department in people:
+        caller = caller_of(subject, department, "")
+        roles = (base.names(caller) - {subject}, candidate.names(caller) - {subject})
+        own = subject if subject in named else subject.partition(":")[0]
+        groups[(department, own, roles)].append((subject, department))
+    yield from groups.values()
+
+
+def _differences(
+    base: PolicySnapshot, candidate: PolicySnapshot, caller: Caller, methods: Sequence[tuple[str, str]]
+) -> Iterator[Difference]:
+    for resource, action in methods:
+        one, other = base.decide(caller, resource, action), candidate.decide(caller, resource, action)
+        if one is not other:
+            yield from _of_decision(caller, resource, action, one, other)
+    yield from _of_fields(caller, base.obligations(caller), candidate.obligations(caller))
+
+
+def _of_decision(caller: Caller, resource: str, action: str, one: Decision, other: Decision) -> Iterator[Difference]:
+    if one.allowed != other.allowed:
+        words = ("denied", "allowed")
+        yield Difference("method", caller.department, resource, action, words[one.allowed], words[other.allowed])
+    elif one.allowed and one.obligations.row_filter != other.obligations.row_filter:
+        before, after = (_rows(caller, side.obligations.row_filter) for side in (one, other))
+        if before != after:
+            yield Difference("rows", caller.department, resource, action, before, after)
+
+
+def _of_fields(caller: Caller, one: Obligations, other: Obligations) -> Iterator[Difference]:
+    if one == other:
+        return
+    groups = one.shown | one.masked | one.searchable | other.shown | other.masked | other.searchable
+    for group in sorted(groups):
+        before, after = _seen(one, group), _seen(other, group)
+        if before != after:
+            yield Difference("field", caller.department, f"fields/{group}", "", before, after)
+        if (group in one.searchable) != (group in other.searchable):
+            words = ("not searched", "searched")
+            before, after = words[group in one.searchable], words[group in other.searchable]
+            yield Difference("search", caller.department, f"fields/{group}", "", before, after)
+
+
+def _seen(side: Obligations, group: str) -> str:
+    return "shown" if group in side.shown else "masked" if group in side.masked else "hidden"
+
+
+def _rows(caller: Caller, conditions: Sequence[Condition]) -> str:
+    """Return conditions as words, the caller's own values named as rules name them."""
+    own = {caller.subject: "$subject", caller.department: "$department"}
+    texts = {f"{c.field} in ({', '.join(sorted(own.get(v, v) for v in c.values))})" for c in conditions}
+    return " and ".join(sorted(texts)) or NO_CONDITION

@@ -1,0 +1,123 @@
+"""The review of a policy change: what a revision would change, asked of the policy itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from kehu.access.v1 import review_pb2
+
+from services.access.chain import Chain
+from services.access.domain.policies import Policy, named_subjects, purposes_of
+from services.access.domain.simulation import Asked, Concerned, Difference, Report, asked_of, compare
+from services.access.methods.context import Context
+from services.access.methods.policies import PolicyMethods
+from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+
+DECISIONS = 10_000
+BLOCKS_READ = 50_000  # however few decisions they hold
+BLOCKS_AT_ONCE = 200
+SUBJECTS_SHOWN = 100
+REPORTS_KEPT = 4  # a page is asked for soon after the one before
+KINDS = {
+    "method": review_pb2.SIMULATED_KIND_METHOD,
+    "field": review_pb2.SIMULATED_KIND_FIELD,
+    "search": review_pb2.SIMULATED_KIND_SEARCH,
+    "rows": review_pb2.SIMULATED_KIND_ROWS,
+}
+DIRECTIONS = {
+    "loss": review_pb2.SIMULATED_DIRECTION_LOSS,
+    "gain": review_pb2.SIMULATED_DIRECTION_GAIN,
+    "other": review_pb2.SIMULATED_DIRECTION_OTHER,
+}
+
+
+class ReviewMethods(PolicyMethods):
+    """The review methods of AccessService."""
+
+    def SimulatePolicy(
+        self, request: review_pb2.SimulatePolicyRequest, context: grpc.ServicerContext
+    ) -> review_pb2.SimulatePolicyResponse:
+        """Compare a revision with the one in force; later pages are of the report of the first."""
+        c = self._context
+        size = page_size_of(request.page_size)
+        of_filter = filter_hash(
+            "simulate", request.policy_id, request.base_policy_id, request.decisions, request.subject
+        )
+        start = decode_token(request.page_token, of_filter)
+        head = int(start["head"] or 0) if start else c.chain.head()
+        after = int(start["after"] or 0) if start else 0
+        candidate = self._find_policy(request.policy_id)
+        base = self._find_policy(request.base_policy_id or "current")
+        self._refuse_faults(candidate.content)
+        report = simulated(c, base, candidate, head, request.decisions or DECISIONS)
+        changes = report.sorted_changes(request.subject)
+        more = {"head": head, "after": after + size} if len(changes) > after + size else None
+        return review_pb2.SimulatePolicyResponse(
+            base_version=base.number,
+            decisions=report.decisions,
+            decisions_gained=report.gained,
+            decisions_lost=report.lost,
+            decisions_otherwise=report.otherwise,
+            decisions_drifted=report.drifted,
+            people=report.people,
+            methods=report.methods,
+            people_gaining=len(report.people_with("gain")),
+            people_losing=len(report.people_with("loss")),
+            changes=[_change_message(*change) for change in changes[after : after + size]],
+            next_page_token=encode_token(more, of_filter) if more else "",
+        )
+
+
+def simulated(c: Context, base: Policy, candidate: Policy, head: int, decisions: int) -> Report:
+    """Return the report of a simulation; the last few are kept for the pages that follow.
+
+    `head` is the newest audit block taken into account: entries written meanwhile change no page.
+    """
+    key = (base.id, candidate.id, c.directory.snapshot().rules_version, head, decisions)
+    known = c.reports.get(key)
+    if known is None:
+        contents = (base.content, candidate.content)
+        known = compare(
+            c.directory.snapshot_of(base),
+            c.directory.snapshot_of(candidate),
+            recorded(c.chain, head, decisions),
+            c.directory.everybody(),
+            c.inventory.actions,
+            purposes_of(*contents),
+            named_subjects(*contents),
+        )
+        while len(c.reports) >= REPORTS_KEPT:
+            c.reports.pop(next(iter(c.reports)), None)
+        c.reports[key] = known
+    return known
+
+
+def recorded(chain: Chain, head: int, count: int) -> Iterator[Asked]:
+    """Yield the last `count` requests that the policy decided, from block `head` downwards, the newest first."""
+    for top in range(head, max(head - BLOCKS_READ, 0), -BLOCKS_AT_ONCE):
+        for block in chain.blocks.descending(top, min(BLOCKS_AT_ONCE, top)):
+            for entry in reversed(block.entries):
+                asked = asked_of(entry)
+                if asked is None:
+                    continue
+                if count == 0:
+                    return
+                count -= 1
+                yield asked
+
+
+def _change_message(change: Difference, who: Concerned) -> review_pb2.SimulatedChange:
+    return review_pb2.SimulatedChange(
+        kind=KINDS[change.kind],
+        direction=DIRECTIONS[change.direction],
+        department=change.department,
+        resource=change.resource,
+        action=change.action,
+        purposes=sorted(who.purposes),
+        before=change.before,
+        after=change.after,
+        people=len(who.subjects),
+        subjects=sorted(who.subjects)[:SUBJECTS_SHOWN],
+        recorded=who.recorded,
+    )

@@ -1,0 +1,216 @@
+"""A policy change under review: what it would change is found exactly, before it is in force."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+import grpc
+import pytest
+from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import review_pb2
+
+from services.access.defaults import default_content
+from services.access.domain.policies import Row
+from services.chassis.audit import AuditEntry
+from tests.access.test_api import id_of, new_person, refusal
+from tests.access.world import World, running_world
+
+LOSS, GAIN = review_pb2.SIMULATED_DIRECTION_LOSS, review_pb2.SIMULATED_DIRECTION_GAIN
+TWO_RESOURCES = ("segments", "campaigns")
+DENY_SEGMENTS = ("role:marketer", "marketing", "segments", "read", "*", "deny")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with running_world() as running:
+        yield running
+
+
+def draft(world: World, add: Sequence[Row] = (), drop: Sequence[Row] = (), **more: object) -> str:
+    """Draft the policy in force with rules added and dropped; return its id."""
+    policy = world.stub().GetPolicy(pb.GetPolicyRequest(policy_id="current"), timeout=5)
+    names = ("subject", "department", "resource", "action", "purpose", "effect")
+    rules = [rule for rule in policy.rules if tuple(getattr(rule, name) for name in names) not in drop]
+    rules += [pb.PolicyRule(**dict(zip(names, row, strict=True))) for row in add]
+    more.setdefault("row_filters", policy.row_filters)
+    given = pb.Policy(rules=rules, role_links=policy.role_links, comment="a change", **more)
+    return id_of(world.stub().CreatePolicy(pb.CreatePolicyRequest(policy=given), timeout=10))
+
+
+def entry(world: World, action: str, resource: str = "segments", **changes: object) -> AuditEntry:
+    values = {
+        "now": world.clock(), "policy_version": 1, "subject": "app:marketing-app", "department": "marketing",
+        "purpose": "marketing", "resource": resource, "action": action, "outcome": "allowed", "reason": "ALLOWED",
+        "service": "marketing", "status": "OK",
+    }  # fmt: skip
+    return AuditEntry.of(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def record(world: World, entries: Sequence[AuditEntry]) -> None:
+    for start in range(0, len(entries), 500):
+        first = entries[start]
+        world.context.chain.append(f"batch-{first.entry_id}", entries[start : start + 500])
+
+
+def simulate(world: World, policy_id: str, **how: object) -> review_pb2.SimulatePolicyResponse:
+    request = review_pb2.SimulatePolicyRequest(policy_id=policy_id, **how)
+    return world.stub().SimulatePolicy(request, timeout=60)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_of_ten_thousand_recorded_decisions_exactly_those_that_flip_are_found(world: World, seed: int) -> None:
+    random_ = random.Random(seed)
+    flips = random_.randrange(1, 3000)
+    kept = [("list", "segments"), ("read", "campaigns"), ("erase", "profiles"), ("read", "search")]
+    entries = [entry(world, "read") for _ in range(flips)]
+    while len(entries) < 10_000:
+        action, resource = random_.choice(kept)
+        entries.append(entry(world, action, resource, purpose=random_.choice(["", "marketing", "sales"])))
+    random_.shuffle(entries)
+    noise = [entry(world, "read", subject="svc:search"), entry(world, "create", "tokens", policy_version=0)]
+    record(world, [entry(world, "read") for _ in range(700)])  # older than the last 10,000
+    record(world, entries)
+    record(world, noise * 100)
+
+    report = simulate(world, draft(world, add=[DENY_SEGMENTS]))
+
+    assert (report.decisions, report.decisions_lost, report.decisions_gained) == (10_000, flips, 0)
+    assert [(c.resource, c.action, c.recorded, c.before, c.after) for c in report.changes] == [
+        ("segments", "read", flips, "allowed", "denied")
+    ]
+
+
+def test_a_policy_without_a_difference_changes_nothing(world: World) -> None:
+    record(world, [entry(world, "read")])
+
+    report = simulate(world, draft(world))
+
+    assert (report.decisions, len(report.changes), report.people_losing) == (1, 0, 0)
+    assert report.people == 3
+    assert report.methods == sum(map(len, world.context.inventory.actions.values()))
+
+
+def test_everybody_who_gains_or_loses_is_named_though_they_never_called(world: World) -> None:
+    new_person(world, "second")
+    gained = ("role:marketer", "marketing", "tickets", "read", "*", "allow")
+    lost = ("role:administrator", "administration", "masterKeys", "*", "*", "allow")
+
+    report = simulate(world, draft(world, add=[gained], drop=[lost]))
+
+    assert (report.people_losing, report.people_gaining) == (2, 1)
+    losses = [change for change in report.changes if change.direction == LOSS]
+    assert {change.resource for change in losses} == {"masterKeys"}
+    assert all(list(change.subjects) == ["user:root", "user:second"] for change in losses)
+    assert [(c.resource, c.action, list(c.subjects)) for c in report.changes if c.direction == GAIN] == [
+        ("tickets", "read", ["app:marketing-app"])
+    ]
+    first = report.changes[0].direction
+    assert first == LOSS, "losses come first"
+
+
+def test_fields_that_are_shown_where_they_were_masked_are_named_with_their_purpose(world: World) -> None:
+    contact = ("role:marketer", "marketing", "fields/personal/contact", "show", "marketing", "allow")
+    search = ("role:marketer", "marketing", "fields/personal/name", "search", "marketing", "allow")
+
+    report = simulate(world, draft(world, add=[contact], drop=[search]))
+
+    found = {(c.resource, c.before, c.after, tuple(c.purposes)) for c in report.changes}
+    assert found == {
+        ("fields/personal/contact", "masked", "shown", ("marketing",)),
+        ("fields/personal/name", "searched", "not searched", ("marketing",)),
+    }
+
+
+def test_rows_that_go_out_of_reach_are_a_loss(world: World) -> None:
+    narrower = pb.RowFilter(
+        subject="role:marketer", department="marketing", resource="segments", field="owner", values=["$subject"]
+    )
+    record(world, [entry(world, "list")] * 3)
+
+    report = simulate(world, draft(world, row_filters=[narrower]))
+
+    change = next(c for c in report.changes if c.action == "list" and c.resource == "segments")
+    assert (change.before, change.after, change.recorded) == ("all rows", "owner in ($subject)", 3)
+    assert change.direction == LOSS
+    assert report.decisions_otherwise == 3
+
+
+def test_a_rule_about_one_person_is_not_taken_for_all_of_their_role(world: World) -> None:
+    new_person(world, "second")
+    mine = ("user:second", "administration", "masterKeys", "destroy", "*", "deny")
+    actions = sorted(world.context.inventory.actions["masterKeys"])
+
+    report = simulate(world, draft(world, add=[mine[:3] + (actions[0],) + mine[4:]]))
+
+    assert [list(change.subjects) for change in report.changes] == [["user:second"]]
+
+
+def test_a_decision_that_the_policy_in_force_would_give_otherwise_today_is_counted_apart(world: World) -> None:
+    record(world, [entry(world, "approve", "policies")])
+
+    report = simulate(world, draft(world))
+
+    assert (report.decisions_drifted, report.decisions_gained) == (1, 0)
+
+
+def test_a_refusal_of_the_service_itself_is_no_denial_of_the_policy(world: World) -> None:
+    record(world, [entry(world, "read", outcome="denied", reason="SEGMENT_LOCKED")])
+
+    report = simulate(world, draft(world))
+
+    assert report.decisions_drifted == 0
+
+
+def test_pages_are_of_one_report_whatever_is_recorded_meanwhile(world: World) -> None:
+    policy_id = draft(world, drop=[("role:marketer", "marketing", name, "*", "*", "allow") for name in TWO_RESOURCES])
+    whole = simulate(world, policy_id)
+    seen, token = [], ""
+    while True:
+        page = simulate(world, policy_id, page_size=3, page_token=token)
+        record(world, [entry(world, "read")])
+        seen += page.changes
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert len(seen) > 3
+    assert seen == list(whole.changes)
+
+
+def test_one_persons_changes_are_asked_for_by_subject(world: World) -> None:
+    policy_id = draft(world, add=[DENY_SEGMENTS])
+
+    assert len(simulate(world, policy_id, subject="app:marketing-app").changes) == 1
+    assert len(simulate(world, policy_id, subject="user:root").changes) == 0
+
+
+def test_a_faulty_draft_is_refused_with_its_faults(world: World) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        simulate(world, draft(world, add=[(*DENY_SEGMENTS[:5], "Deny")]))
+
+    assert refusal(caught.value) == ("INVALID_ARGUMENT", "POLICY_INVALID")
+
+
+def test_the_default_policy_simulated_against_itself_is_the_same_by_asking_everybody_one_by_one(world: World) -> None:
+    """The grouping of people who are alike changes nothing: asked one by one, the answers are the same."""
+    from services.access.domain.simulation import compare
+    from services.chassis.access import PolicySnapshot
+
+    content, people, random_ = default_content(), [], random.Random(5)
+    links = []
+    for number in range(60):
+        role, department = random_.choice([(r[0], r[1]) for r in content.rules])
+        people.append((f"user:u{number}", department))
+        links.append((f"user:u{number}", role, department))
+    own = ("user:u7", people[7][1], "profiles", "read", "*", "deny")
+    rules = [rule for rule in content.rules if random_.random() > 0.2]
+    one = PolicySnapshot(1, content.model, content.rules, links, content.row_filters)
+    other = PolicySnapshot(2, content.model, [*rules, own], links, content.row_filters[:2])
+    actions, purposes = world.context.inventory.actions, ("marketing", "service", "sales")
+
+    together = compare(one, other, [], people, actions, purposes, frozenset({"user:u7"}))
+    alone = compare(one, other, [], people, actions, purposes, frozenset(subject for subject, _ in people))
+
+    assert together.changes == alone.changes
+    assert len(together.changes) > 10
