@@ -166,9 +166,6 @@ def _mask_field(message: Message, name: str, mask: Callable[[str, date], str], t
     if isinstance(value, str):
         if value:
             setattr(message, name, mask(value, today))
-    elif hasattr(value, "items"):
-        for key in list(value):
-            value[key] = mask(value[key], today)
     else:
         value[:] = [mask(item, today) for item in value]
 
