@@ -18,7 +18,13 @@ Direction = Literal["loss", "gain", "other"]
 PRINCIPALS = ("user:", "app:")
 RANKS = {"hidden": 0, "masked": 1, "shown": 2, "denied": 0, "allowed": 1, "not searched": 0, "searched": 1}
 NO_CONDITION = "all rows"
-DENIALS = ("DENIED_BY_RULE", "NO_MATCHING_RULE", "EMPTY_FIELD", "POLICY_ERROR")  # else a service said no
+DENIALS = (
+    "DENIED_BY_RULE",
+    "NO_MATCHING_RULE",
+    "CONDITION_NOT_MET",
+    "EMPTY_FIELD",
+    "POLICY_ERROR",
+)  # else a service said no
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import grpc
 from kehu.access.v1 import review_pb2
 
 from services.access.chain import Chain
+from services.access.domain.lint import lint
 from services.access.domain.policies import Policy, named_subjects, purposes_of
 from services.access.domain.simulation import Asked, Concerned, Difference, Report, asked_of, compare
 from services.access.methods.context import Context
@@ -19,6 +21,12 @@ BLOCKS_READ = 50_000  # however few decisions they hold
 BLOCKS_AT_ONCE = 200
 SUBJECTS_SHOWN = 100
 REPORTS_KEPT = 4  # a page is asked for soon after the one before
+FINDINGS_SHOWN = 1000
+SEVERITIES = {
+    "error": review_pb2.LINT_SEVERITY_ERROR,
+    "warning": review_pb2.LINT_SEVERITY_WARNING,
+    "notice": review_pb2.LINT_SEVERITY_NOTICE,
+}
 KINDS = {
     "method": review_pb2.SIMULATED_KIND_METHOD,
     "field": review_pb2.SIMULATED_KIND_FIELD,
@@ -34,6 +42,24 @@ DIRECTIONS = {
 
 class ReviewMethods(PolicyMethods):
     """The review methods of AccessService."""
+
+    def LintPolicy(
+        self, request: review_pb2.LintPolicyRequest, context: grpc.ServicerContext
+    ) -> review_pb2.LintPolicyResponse:
+        """Look a revision over."""
+        c, content = self._context, self._find_policy(request.policy_id).content
+        found = lint(content, c.inventory, c.directory.links(), c.directory.persons(), c.directory.everybody())
+        count = Counter(finding.severity for finding in found)
+        reply = review_pb2.LintPolicyResponse(errors=count["error"], warnings=count["warning"], notices=count["notice"])
+        for finding in found[:FINDINGS_SHOWN]:
+            reply.findings.add(
+                severity=SEVERITIES[finding.severity],
+                code=finding.code,
+                field=finding.place,
+                description=finding.description,
+                other_field=finding.other,
+            )
+        return reply
 
     def SimulatePolicy(
         self, request: review_pb2.SimulatePolicyRequest, context: grpc.ServicerContext
