@@ -89,19 +89,24 @@ class Doorkeeper:
         """Ask the policy, and audit its refusal: the service will never hear of it; see admit."""
         rule = method.access
         if rule.purpose_required and not caller.purpose:
-            raise refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose")
+            problem = refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose")
+            decision = Decision(False, Reason.PURPOSE_REQUIRED.name, 0)
+            problem.metadata = {"decision_id": self._record(caller, method, decision, request_id)}
+            raise problem
         try:
             decision = self._holder.current.decide(caller, rule.resource, rule.action)
         except Unavailable as error:
             raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
         if not decision.allowed:
-            self._record(caller, method, decision, request_id)
-            raise denied(rule.resource, rule.action, decision.policy_version)
+            decision_id = self._record(caller, method, decision, request_id)
+            raise denied(rule.resource, rule.action, decision.policy_version, decision_id)
 
-    def _record(self, caller: Caller, method: Method, decision: Decision, request_id: str) -> None:
-        if method.plan.audit not in (options_pb2.AUDIT_LEVEL_UNSPECIFIED, options_pb2.AUDIT_LEVEL_NONE):
-            call = Call(caller, decision, request_id, self._now())
-            self._trail.record(call, method.plan, "", "PERMISSION_DENIED", decision.reason)
+    def _record(self, caller: Caller, method: Method, decision: Decision, request_id: str) -> str:
+        """Write a refusal into the trail and return its decision id; no id for a method that is not audited."""
+        if method.plan.audit in (options_pb2.AUDIT_LEVEL_UNSPECIFIED, options_pb2.AUDIT_LEVEL_NONE):
+            return ""
+        call = Call(caller, decision, request_id, self._now())
+        return self._trail.record(call, method.plan, "", "PERMISSION_DENIED", decision.reason)
 
     def _count_stranger(self, exchange: Exchange) -> None:
         wait = self._strangers.take(exchange.peer, self._now())
@@ -125,12 +130,17 @@ def rate_limited(wait_seconds: float) -> Problem:
     return refusal(429, Reason.RATE_LIMITED, "too many requests from this caller", retry_seconds=wait_seconds)
 
 
-def denied(resource: str, action: str, policy_version: int) -> Problem:
+def denied(resource: str, action: str, policy_version: int, decision_id: str) -> Problem:
     """Return the refusal of the policy, in the words the services use."""
     problem = refusal(
         403,
         Reason.PERMISSION_DENIED,
         f"'{action}' on '{resource}' is not permitted, or it does not exist",
     )
-    problem.metadata = {"resource": resource, "action": action, "policy": str(policy_version)}
+    problem.metadata = {
+        "resource": resource,
+        "action": action,
+        "policy": str(policy_version),
+        "decision_id": decision_id,
+    }
     return problem

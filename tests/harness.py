@@ -17,9 +17,11 @@ from services.chassis.access import ALL_SHOWN, Caller, Decision, FieldGrant, Obl
 from services.chassis.client import intercepted
 from services.chassis.errors import Unauthenticated
 from services.chassis.server import (
+    NOTHING,
     Call,
     Guard,
     MethodPlan,
+    Seen,
     Serving,
     build_server,
     plans_by_path,
@@ -68,13 +70,18 @@ class OpenPolicy:
 
 @dataclass
 class MemoryTrail:
-    """Keeps audit entries in a list of (subject, method path, resource, code)."""
+    """Keeps audit entries in a list of (subject, method path, resource, code), and beside it what each reply told."""
 
     entries: list[tuple[str, str, str, str]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
 
-    def record(self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str) -> None:
+    def record(
+        self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str, seen: Seen = NOTHING
+    ) -> str:
         """Remember one entry."""
         self.entries.append((call.caller.subject if call else "", plan.path, resource, code))
+        self.seen.append(seen)
+        return f"decision-{len(self.entries)}"
 
 
 def stated_peer(context: grpc.ServicerContext) -> str:
@@ -157,3 +164,14 @@ def bad_fields(call: Callable[[], object]) -> list[str]:
     for detail in rpc_status.from_call(refused.value).details:
         detail.Unpack(found)
     return [violation.field for violation in found.field_violations]
+
+
+def refused(call: Callable[[], object]) -> error_details_pb2.ErrorInfo:
+    """Return why a call is refused."""
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    info = error_details_pb2.ErrorInfo()
+    for detail in rpc_status.from_call(error.value).details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+    return info

@@ -1,7 +1,8 @@
 """Audit entries: durable on this machine before a reply is released, then shipped in order to access.
 
-The spool is a directory of segments, one JSON line per entry. An entry is one write to a file opened for
-appending: it outlives a kill -9 of the process the moment `append` returns. Access down, the spool grows.
+The spool is a directory of segments, one JSON line per entry, each named by the number of its first entry. An entry
+is one write to a file opened for appending: it outlives a kill -9 of the process the moment `append` returns. Access
+down, the spool grows. Entries are numbered without a gap, so that access sees when some never arrived.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from services.chassis.errors import Invalid
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 BATCH_ENTRIES = 500  # WriteAuditEntries documents this maximum
+BATCH_BYTES = 1024 * 1024  # entries of lists name many profiles; a call carries 4 MiB at most
 FIELD_CHARACTERS = 256  # access refuses longer ones; a cut value is better than a lost entry
 
 log = logging.getLogger("kehu.audit")
@@ -31,7 +33,9 @@ log = logging.getLogger("kehu.audit")
 class AuditEntry:
     """Who did what to which resource, why, with what outcome, under which policy; ids only, no personal data.
 
-    `outcome` is "allowed" or "denied"; `status` the gRPC code name of the reply; `target` a resource name.
+    `outcome` is "allowed" or "denied"; `status` the gRPC code name of the reply; `target` a resource name; `method` the
+    full name of the RPC. `profiles` are the ids of the customers asked for or in the reply, `shown` and `masked` the
+    field groups (`personal/contact`) of which the reply had a value. `entry_id` is the decision id a refusal tells.
     """
 
     service: str
@@ -48,20 +52,51 @@ class AuditEntry:
     request_id: str
     time: str
     entry_id: str
+    method: str = ""
+    profiles: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, *, now: datetime | None = None, policy_version: int = 0, **values: str) -> AuditEntry:
+    def of(
+        cls,
+        *,
+        now: datetime | None = None,
+        policy_version: int = 0,
+        profiles: tuple[str, ...] = (),
+        shown: tuple[str, ...] = (),
+        masked: tuple[str, ...] = (),
+        **values: str,
+    ) -> AuditEntry:
         """Return an entry stamped with the time and a fresh id; fields not given are empty, long ones cut."""
         stamped = {
             "time": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds"),
             "entry_id": os.urandom(16).hex(),
         } | {name: value[:FIELD_CHARACTERS] for name, value in values.items()}
-        texts = {
-            field.name: stamped.pop(field.name, "") for field in fields(cls) if field.name != "policy_version"
-        }
+        texts = {name: stamped.pop(name, "") for name in TEXTS}
         if stamped:
             raise TypeError(f"unknown audit fields: {', '.join(stamped)}")
-        return cls(policy_version=policy_version, **texts)
+        return cls(policy_version=policy_version, profiles=profiles, shown=shown, masked=masked, **texts)
+
+    @classmethod
+    def read(cls, line: bytes) -> AuditEntry:
+        """Return the entry of a line written by `line`.
+
+        Raises:
+            ValueError, TypeError: it is none.
+        """
+        values = orjson.loads(line)
+        for name in LISTS:
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
+
+    def line(self) -> bytes:
+        """Return the entry as JSON, its fields in the order of this class."""
+        return orjson.dumps(self)
+
+
+LISTS = ("profiles", "shown", "masked")
+TEXTS = tuple(field.name for field in fields(AuditEntry) if field.name not in (*LISTS, "policy_version"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +126,8 @@ class AuditSpool:
             raise RuntimeError(f"the audit spool {path} is in use by another process") from error
         self.spool_id = _spool_id(path / "id")
         self._lock = threading.Lock()
-        self._number = max((_number(segment) for segment in path.glob("*.jsonl*")), default=0)
         self._descriptor = -1
-        self._size = 0
-        self._open_next()
+        self._reopen()
 
     def append(self, entry: AuditEntry) -> None:
         """Make the entry outlive this process; thread-safe, about 10 µs.
@@ -102,30 +135,44 @@ class AuditSpool:
         Raises:
             OSError: the disk is full or gone; the caller must then not release its reply.
         """
-        line = orjson.dumps(entry) + b"\n"
+        line = entry.line() + b"\n"
         with self._lock:
             written = os.write(self._descriptor, line)
-            self._size += written
             if written < len(line):
-                self._open_next()  # the torn line stays behind as the last of its segment
+                os.ftruncate(self._descriptor, self._size)
                 raise OSError("the audit spool is full")
+            self._size += written
+            self._count += 1
             if self._size >= SEGMENT_BYTES:
-                self._open_next()
+                self._open(self._first + self._count)
 
     def seal(self) -> list[Path]:
         """Close the segment being written unless it is empty, and return the closed ones, oldest first."""
         with self._lock:
             if self._size:
-                self._open_next()
-            current = self._number
+                self._open(self._first + self._count)
+            current = self._first
         return sorted((s for s in self._path.glob("*.jsonl") if _number(s) < current), key=_number)
 
     def batches(self, segment: Path) -> Iterator[Batch]:
-        """Read a closed segment as batches with ids of their own."""
-        entries = list(_entries(segment))
-        for index in range(0, len(entries), BATCH_ENTRIES):
-            batch_id = f"{self.spool_id}-{_number(segment):010d}-{index // BATCH_ENTRIES:04d}"
-            yield Batch(batch_id, tuple(entries[index : index + BATCH_ENTRIES]))
+        """Read a closed segment as batches; each batch's id ends with the number of its first entry."""
+        start, first = _number(segment), 0
+        held: list[AuditEntry] = []
+        size = 0
+        for number, line in enumerate(segment.read_bytes().splitlines()):
+            entry = _entry(line)
+            if held and (entry is None or len(held) == BATCH_ENTRIES or size + len(line) > BATCH_BYTES):
+                yield self._batch(start + first, held)
+                held, size = [], 0
+            if entry is not None:
+                first = first if held else number
+                held.append(entry)
+                size += len(line)
+        if held:
+            yield self._batch(start + first, held)
+
+    def _batch(self, first: int, entries: list[AuditEntry]) -> Batch:
+        return Batch(f"{self.spool_id}-{first:016d}", tuple(entries))
 
     def pending(self) -> int:
         """Return the bytes not confirmed yet."""
@@ -137,11 +184,20 @@ class AuditSpool:
             os.close(self._descriptor)
             os.close(self._guard)
 
-    def _open_next(self) -> None:
-        self._number += 1
-        former, self._size = self._descriptor, 0
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
-        self._descriptor = os.open(self._path / f"{self._number:010d}.jsonl", flags, 0o600)
+    def _reopen(self) -> None:
+        """Go on in the newest segment; a torn last line is cut off, for its `append` never returned."""
+        newest = max(self._path.glob("*.jsonl"), default=None, key=_number)
+        self._open(_number(newest) if newest else 0)
+        held = (newest.read_bytes() if newest else b"").rpartition(b"\n")
+        if held[2]:
+            log.error("a torn audit line was cut off")
+            os.ftruncate(self._descriptor, len(held[0]) + len(held[1]))
+        self._size, self._count = len(held[0]) + len(held[1]), (held[0] + held[1]).count(b"\n")
+
+    def _open(self, first: int) -> None:
+        former, flags = self._descriptor, os.O_CREAT | os.O_WRONLY | os.O_APPEND
+        self._descriptor = os.open(self._path / f"{first:016d}.jsonl", flags, 0o600)
+        self._first, self._size, self._count = first, 0, 0
         if former >= 0:
             os.close(former)
 
@@ -157,12 +213,12 @@ def _number(segment: Path) -> int:
     return int(segment.name.partition(".")[0])
 
 
-def _entries(segment: Path) -> Iterator[AuditEntry]:
-    for line in segment.read_bytes().splitlines():
-        try:
-            yield AuditEntry(**orjson.loads(line))
-        except (orjson.JSONDecodeError, TypeError):
-            log.error("a torn audit line was left out")  # its append never returned
+def _entry(line: bytes) -> AuditEntry | None:
+    try:
+        return AuditEntry.read(line)
+    except (ValueError, TypeError):
+        log.error("an audit line that cannot be read was left out: the trail will show its number missing")
+        return None
 
 
 class Shipper:

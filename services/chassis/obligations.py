@@ -104,7 +104,7 @@ def _is_ours(descriptor: Descriptor) -> bool:
     return descriptor.full_name.startswith("kehu.")
 
 
-def _value_type(field: FieldDescriptor) -> Descriptor | None:
+def value_type(field: FieldDescriptor) -> Descriptor | None:
     """Return the message type that a field holds, looking through maps; None for scalars and google.* values."""
     kind = field.message_type
     if kind is not None and kind.GetOptions().map_entry:
@@ -124,7 +124,7 @@ def _plan(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
 def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
     for field in descriptor.fields:
         found = data_class(field)
-        nested = _value_type(field)
+        nested = value_type(field)
         own = field.GetOptions().HasExtension(options.data)
         if nested is not None and not own:
             yield field.name, "descend", None

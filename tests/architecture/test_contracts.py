@@ -159,3 +159,15 @@ def test_the_stub_packages_are_exactly_the_services():
     found = {path.name for root in kehu.__path__ for path in Path(root).iterdir() if (path / "v1").is_dir()}
 
     assert found == {*SERVICES, "options"}
+
+
+@pytest.mark.parametrize("method", ALL, ids=lambda m: m.full_name)
+def test_a_method_that_can_tell_personal_data_leaves_an_entry_for_each_call(method):
+    """PIPL art. 55–56 and reliability: what is shown is written down, whoever asks."""
+    seen = {}
+    reachable(method.output_type, seen)
+    protected = (options.CLASSIFICATION_PERSONAL, options.CLASSIFICATION_SENSITIVE)
+    classes = [data_class(field) for message in seen.values() for field in message.fields]
+
+    if any(found is not None and found.classification in protected for found in classes):
+        assert method.GetOptions().Extensions[options.audit] == options.AUDIT_LEVEL_DATA

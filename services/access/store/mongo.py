@@ -268,7 +268,7 @@ def _block(row: dict[str, object]) -> Block:
     raw = row.get("entries")
     for entry in raw if isinstance(raw, list) else ():
         with suppress(TypeError):  # a field somebody added or removed shows as a changed content
-            entries.append(AuditEntry(**entry))
+            entries.append(AuditEntry(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}))
     texts = [str(row.get(name, "")) for name in ("batch_id", "previous", "hash", "signature")]
     sequence = row["_id"]
     return Block(sequence if isinstance(sequence, int) else 0, texts[0], tuple(entries), *texts[1:])

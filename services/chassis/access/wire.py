@@ -10,18 +10,12 @@ from kehu.access.v1 import access_pb2 as pb
 
 from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import Revocations, RowFilter
-from services.chassis.audit import AuditEntry, Batch
+from services.chassis.audit import TEXTS, AuditEntry, Batch
 from services.chassis.errors import Invalid
 
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 SNAPSHOT_TIMEOUT_SECONDS = 5.0
 AUDIT_TIMEOUT_SECONDS = 10.0
-AUDIT_FIELDS = (
-    "service", "subject", "department", "purpose", "resource", "action", "target", "outcome", "reason",
-    "status", "policy_version", "request_id", "time", "entry_id",
-)  # fmt: skip
-
-
 class AccessStub(Protocol):
     """The two methods of the access service that every process calls."""
 
@@ -109,9 +103,21 @@ def batch_message(batch: Batch) -> pb.WriteAuditEntriesRequest:
 
 def entry_message(entry: AuditEntry) -> pb.AuditEntry:
     """Return the message of an entry."""
-    return pb.AuditEntry(**{name: getattr(entry, name) for name in AUDIT_FIELDS})
+    return pb.AuditEntry(
+        policy_version=entry.policy_version,
+        profiles=entry.profiles,
+        shown_groups=entry.shown,
+        masked_groups=entry.masked,
+        **{name: getattr(entry, name) for name in TEXTS},
+    )
 
 
 def entry_of(message: pb.AuditEntry) -> AuditEntry:
     """Return the entry of a message."""
-    return AuditEntry(**{name: getattr(message, name) for name in AUDIT_FIELDS})
+    return AuditEntry(
+        policy_version=message.policy_version,
+        profiles=tuple(message.profiles),
+        shown=tuple(message.shown_groups),
+        masked=tuple(message.masked_groups),
+        **{name: getattr(message, name) for name in TEXTS},
+    )

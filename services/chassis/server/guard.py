@@ -27,6 +27,7 @@ from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import Call, serving_call
 from services.chassis.server.plans import MethodPlan
+from services.chassis.server.seen import NOTHING, Seen, seen_in
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
 GATEWAY = "gateway"
@@ -64,8 +65,10 @@ class TokenVerifier(Protocol):
 class Trail(Protocol):
     """Where the outcome of a call is written before its reply is released."""
 
-    def record(self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str) -> None:
-        """Write one entry durably."""
+    def record(
+        self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str, seen: Seen = NOTHING
+    ) -> str:
+        """Write one entry durably and return its id, the id of the decision."""
 
 
 def peer_of(context: grpc.ServicerContext) -> str:
@@ -135,11 +138,11 @@ class Guard(grpc.ServerInterceptor):
             resource = ""
             try:
                 call = self._enter(plan, context)
-                resource = "" if not isinstance(request, Message) else _resource_of(request)
+                resource = "" if not isinstance(request, Message) else target_of(plan, request)
                 return self._answer(plan, call, method, request, context, resource)
             except errors.KehuError as error:
-                failed = status.to_status(error)
                 self._after_refusal(plan, call, resource, error)
+                failed = status.to_status(error)
                 if call is not None and not isinstance(request, Message):
                     _drain(request)
             except grpc.RpcError as error:
@@ -175,15 +178,8 @@ class Guard(grpc.ServerInterceptor):
         grants = policy.field_grants if policy else ()
         call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants)
         if not decision.allowed:
-            self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
-            raise errors.Denied(
-                f"'{plan.action}' on '{plan.resource}' is not permitted, or it does not exist",
-                metadata={
-                    "resource": plan.resource,
-                    "action": plan.action,
-                    "policy": str(decision.policy_version),
-                },
-            )
+            decision_id = self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
+            raise _refusal(plan, decision, decision_id)
         return call
 
     def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str) -> Caller:
@@ -206,7 +202,7 @@ class Guard(grpc.ServerInterceptor):
                 raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
             return Decision(False, "service not listed by the method", 0)
         if plan.purpose_required and not caller.purpose:
-            raise PurposeRequired("state a purpose: send X-Purpose")
+            return Decision(False, PurposeRequired.reason, 0)
         return self._holder.current.decide(caller, plan.resource, plan.action)
 
     def _answer(
@@ -228,13 +224,15 @@ class Guard(grpc.ServerInterceptor):
         if not obligations.everything:
             apply_obligations(reply, obligations, self._today())
         if plan.audit == options.AUDIT_LEVEL_DATA or (plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only):
-            self._trail.record(call, plan, resource, "OK", call.decision.reason)
+            asked = request if isinstance(request, Message) else None
+            seen = seen_in(asked, reply, obligations)
+            self._trail.record(call, plan, resource, "OK", call.decision.reason, seen)
         return reply
 
     def _after_refusal(self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError) -> None:
         """Audit a refusal of the servicer itself; refusals by policy are audited where they are decided."""
         if call is not None and plan.audit != options.AUDIT_LEVEL_NONE and isinstance(error, errors.Denied):
-            self._trail.record(call, plan, resource, "PERMISSION_DENIED", error.reason)
+            error.metadata["decision_id"] = self._trail.record(call, plan, resource, "PERMISSION_DENIED", error.reason)
 
     def _measure(self, name: str, code: str, seconds: float, call: Call | None) -> None:
         telemetry.RPC_SECONDS.labels(self._service, name, code).observe(seconds)
@@ -283,13 +281,29 @@ def _drain(requests: Iterator[Message]) -> None:
             pass
 
 
-def _resource_of(request: Message) -> str:
-    """Return the id the request is about, for the audit trail: its name, or its first `…_id` field."""
-    for field in request.DESCRIPTOR.fields:
-        named = field.name == "name" or (field.name.endswith("_id") and field.name != "request_id")
-        if named and field.type == field.TYPE_STRING and not field.is_repeated and getattr(request, field.name):
-            return str(getattr(request, field.name))[:200]
-    return ""
+def target_of(plan: MethodPlan, request: Message) -> str:
+    """Return the id the request is about, for the audit trail: what stands in its URL, joined by a slash."""
+    found = []
+    for path in plan.target_paths:
+        value: object = request
+        for name in path:
+            value = getattr(value, name)
+        found.append(str(value))
+    return "/".join(filter(None, found))[:200]
+
+
+def _refusal(plan: MethodPlan, decision: Decision, decision_id: str) -> errors.Denied:
+    if decision.reason == PurposeRequired.reason:
+        return PurposeRequired("state a purpose: send X-Purpose", metadata={"decision_id": decision_id})
+    return errors.Denied(
+        f"'{plan.action}' on '{plan.resource}' is not permitted, or it does not exist",
+        metadata={
+            "resource": plan.resource,
+            "action": plan.action,
+            "policy": str(decision.policy_version),
+            "decision_id": decision_id,
+        },
+    )
 
 
 def _carrier(context: grpc.ServicerContext) -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from google.api import annotations_pb2, http_pb2
 from google.longrunning import operations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from kehu.options.v1 import options_pb2 as options
 
 OPERATIONS = operations_pb2.DESCRIPTOR.services_by_name["Operations"]
+_VARIABLE = re.compile(r"\{([a-z_.]+)[=}]")
 _READS = descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
 
 
@@ -26,6 +29,7 @@ class MethodPlan:
     purpose_required: bool
     audit: int
     reads_only: bool
+    target_paths: tuple[tuple[str, ...], ...] = ()  # where the request has the ids of its URL
 
 
 def plan_of(method: MethodDescriptor) -> MethodPlan:
@@ -41,7 +45,17 @@ def plan_of(method: MethodDescriptor) -> MethodPlan:
         purpose_required=rule.purpose_required,
         audit=found.Extensions[options.audit],
         reads_only=found.idempotency_level == _READS,
+        target_paths=_target_paths(found.Extensions[annotations_pb2.http]),
     )
+
+
+def _target_paths(rule: http_pb2.HttpRule) -> tuple[tuple[str, ...], ...]:
+    """Return the fields that stand in the URL of a method.
+
+    They alone are ids by design: a field called `…_id` in a body may be the number of somebody's identity card.
+    """
+    template = getattr(rule, rule.WhichOneof("pattern") or "get")
+    return tuple(tuple(found.split(".")) for found in _VARIABLE.findall(template))
 
 
 def service_plans(service: ServiceDescriptor) -> Iterator[MethodPlan]:
@@ -66,6 +80,7 @@ def _operation_plans() -> Iterator[MethodPlan]:
             purpose_required=False,
             audit=options.AUDIT_LEVEL_WRITE,
             reads_only=action != "cancel",
+            target_paths=(("name",),),
         )
 
 

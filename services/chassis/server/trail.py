@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.chassis.audit import AuditEntry, AuditSpool
 from services.chassis.server.calls import Call
 from services.chassis.server.plans import MethodPlan
+from services.chassis.server.seen import NOTHING, Seen
 
 
 class SpoolTrail:
@@ -14,8 +15,10 @@ class SpoolTrail:
         self._service = service
         self._spool = spool
 
-    def record(self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str) -> None:
-        """Append one entry; it outlives a kill of this process when this returns.
+    def record(
+        self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str, seen: Seen = NOTHING
+    ) -> str:
+        """Append one entry and return its id; it outlives a kill of this process when this returns.
 
         Raises:
             OSError: the disk is full; the reply must not be released.
@@ -34,5 +37,10 @@ class SpoolTrail:
             status=code,
             policy_version=call.decision.policy_version if call else 0,
             request_id=call.request_id if call else "",
+            method=plan.path.removeprefix("/"),
+            profiles=seen.profiles,
+            shown=seen.shown,
+            masked=seen.masked,
         )
         self._spool.append(entry)
+        return entry.entry_id

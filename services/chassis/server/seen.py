@@ -1,0 +1,134 @@
+"""What a reply told: whose data, and which field groups of it had a value. Ids and names of groups, never a value.
+
+Read after the obligations were applied, from the same data classes; a field of text holds ids of profiles when its name
+says `profile`, or when it is a resource name that begins with `profiles/` (tests/chassis/test_seen.py holds the rule
+against every proto).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+from kehu.options.v1 import options_pb2 as options
+
+from services.chassis.obligations import MASK, SHOW, Rights, data_class, value_type
+
+CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
+PROFILE_FIELD = re.compile(r"(^|_)profiles?(_ids?)?$|_profile_ids?$|^profile_ids?$")
+NAME_FIELDS = ("name", "parent", "target")
+PROFILE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+COLLECTION = "profiles/"
+
+Step = tuple[str, Literal["profile", "name", "value", "descend"], str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Ids of profiles, and field groups such as `personal/contact` shown and masked, each sorted."""
+
+    profiles: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+
+
+NOTHING = Seen()
+
+
+def seen_in(request: Message | None, reply: Message | None, rights: Rights) -> Seen:
+    """Return what was asked for and told."""
+    found = _Found(rights)
+    if request is not None:
+        found.walk(request, ids_only=True)
+    if reply is not None:
+        found.walk(reply)
+    return Seen(tuple(sorted(found.profiles)), tuple(sorted(found.groups[SHOW])), tuple(sorted(found.groups[MASK])))
+
+
+class _Found:
+    def __init__(self, rights: Rights) -> None:
+        self._rights = rights
+        self.profiles: set[str] = set()
+        self.groups: dict[str, set[str]] = {SHOW: set(), MASK: set()}
+
+    def walk(self, message: Message, ids_only: bool = False) -> None:
+        for name, kind, group, right in steps(message.DESCRIPTOR, self._rights):
+            if kind == "value":
+                if not ids_only and group not in self.groups[right] and _has(message, name):
+                    self.groups[right].add(group)
+            elif kind == "descend":
+                for inner in _messages(message, name):
+                    self.walk(inner, ids_only)
+            else:
+                self.profiles.update(_ids(getattr(message, name), kind == "name"))
+
+
+def _has(message: Message, name: str) -> bool:
+    field = message.DESCRIPTOR.fields_by_name[name]
+    return message.HasField(name) if field.has_presence else bool(getattr(message, name))
+
+
+def _messages(message: Message, name: str) -> Iterable[Message]:
+    field = message.DESCRIPTOR.fields_by_name[name]
+    value = getattr(message, name)
+    if not field.is_repeated:
+        return (value,) if message.HasField(name) else ()
+    return value.values() if hasattr(value, "values") else value
+
+
+def _ids(value: str | Iterable[str], is_name: bool) -> Iterator[str]:
+    for text in (value,) if isinstance(value, str) else value:
+        if is_name and not text.startswith(COLLECTION):
+            continue
+        found = text.removeprefix(COLLECTION).partition("/")[0]
+        if PROFILE_ID.fullmatch(found):
+            yield found
+
+
+@lru_cache(maxsize=20_000)
+def steps(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
+    """Return what to look at in a message: only what can hold an id or a classified value."""
+    return tuple(_steps(descriptor, rights))
+
+
+def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
+    for field in descriptor.fields:
+        group, right = _group(field, rights)
+        if group:
+            yield field.name, "value", group, right
+        if value_type(field) is not None:
+            if _matters(field, frozenset()):
+                yield field.name, "descend", "", ""
+        elif field.type == FieldDescriptor.TYPE_STRING and PROFILE_FIELD.search(field.name):
+            yield field.name, "profile", "", ""
+        elif field.type == FieldDescriptor.TYPE_STRING and field.name in NAME_FIELDS:
+            yield field.name, "name", "", ""
+
+
+def _group(field: FieldDescriptor, rights: Rights) -> tuple[str, str]:
+    """Return the group of a field and what became of it; nothing for what is hidden or no personal data."""
+    found = data_class(field)
+    name = CLASSES.get(found.classification, "") if found is not None else ""
+    own = field.GetOptions().HasExtension(options.data)
+    if found is None or not name or (value_type(field) is not None and not own):
+        return "", ""
+    right = rights.disposition(name, found.group)
+    return (f"{name}/{found.group}", right) if right in (SHOW, MASK) else ("", "")
+
+
+def _matters(field: FieldDescriptor, above: frozenset[str]) -> bool:
+    """Tell whether a message can hold an id of a profile or a classified value, however deep."""
+    kind = value_type(field)
+    if kind is None:
+        found = data_class(field)
+        is_text = field.type == FieldDescriptor.TYPE_STRING
+        named = is_text and bool(PROFILE_FIELD.search(field.name) or field.name in NAME_FIELDS)
+        return named or (found is not None and found.classification in CLASSES)
+    if kind.full_name in above:
+        return False
+    return any(_matters(inner, above | {kind.full_name}) for inner in kind.fields)
