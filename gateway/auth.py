@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from kehu.options.v1 import options_pb2
 
+from gateway.certificates import CertificateReader
 from gateway.limits import Buckets, Limits
 from gateway.problems import Problem, refusal
 from gateway.reasons import Reason
@@ -33,11 +34,13 @@ class Doorkeeper:
         trail: Trail,
         limits: Limits,
         now: Callable[[], float] = time.monotonic,
+        certificates: CertificateReader | None = None,
     ) -> None:
         self._holder = holder
         self._tokens = tokens
         self._trail = trail
         self._now = now
+        self._certificates = certificates or CertificateReader()
         self._callers = Buckets(limits.rate, limits.burst)
         self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
 
@@ -50,6 +53,7 @@ class Doorkeeper:
         """
         if method.is_public:
             self._count_stranger(exchange)
+            exchange.thumbprint = self._certificates.thumbprint(exchange)
             exchange.caller = ANONYMOUS
             return ANONYMOUS
         caller = self.authenticate(exchange)
@@ -69,8 +73,9 @@ class Doorkeeper:
         if not token or scheme.lower() != "bearer":
             self._count_stranger(exchange)
             raise refusal(401, Reason.TOKEN_MISSING, "send Authorization: Bearer with a token")
+        exchange.thumbprint = self._certificates.thumbprint(exchange)
         try:
-            caller = self._tokens.verify(token)
+            caller = self._tokens.verify(token, exchange.thumbprint)
         except Unauthenticated as error:
             self._count_stranger(exchange)
             raise refusal(401, Reason.TOKEN_INVALID, error.message) from None

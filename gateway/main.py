@@ -18,6 +18,7 @@ from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 
 from gateway.app import Endpoint, Gateway, Hook
 from gateway.auth import Doorkeeper
+from gateway.certificates import CertificateReader
 from gateway.limits import Limits
 from gateway.openapi import build_document
 from gateway.openapi.comments import descriptor_set_path, load_comments
@@ -110,7 +111,8 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
         SnapshotPoller(holder, snapshot_fetcher(access)),
     ]
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
-    doorkeeper = Doorkeeper(holder, tokens, SpoolTrail(IDENTITY, spool), limits)
+    reader = CertificateReader(config.certificate_proxies)
+    doorkeeper = Doorkeeper(holder, tokens, SpoolTrail(IDENTITY, spool), limits, certificates=reader)
     methods = routed_methods()
     upstreams = Upstreams(methods, connect_by(config))
     edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())

@@ -13,6 +13,7 @@ from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
 from services.chassis.client import channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
+from services.chassis.server.calls import CERTIFICATE_HEADER
 from services.chassis.server.frames import CALL_BYTES
 from services.chassis.telemetry import trace_headers
 
@@ -104,8 +105,10 @@ class Upstreams:
 
 
 def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
-    """Return what travels with a call: the request id, the caller's own token and purpose, the trace."""
+    """Return what travels with a call: request id, the client's certificate, the caller's token and purpose, trace."""
     metadata = [("x-request-id", exchange.request_id)]
+    if exchange.thumbprint:
+        metadata.append((CERTIFICATE_HEADER, exchange.thumbprint))
     if with_token:
         metadata.append(("authorization", exchange.text(b"authorization")))
         if exchange.caller is not None and exchange.caller.purpose:

@@ -36,7 +36,7 @@ SAFE_HEADERS: Headers = (
 PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # of a page with its own style
 SINGLE_HEADERS = frozenset(
     (b"authorization", b"x-purpose", b"content-type", b"content-length", b"idempotency-key", b"if-match")
-    + (b"x-request-id", b"x-request-timeout", b"content-encoding", b"host")
+    + (b"x-request-id", b"x-request-timeout", b"content-encoding", b"host", b"client-cert")
 )
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,3})?")
@@ -62,6 +62,7 @@ class Exchange:
     request_id: str
     started: float = field(default_factory=time.perf_counter)
     caller: Caller | None = None
+    thumbprint: str = ""  # of the TLS certificate the client connected with, once the doorkeeper looked
 
     @property
     def method(self) -> str:

@@ -35,8 +35,11 @@ TODAY = date(2026, 11, 21)
 class StatedTokens:
     """Accepts tokens of the form `user:alice@marketing`: the caller says who they are."""
 
-    def verify(self, bearer: str) -> Caller:
-        """Return the stated caller."""
+    def verify(self, bearer: str, thumbprint: str = "") -> Caller:
+        """Return the stated caller; `user:alice@marketing bound=THUMBPRINT` counts over that certificate only."""
+        bearer, _, bound = bearer.partition(" bound=")
+        if bound and bound != thumbprint:
+            raise Unauthenticated("the token is not valid")
         subject, at, department = bearer.partition("@")
         kind, colon, _ = subject.partition(":")
         if not at or not colon:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kehu.access.v1 import access_pb2_grpc
 
-from services.access.methods.principals import PrincipalMethods
+from services.access.methods.credentials import CredentialMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
@@ -12,7 +12,7 @@ from services.access.methods.trail import TrailMethods
 
 class AccessServicer(
     TokenMethods,
-    PrincipalMethods,
+    CredentialMethods,
     ReviewMethods,
     TrailMethods,
     access_pb2_grpc.AccessServiceServicer,

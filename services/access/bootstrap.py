@@ -77,6 +77,8 @@ def _upsert(context: Context, wanted: Wanted) -> None:
         context.principals.insert(
             Principal(wanted.kind, wanted.login, wanted.department, roles, hashed, wanted.totp_secret)
         )
+    elif not known.secret_hash:
+        return  # an administrator retired this secret: a restart does not bring it back
     elif not context.passwords.matches(known.secret_hash, wanted.secret) or (wanted.totp_secret != known.totp_secret):
         hashed = context.passwords.hash(wanted.secret)
         changed = replace(known, secret_hash=hashed, totp_secret=wanted.totp_secret, totp_step=0)

@@ -12,7 +12,8 @@ from services.access.domain.tokens import Issuer
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.keys import audit_key, token_keys
 from services.access.methods.context import Argon2, Context
-from services.access.store import mongo
+from services.access.store import mongo, once
+from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Policies, Principals, Revocations
 from services.chassis import records
 from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
@@ -27,10 +28,13 @@ def serving(config: ProcessConfig) -> Serving:
     wanted = read_bootstrap(config.bootstrap_file)
     sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
     stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
-    context = build_context(config, *stores)
+    mongo_uses, mongo_once = once.MongoUses(), once.MongoOnce()
+    context = build_context(config, *stores, mongo_uses, mongo_once)
 
     def prepare() -> None:
         mongo.ensure_indexes()
+        mongo_uses.ensure_indexes()
+        mongo_once.ensure_indexes()
         seed(context, wanted)
         context.chain.head()
 
@@ -43,7 +47,13 @@ def serving(config: ProcessConfig) -> Serving:
 
 
 def build_context(
-    config: ProcessConfig, principals: Principals, policies: Policies, revocations: Revocations, blocks: Blocks
+    config: ProcessConfig,
+    principals: Principals,
+    policies: Policies,
+    revocations: Revocations,
+    blocks: Blocks,
+    uses: Uses,
+    spent: Once,
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
     keys = token_keys(config.keys_dir)
@@ -62,6 +72,9 @@ def build_context(
         passwords=passwords,
         decoy=passwords.hash("nobody has this secret"),
         self_approval=config.allow_self_approval,
+        uses=uses,
+        once=spent,
+        token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 
 

@@ -15,7 +15,7 @@ import grpc
 from google.protobuf import descriptor_pool
 
 from services.chassis.config import MESSAGE_BYTES, TRUST_DOMAIN, ProcessConfig
-from services.chassis.server.calls import find_call
+from services.chassis.server.calls import CERTIFICATE_HEADER, find_call
 from services.chassis.server.plans import service_plans
 from services.chassis.telemetry import trace_headers
 
@@ -68,6 +68,8 @@ def _outgoing(details: grpc.ClientCallDetails) -> _Details:
         metadata.append(("x-request-id", call.request_id))
         if call.authorization:
             metadata.append(("authorization", call.authorization))
+        if call.thumbprint:
+            metadata.append((CERTIFICATE_HEADER, call.thumbprint))
         if call.caller.purpose:
             metadata.append(("x-purpose", call.caller.purpose))
     metadata.extend(trace_headers().items())
@@ -111,9 +113,7 @@ def channel_options(peer: str, service_names: list[str]) -> list[tuple[str, obje
 def channel_credentials(config: ProcessConfig, service: str) -> grpc.ChannelCredentials:
     """Return credentials that show this process's certificate and trust our authority only."""
     files = config.tls(service)
-    return grpc.ssl_channel_credentials(
-        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
-    )
+    return grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes())
 
 
 class Channels:

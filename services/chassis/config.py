@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from services.chassis.crypto.settings import FILE, Protection, faults
@@ -66,12 +67,11 @@ class ProcessConfig:
     gateway_host: str
     gateway_port: int
     protection: Protection = field(default_factory=Protection)
+    certificate_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
-        return TlsFiles(
-            self.tls_dir / "ca.pem", self.tls_dir / f"{service}.pem", self.tls_dir / f"{service}.key"
-        )
+        return TlsFiles(self.tls_dir / "ca.pem", self.tls_dir / f"{service}.pem", self.tls_dir / f"{service}.key")
 
 
 class _Reader:
@@ -121,6 +121,20 @@ class _Reader:
             found[service.strip()] = address.strip()
         return found
 
+    def networks(self, name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Parse 10.0.0.0/8,…; a network of everybody is refused: anybody could write the header it is about."""
+        found = []
+        for part in filter(None, self.environ.get(name, "").split(",")):
+            try:
+                network = ip_network(part.strip())
+            except ValueError:
+                self.faults.append(f"{name}: '{part}' must be a network such as 10.1.0.0/16")
+                continue
+            if network.prefixlen == 0:
+                self.faults.append(f"{name}: '{part}' would believe everybody; name the proxy's own network")
+            found.append(network)
+        return tuple(found)
+
     def pairs(self, name: str) -> dict[str, str]:
         """Parse name=value,…"""
         found = {}
@@ -167,6 +181,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
+        certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
     )
     for name, value in (
         ("KEHU_TOKEN_ISSUER", config.token_issuer),

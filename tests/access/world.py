@@ -19,11 +19,13 @@ from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
 from services.access.store.memory import MemoryBlocks, MemoryPolicies, MemoryPrincipals, MemoryRevocations
+from services.access.store.once import MemoryOnce, MemoryUses
 from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
 from services.chassis.server import Serving
 from tests.harness import Harness, running
 
 ISSUER, AUDIENCE = "https://access.test", "kehu-test"
+TOKEN_ENDPOINT = "https://kehu.test/oauth2/token"
 START = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 TOTP = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 PEOPLE = [
@@ -98,6 +100,9 @@ def new_world(**changes: object) -> World:
         passwords=passwords,
         decoy=passwords.hash("nobody"),
         self_approval=False,
+        uses=MemoryUses(),
+        once=MemoryOnce(),
+        token_endpoints=(ISSUER, TOKEN_ENDPOINT),
         now=clock,
     )
     context = replace(context, **changes)

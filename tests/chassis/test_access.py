@@ -310,7 +310,8 @@ def mint() -> Mint:
     key = Ed25519PrivateKey.generate()
     raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     holder = SnapshotHolder()
-    holder.swap(snapshot(keys={"k1": base64.urlsafe_b64encode(raw).decode().rstrip("=")}))
+    revoked = Revocations(frozenset({"gone"}), {"app:shop#c1": NOW})
+    holder.swap(snapshot(keys={"k1": base64.urlsafe_b64encode(raw).decode().rstrip("=")}, revocations=revoked))
     return Mint(key, holder)
 
 
@@ -380,6 +381,16 @@ BAD_TOKENS: dict[str, Callable[[Mint], str]] = {
     "sub a list": lambda m: m.raw(HEADER, m.claims(sub=["app:shop"])),
     "no department": lambda m: m.token(department=None),
     "department a number": lambda m: m.token(department=1),
+    "bound to a certificate": lambda m: m.token(cnf={"x5t#S256": "A" * 43}),
+    "bound to a short thumbprint": lambda m: m.token(cnf={"x5t#S256": "A"}),
+    "bound to no thumbprint": lambda m: m.token(cnf={"x5t#S256": ""}),
+    "bound to nothing": lambda m: m.token(cnf={}),
+    "bound to a key": lambda m: m.token(cnf={"jkt": "A" * 43}),
+    "bound to two things": lambda m: m.token(cnf={"x5t#S256": "A" * 43, "jkt": "B" * 43}),
+    "bound to a text": lambda m: m.token(cnf="A" * 43),
+    "jti revoked": lambda m: m.token(jti="gone"),
+    "credential retired": lambda m: m.token(jti="c1.t2"),
+    "x5c": lambda m: m.token({"x5c": ["MIIB"]}),
     "amr a text": lambda m: m.token(amr="otp"),
     "signature cut": lambda m: m.token()[:-4],
     "signature flipped": lambda m: m.token()[:-8] + ("A" * 8),
@@ -404,6 +415,22 @@ def test_a_bad_token_is_refused_in_the_same_words(name: str, mint: Mint, verifie
         verifier.verify(BAD_TOKENS[name](mint))
 
     assert caught.value.message == "The access token is not valid; ask the token endpoint for a new one."
+
+
+def test_a_token_bound_to_a_certificate_counts_over_it_alone_cached_or_not(mint: Mint, verifier: TokenVerifier) -> None:
+    thumb = "A" * 43
+    token = mint.token(cnf={"x5t#S256": thumb})
+
+    for _ in range(2):
+        assert verifier.verify(token, thumb).subject == "app:shop"
+        for wrong in ("", "B" * 43, thumb + "A", thumb[:-1]):
+            with pytest.raises(Unauthenticated):
+                verifier.verify(token, wrong)
+
+
+def test_a_retired_credential_ends_its_own_tokens_only(mint: Mint, verifier: TokenVerifier) -> None:
+    assert verifier.verify(mint.token(jti="c2.t2")) and verifier.verify(mint.token(jti="c1x.t2"))
+    assert verifier.verify(mint.token(sub="app:other", jti="c1.t2"))
 
 
 def test_a_good_token_tells_its_caller(mint: Mint, verifier: TokenVerifier) -> None:

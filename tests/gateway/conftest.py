@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from types import ModuleType
 
@@ -36,6 +37,7 @@ from grpc import aio
 from grpc_tools import protoc
 
 from gateway.auth import Doorkeeper
+from gateway.certificates import CertificateReader
 from gateway.limits import Limits
 from gateway.main import build_gateway, build_server
 from gateway.routes.derived import Edge
@@ -277,7 +279,7 @@ class World:
 
 
 @contextmanager
-def a_world(kitchen_file, messages, limits=LIMITS) -> Iterator[World]:
+def a_world(kitchen_file, messages, limits=LIMITS, proxies=()) -> Iterator[World]:
     kitchen, port, ready = Kitchen(messages), free_port(), [True]
     jobs = Jobs("kitchen", MemoryOperations())
     serving = Serving("kitchen", [(adder(kitchen_file), kitchen)], jobs=jobs)
@@ -286,7 +288,8 @@ def a_world(kitchen_file, messages, limits=LIMITS) -> Iterator[World]:
         def make_app():
             methods = [*(m for m in methods_of([kitchen_file]) if m.is_routed), *operation_methods()]
             upstreams = Upstreams(methods, lambda service, names: aio.insecure_channel(harness.address))
-            doorkeeper = Doorkeeper(harness.policy, StatedTokens(), harness.trail, limits)
+            reader = CertificateReader([ip_network(proxy) for proxy in proxies])
+            doorkeeper = Doorkeeper(harness.policy, StatedTokens(), harness.trail, limits, certificates=reader)
             edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())
             return build_gateway(edge, methods, f"http://127.0.0.1:{port}", lambda: ready[0], [], [upstreams.close])
 

@@ -90,3 +90,21 @@ class AuditBatchChanged(errors.Invalid):
     """A batch id came back with other entries."""
 
     reason = "AUDIT_BATCH_CHANGED"
+
+
+class CredentialNotFound(errors.NotFound):
+    """The app has no credential of this id."""
+
+    reason = "CREDENTIAL_NOT_FOUND"
+
+
+class CredentialInvalid(errors.Invalid):
+    """A credential is not what its kind needs."""
+
+    reason = "CREDENTIAL_INVALID"
+
+
+class CredentialLimit(errors.NotAllowed):
+    """The app has as many living credentials of the kind as it may."""
+
+    reason = "CREDENTIAL_LIMIT"

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import pyotp
 
-from services.access.domain.errors import CredentialsRefused, PrincipalInvalid
+from services.access.domain.errors import PrincipalInvalid
 from services.access.domain.vocabulary import DEPARTMENTS
 from services.chassis.errors import FieldViolation
 
@@ -35,6 +35,23 @@ class Passwords(Protocol):
         """Tell whether the hash is of this secret."""
 
 
+CredentialKind = Literal["secret", "key", "certificate"]
+INITIAL = "initial"  # the id of the secret an app was made with
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One way an app proves itself: `value` is a secret's hash, a public key's JWK or a certificate's thumbprint."""
+
+    id: str
+    kind: CredentialKind
+    value: str = field(repr=False)
+    display_name: str = ""
+    create_time: datetime | None = None
+    expire_time: datetime | None = None
+    request_id: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A person or an app; `version` is the stored version, 0 before the first write."""
@@ -52,6 +69,7 @@ class Principal:
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
+    credentials: tuple[Credential, ...] = ()  # of an app, beside the secret it was made with
 
     @property
     def id(self) -> str:
@@ -85,18 +103,6 @@ def checked(principal: Principal, known_roles: Iterable[str]) -> Principal:
             violations.append(FieldViolation(f"roles[{position}]", "no role of the current policy has this name"))
     if violations:
         raise PrincipalInvalid("The principal has bad fields.", violations=violations)
-    return principal
-
-
-def sign_in_app(principal: Principal | None, secret: str, passwords: Passwords, decoy: str) -> Principal:
-    """Return the app when its secret is right; an unknown one takes as long to refuse.
-
-    Raises:
-        CredentialsRefused: whatever is wrong.
-    """
-    right = passwords.matches(principal.secret_hash if principal else decoy, secret)
-    if principal is None or not right or principal.kind != "app" or not principal.enabled:
-        raise CredentialsRefused
     return principal
 
 

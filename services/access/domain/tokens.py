@@ -37,6 +37,21 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """How a token was earned: `amr`, the certificate it is bound to, the latest it may end."""
+
+    methods: tuple[str, ...]
+    thumbprint: str = ""
+    expire_time: datetime | None = None
+
+    def seconds(self, now: datetime) -> int:
+        """Return how long a token issued now lives: never longer than what it was got by."""
+        if self.expire_time is None:
+            return LIFETIME_SECONDS
+        return max(1, min(LIFETIME_SECONDS, int((self.expire_time - now).total_seconds())))
+
+
+@dataclass(frozen=True, slots=True)
 class Issuer:
     """Writes tokens with the newest of its keys; the older ones only verify."""
 
@@ -44,8 +59,9 @@ class Issuer:
     issuer: str
     audience: str
 
-    def issue(self, principal: Principal, token_id: str, now: datetime) -> str:
+    def issue(self, principal: Principal, token_id: str, now: datetime, grant: Grant | None = None) -> str:
         """Return a token for the principal; `iat` keeps fractions, so that a revocation cuts sharply."""
+        grant = grant or Grant(METHODS[principal.kind])
         key = self.keys[-1]
         issued = now.timestamp()
         claims: dict[str, object] = {
@@ -54,12 +70,14 @@ class Issuer:
             "sub": principal.subject,
             "client_id": principal.login if principal.kind == "app" else "people",
             "department": principal.department,
-            "amr": list(METHODS[principal.kind]),
+            "amr": list(grant.methods),
             "iat": issued,
             "nbf": int(issued),
-            "exp": int(issued) + LIFETIME_SECONDS,
+            "exp": int(issued) + grant.seconds(now),
             "jti": token_id,
         }
+        if grant.thumbprint:
+            claims["cnf"] = {"x5t#S256": grant.thumbprint}  # RFC 8705 §3.1
         if principal.kind == "user":
             claims["auth_time"] = int(issued)
         return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": "at+jwt", "kid": key.key_id})
@@ -82,3 +100,8 @@ def revoke_token(token_id: str, now: datetime) -> Revocation:
 def revoke_subject(subject: str, now: datetime) -> Revocation:
     """Return the revocation of all tokens a subject has been given so far."""
     return Revocation(subject, now, now + timedelta(seconds=2 * LIFETIME_SECONDS))
+
+
+def revoke_credential(subject: str, credential_id: str, now: datetime) -> Revocation:
+    """Return the revocation of all tokens an app got by one credential; their ids begin with it."""
+    return Revocation(f"{subject}#{credential_id}", now, now + timedelta(seconds=2 * LIFETIME_SECONDS))

@@ -18,6 +18,7 @@ from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
+from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
@@ -66,6 +67,9 @@ class Context:
     passwords: Passwords
     decoy: str = field(repr=False)
     self_approval: bool
+    uses: Uses
+    once: Once
+    token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     reports: dict[object, Report] = field(default_factory=dict)

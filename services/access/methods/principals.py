@@ -7,6 +7,7 @@ from dataclasses import replace
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
+from services.access.domain.credentials import without_secrets
 from services.access.domain.errors import (
     LastAdministrator,
     PrincipalExists,
@@ -105,7 +106,7 @@ class PrincipalMethods:
         make, hashed = self._context.secrets, self._context.passwords.hash
         if principal.kind == "app":
             secret = pb.PrincipalSecret(client_secret=make.client_secret())
-            return replace(principal, secret_hash=hashed(secret.client_secret)), secret
+            return replace(without_secrets(principal), secret_hash=hashed(secret.client_secret)), secret
         secret = pb.PrincipalSecret(password=make.password(), totp_secret=make.totp_secret())
         changed = replace(principal, secret_hash=hashed(secret.password), totp_secret=secret.totp_secret)
         return replace(changed, totp_step=0), secret

@@ -6,10 +6,12 @@ import grpc
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.directory import key_message
+from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported
-from services.access.domain.principals import Principal, sign_in_app, sign_in_person
+from services.access.domain.principals import Principal, sign_in_person
 from services.access.domain.tokens import LIFETIME_SECONDS, revoke_token
 from services.access.methods.context import Context
+from services.access.methods.credentials import grant_of, prove_app
 from services.chassis.errors import Conflict, Unauthenticated
 from services.chassis.server import current_call
 
@@ -29,19 +31,22 @@ class TokenMethods:
         token too.
         """
         now = self._context.now()
+        grant, prefix = None, ""
         if request.grant_type == "client_credentials":
-            signed_in = self._app(request)
+            proof = self._app(request)
+            signed_in, grant, prefix = proof.app, grant_of(proof), f"{proof.credential_id}."
         elif request.grant_type == "password":
             signed_in = self._person(request)
         else:
             raise GrantTypeUnsupported("Use grant_type client_credentials or password.")
-        token = self._context.issuer.issue(signed_in, self._context.secrets.token_id(), now)
-        return pb.CreateTokenResponse(access_token=token, token_type="Bearer", expires_in=LIFETIME_SECONDS)
+        token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)
+        seconds = grant.seconds(now) if grant else LIFETIME_SECONDS
+        return pb.CreateTokenResponse(access_token=token, token_type="Bearer", expires_in=seconds)
 
     def RevokeToken(self, request: pb.RevokeTokenRequest, context: grpc.ServicerContext) -> pb.RevokeTokenResponse:
         """Revoke one token; what is no living token of ours needs no revocation (RFC 7009 §2.2)."""
         try:
-            caller = self._context.own_tokens.verify(request.token)
+            caller = self._context.own_tokens.verify(request.token, None)
         except Unauthenticated:
             return pb.RevokeTokenResponse()
         self._context.revocations.add(revoke_token(caller.token_id, self._context.now()))
@@ -53,15 +58,14 @@ class TokenMethods:
         """Return the public keys."""
         return pb.KeySet(keys=[key_message(key) for key in self._context.issuer.keys])
 
-    def _app(self, request: pb.CreateTokenRequest) -> Principal:
-        known = self._context.principals.get(f"app-{request.client_id}")
+    def _app(self, request: pb.CreateTokenRequest) -> Proof:
         try:
-            app = sign_in_app(known, request.client_secret, self._context.passwords, self._context.decoy)
+            proof = prove_app(self._context, request)
         except CredentialsRefused:
-            self._note(known, refused=True)
+            self._note(self._context.principals.get(f"app-{request.client_id}"), refused=True)
             raise
-        self._note(app, refused=False)
-        return app
+        self._note(proof.app, refused=False)
+        return proof
 
     def _person(self, request: pb.CreateTokenRequest) -> Principal:
         for _ in range(TRIES):

@@ -15,7 +15,7 @@ import pymongo
 
 from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Content, Policy
-from services.access.domain.principals import Principal
+from services.access.domain.principals import Credential, Principal
 from services.access.domain.tokens import Revocation
 from services.access.domain.trail import Block
 from services.chassis import records
@@ -40,6 +40,7 @@ class PrincipalRecord(records.Record):
     failures = mongoengine.IntField()
     locked_until = mongoengine.DateTimeField()
     totp_step = mongoengine.IntField()
+    credentials = mongoengine.ListField(mongoengine.DictField())
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
         "indexes": [*records.RECORD_INDEXES, "update_time"],
@@ -136,9 +137,9 @@ class MongoPrincipals:
 def _without_secret(record: PrincipalRecord) -> Principal:
     """Return a principal for reading: one broken seal must not stop the policy of all."""
     return Principal(
-        record.kind, record.login, record.department, tuple(record.roles), record.secret_hash, "",
+        record.kind, record.login, record.department, tuple(record.roles), record.secret_hash or "", "",
         record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
-        record.create_time, record.update_time,
+        record.create_time, record.update_time, tuple(Credential(**row) for row in record.credentials),
     )  # fmt: skip
 
 

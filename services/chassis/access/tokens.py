@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import re
 import threading
@@ -26,6 +27,7 @@ LEEWAY_SECONDS = 5  # clocks of our own processes
 CACHED_TOKENS = 4096
 SUBJECT = re.compile(r"(user|app):[a-z0-9][a-z0-9._-]{0,62}")
 SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # base64 decoding drops other characters
+THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
 HEADER = frozenset({"alg", "typ", "kid"})  # jku, x5u, jwk, crit and the like are not obeyed but refused
 REFUSED = "The access token is not valid; ask the token endpoint for a new one."
 
@@ -39,6 +41,7 @@ class _Verified:
     not_before: float
     issued_at: float
     expires_at: float
+    thumbprint: str = ""
 
 
 class TokenVerifier:
@@ -58,8 +61,11 @@ class TokenVerifier:
         self._cache: OrderedDict[str, _Verified] = OrderedDict()
         self._lock = threading.Lock()
 
-    def verify(self, bearer: str) -> Caller:
+    def verify(self, bearer: str, thumbprint: str | None = "") -> Caller:
         """Return the caller of a token, given bare or as an Authorization value; the purpose is not in it.
+
+        `thumbprint` is of the certificate the caller's connection was made with, empty for none: a token bound to a
+        certificate (RFC 8705) counts with that one only. None asks for no proof: to end a token, holding it is enough.
 
         Raises:
             Unauthenticated: whatever is wrong with it, in one wording.
@@ -77,6 +83,9 @@ class TokenVerifier:
         if not timely or revoked or verified.key_id not in snapshot.keys:
             with self._lock:
                 self._cache.pop(token, None)
+            raise Unauthenticated(REFUSED)
+        bound = verified.thumbprint
+        if bound and thumbprint is not None and not hmac.compare_digest(bound.encode(), thumbprint.encode()):
             raise Unauthenticated(REFUSED)
         return caller
 
@@ -130,7 +139,7 @@ class TokenVerifier:
             raise ValueError("amr")
         at = datetime.fromtimestamp(_seconds(claims, "auth_time"), UTC) if "auth_time" in claims else None
         caller = Caller(subject, match[1], department, "", _text(claims, "jti"), at, tuple(methods))
-        return _Verified(caller, key_id, times[0], times[1], times[2])
+        return _Verified(caller, key_id, times[0], times[1], times[2], _thumbprint(claims))
 
 
 def _key_id(token: str) -> str:
@@ -141,6 +150,19 @@ def _key_id(token: str) -> str:
     if header.get("typ") != "at+jwt" or header.get("alg") != "EdDSA" or not isinstance(header.get("kid"), str):
         raise ValueError("header")
     return str(header["kid"])
+
+
+def _thumbprint(claims: dict[str, object]) -> str:
+    """Return the certificate a token is bound to; a confirmation of another kind is refused, not passed over."""
+    if "cnf" not in claims:
+        return ""
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
+        raise ValueError("cnf")
+    found = confirmation["x5t#S256"]
+    if not isinstance(found, str) or not THUMBPRINT.fullmatch(found):
+        raise ValueError("cnf")
+    return found
 
 
 def _unbase64(text: str) -> bytes:

@@ -136,7 +136,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Revocations:
-    """Tokens that no longer count: by id, and by subject for all issued up to a time (epoch seconds)."""
+    """Tokens that no longer count: by id, and by subject for all issued up to a time (epoch seconds).
+
+    A subject with `#` and a credential's id means the tokens an app got by that credential.
+    """
 
     tokens: frozenset[str] = frozenset()
     subjects: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -144,4 +147,7 @@ class Revocations:
 
     def covers(self, token_id: str, subject: str, issued_at: float) -> bool:
         """Tell whether a token is revoked."""
-        return token_id in self.tokens or issued_at <= self.subjects.get(subject, float("-inf"))
+        if token_id in self.tokens or issued_at <= self.subjects.get(subject, float("-inf")):
+            return True
+        credential, dot, _ = token_id.partition(".")  # the credential an app got it by
+        return bool(dot) and issued_at <= self.subjects.get(f"{subject}#{credential}", float("-inf"))

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 from services.chassis.access import Caller, Decision, FieldGrant
 
+CERTIFICATE_HEADER = "x-client-certificate"  # thumbprint (RFC 8705) of the certificate the caller connected with
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One served call; `authorization` is the caller's own token, forwarded to other services.
 
-    `field_grants` are the rules about field groups of the policy that decided it.
+    `field_grants` are the rules about field groups of the policy that decided it; `thumbprint` is of the certificate
+    the caller connected with, empty for none.
     """
 
     caller: Caller
@@ -24,6 +27,7 @@ class Call:
     deadline: float
     authorization: str = ""
     field_grants: Sequence[FieldGrant] = ()
+    thumbprint: str = ""
 
     def seconds_left(self) -> float:
         """Return how many seconds the caller still waits, never less than 0."""

@@ -25,7 +25,7 @@ from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder
 from services.chassis.config import SERVICES, TRUST_DOMAIN
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
-from services.chassis.server.calls import Call, serving_call
+from services.chassis.server.calls import CERTIFICATE_HEADER, Call, serving_call
 from services.chassis.server.plans import MethodPlan
 from services.chassis.server.seen import NOTHING, Seen, seen_in
 
@@ -58,8 +58,8 @@ class PurposeRequired(errors.Denied):
 class TokenVerifier(Protocol):
     """Turns a bearer token into its caller, or raises Unauthenticated."""
 
-    def verify(self, bearer: str) -> Caller:
-        """Return the caller of a valid token."""
+    def verify(self, bearer: str, thumbprint: str = "") -> Caller:
+        """Return the caller of a valid token; `thumbprint` is of the certificate of the caller's connection."""
 
 
 class Trail(Protocol):
@@ -172,24 +172,25 @@ class Guard(grpc.ServerInterceptor):
         headers = {key: value for key, value in context.invocation_metadata()}
         request_id = str(headers.get("x-request-id", "")) or uuid.uuid4().hex
         authorization = str(headers.get("authorization", ""))
-        caller = self._caller(plan, peer, authorization, str(headers.get("x-purpose", "")))
+        thumbprint = str(headers.get(CERTIFICATE_HEADER, ""))  # our own processes' word: the peer is one of them
+        caller = self._caller(plan, peer, authorization, str(headers.get("x-purpose", "")), thumbprint)
         decision = self._decide(plan, peer, caller)
         policy = self._holder.known
         grants = policy.field_grants if policy else ()
-        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants)
+        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants, thumbprint)
         if not decision.allowed:
             decision_id = self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
             raise _refusal(plan, decision, decision_id)
         return call
 
-    def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str) -> Caller:
+    def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str, thumbprint: str) -> Caller:
         if plan.audience == options.AUDIENCE_PUBLIC:
             return Caller(subject="anonymous", kind="anonymous")
         if authorization and plan.audience == options.AUDIENCE_PRINCIPAL:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
-            return self._tokens.verify(token).with_purpose(purpose)
+            return self._tokens.verify(token, thumbprint).with_purpose(purpose)
         return Caller(subject=f"svc:{peer}", kind="svc", purpose=purpose)
 
     def _decide(self, plan: MethodPlan, peer: str, caller: Caller) -> Decision:
