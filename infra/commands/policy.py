@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.client import Json, KehuClient
 
 app = typer.Typer(no_args_is_help=True)
-CONTENT = ("comment", "model", "rules", "role_links", "row_filters")
+CONTENT = ("comment", "model", "rules", "role_links", "row_filters", "tests")
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy as `show` writes it.")]
 
 

@@ -89,14 +89,14 @@ class Directory:
         people = self.refresh().people.values()
         return sorted((person.subject, person.department) for person in people if person.enabled)
 
-    def snapshot_of(self, policy: Policy) -> PolicySnapshot:
-        """Return another revision compiled with the roles people have now.
+    def snapshot_of(self, policy: Policy, more: Sequence[Row] = ()) -> PolicySnapshot:
+        """Return another revision compiled with the roles people have now, and more links.
 
         Raises:
             Invalid: it does not compile.
         """
         content = policy.content
-        links = sorted({*content.links, *self.links()})
+        links = sorted({*content.links, *self.links(), *more})
         return PolicySnapshot(policy.number, content.model, content.rules, links, content.row_filters)
 
     def snapshot(self) -> PolicySnapshot:

@@ -19,6 +19,7 @@ from services.access.defaults import default_content
 from services.access.domain.errors import AuditBatchChanged, PrincipalExists
 from services.access.domain.policies import Policy
 from services.access.domain.principals import Principal
+from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
 from services.access.domain.trail import GENESIS, next_block
 from services.access.store import memory, mongo
@@ -72,6 +73,7 @@ def policy(policy_id: str = "p1", **changes: object) -> Policy:
         links=(("role:seller", "role:agent", "sales"),),
         row_filters=(RowFilter("role:seller", "*", "tickets", "department", ("$department",)),),
     )
+    content = replace(content, tests=(PolicyTest("销售", "# 表\nrole: role:seller\n"),))
     return replace(Policy(policy_id, "draft", 0, 1, "why", content, "user:ann"), **changes)
 
 

@@ -56,6 +56,12 @@ class PolicyInvalid(errors.Invalid):
     reason = "POLICY_INVALID"
 
 
+class PolicyTestsFailed(errors.Invalid):
+    """A policy answers otherwise than its own tables say."""
+
+    reason = "POLICY_TESTS_FAILED"
+
+
 class PolicyNotFound(errors.NotFound):
     """No policy revision has this id."""
 

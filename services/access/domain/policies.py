@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from services.access.domain import errors
+from services.access.domain.tables import PolicyTest
 from services.chassis.access import MODEL, CompiledRules, PlainRules, RowFilter, build_rules
 from services.chassis.access.rules import Rules
 from services.chassis.access.values import NO_PURPOSE
@@ -28,12 +29,13 @@ RULE_FIELDS = ("subject", "department", "resource", "action", "purpose")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a policy says: Casbin's model, its p and g lines, and row filters."""
+    """What a policy says: Casbin's model, its p and g lines, row filters, and the tests it must pass."""
 
     rules: tuple[Row, ...]
     links: tuple[Row, ...] = ()
     row_filters: tuple[RowFilter, ...] = ()
     model: str = MODEL
+    tests: tuple[PolicyTest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

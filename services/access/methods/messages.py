@@ -6,6 +6,7 @@ from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.policies import Content, Policy, Row
 from services.access.domain.principals import Principal
+from services.access.domain.tables import PolicyTest
 from services.access.domain.trail import Block
 from services.chassis.access import MODEL, RowFilter
 from services.chassis.access.wire import entry_message
@@ -61,6 +62,7 @@ def content_of(message: pb.Policy) -> Content:
         tuple((link.member, link.role, link.department) for link in message.role_links),
         tuple(RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in message.row_filters),
         message.model or MODEL,
+        tuple(PolicyTest(test.name, test.table) for test in message.tests),
     )
 
 
@@ -85,6 +87,8 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
         for member, role, department in policy.content.links:
             message.role_links.add(member=member, role=role, department=department)
         message.row_filters.extend(row_filter_message(found) for found in policy.content.row_filters)
+        for test in policy.content.tests:
+            message.tests.add(name=test.name, table=test.table)
     return message
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.checks import faults
-from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, RoleNotFound
+from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, PolicyTestsFailed, RoleNotFound
 from services.access.domain.policies import (
     Content,
     Policy,
@@ -18,6 +19,14 @@ from services.access.domain.policies import (
     role_names,
     rolled_back,
     submitted,
+)
+from services.access.domain.tables import (
+    PolicyTest,
+    TableReport,
+    failure_violations,
+    links_of,
+    run_tests,
+    table_faults,
 )
 from services.access.methods.context import Context
 from services.access.methods.messages import content_of, policy_message, row_filter_message, rule_message
@@ -37,8 +46,10 @@ class PolicyMethods:
         """Draft a revision; faults are shown by validate and refused by submit."""
         author, current = current_call().caller.subject, self._context.directory.policy.number
         policy_id = new_id(request.request_id, "policies", author)
-        given = request.policy
-        draft = Policy(policy_id, "draft", 0, given.base_version or current, given.comment, content_of(given), author)
+        given, content = request.policy, content_of(request.policy)
+        base = given.base_version or current
+        content = content if content.tests else replace(content, tests=self._tests_of(base))
+        draft = Policy(policy_id, "draft", 0, base, given.comment, content, author)
         try:
             return policy_message(self._context.policies.insert(draft, request.request_id))
         except AlreadyExists:
@@ -76,6 +87,7 @@ class PolicyMethods:
             return policy_message(policy)
         handed_over = submitted(policy, caller, self._context.directory.policy.number)
         self._refuse_faults(policy.content)
+        self._refuse_failures(policy)
         return policy_message(self._context.policies.save(handed_over))
 
     def ApprovePolicy(self, request: pb.ApprovePolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
@@ -86,6 +98,7 @@ class PolicyMethods:
         current = self._context.directory.policy.number
         in_force = published(policy, caller, current, self._may_approve_alone())
         self._refuse_faults(policy.content)
+        self._refuse_failures(policy)
         return self._publish(in_force, stored=True)
 
     def RollbackPolicy(self, request: pb.RollbackPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
@@ -171,6 +184,24 @@ class PolicyMethods:
         found = self._faults(content)
         if found:
             raise PolicyInvalid("The policy has faults; mend them in a new draft.", violations=found)
+
+    def _tests_of(self, number: int) -> tuple[PolicyTest, ...]:
+        """Return the tests of the version a draft is made from: they hold until others take their place."""
+        found = (policy for policy in self._context.policies.published_after(number - 1) if policy.number == number)
+        return next((policy.content.tests for policy in found), ())
+
+    def _run_tests(self, policy: Policy) -> TableReport:
+        c, tests = self._context, policy.content.tests
+        return run_tests(tests, c.directory.snapshot_of(policy, links_of(tests)), c.inventory)
+
+    def _refuse_failures(self, policy: Policy) -> None:
+        """Refuse a policy that its own tables contradict; a rollback is not held up by them."""
+        wrong = table_faults(policy.content.tests, self._context.inventory)
+        if wrong:
+            raise PolicyInvalid("The policy's tests have faults; mend them in a new draft.", violations=wrong)
+        failed = failure_violations(self._run_tests(policy))
+        if failed:
+            raise PolicyTestsFailed("The policy fails its own tests; mend rules or tables.", violations=failed)
 
     def _publish(self, policy: Policy, stored: bool) -> pb.Policy:
         """Write the next version; whoever took its number first wins."""

@@ -12,6 +12,7 @@ from services.access.chain import Chain
 from services.access.domain.lint import lint
 from services.access.domain.policies import Policy, named_subjects, purposes_of
 from services.access.domain.simulation import Asked, Concerned, Difference, Report, asked_of, compare
+from services.access.domain.tables import table_faults
 from services.access.methods.context import Context
 from services.access.methods.policies import PolicyMethods
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
@@ -59,6 +60,24 @@ class ReviewMethods(PolicyMethods):
                 description=finding.description,
                 other_field=finding.other,
             )
+        return reply
+
+    def TestPolicy(
+        self, request: review_pb2.TestPolicyRequest, context: grpc.ServicerContext
+    ) -> review_pb2.TestPolicyResponse:
+        """Run the tables of a revision."""
+        policy = self._find_policy(request.policy_id)
+        self._refuse_faults(policy.content)
+        wrong = table_faults(policy.content.tests, self._context.inventory)
+        if wrong:
+            faults = [review_pb2.TableFault(field=fault.field, description=fault.description) for fault in wrong]
+            return review_pb2.TestPolicyResponse(tables=len(policy.content.tests), faults=faults)
+        report = self._run_tests(policy)
+        reply = review_pb2.TestPolicyResponse(
+            passed=not report.failures, tables=report.tables, rows=report.rows, failed_rows=len(report.failures)
+        )
+        for failure in report.failures[:FINDINGS_SHOWN]:
+            reply.failures.add(test=failure.test, row=failure.row, expected=failure.expected, found=failure.found)
         return reply
 
     def SimulatePolicy(

@@ -16,6 +16,7 @@ import pymongo
 from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Content, Policy
 from services.access.domain.principals import Credential, Principal
+from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
 from services.access.domain.trail import Block
 from services.chassis import records
@@ -212,6 +213,7 @@ def _policy(record: PolicyRecord) -> Policy:
         tuple(tuple(row) for row in raw["links"]),
         tuple(RowFilter(**{**row, "values": tuple(row["values"])}) for row in raw["row_filters"]),
         raw["model"],
+        tuple(PolicyTest(**test) for test in raw.get("tests", ())),
     )
     return Policy(
         record.id, record.state, record.number or 0, record.base, record.comment or "", content, record.author,
