@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -65,7 +65,7 @@ class OpenPolicy:
         """Be one's own snapshot."""
         return self
 
-    def decide(self, caller: Caller, resource: str, action: str) -> Decision:
+    def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
         """Answer."""
         allowed = (resource, action) not in self.denied
         return Decision(allowed, "open test policy", 1, self.obligations)

@@ -26,6 +26,7 @@ SHARED = {
     "FIELD_NOT_CHANGEABLE": "The update mask names a field that cannot be changed: errors[] names it.",
     "OPERATION_NOT_FOUND": "The caller's department has no operation of this name.",
     "DEADLINE_REQUIRED": "A call from service to service came without a deadline.",
+    "ROWS_NOT_NARROWED": "Your role reaches some rows only, by a field this method cannot narrow by; ask for another.",
     "PEER_UNKNOWN": "A call came from a process whose certificate is not one of ours.",
     "INTERNAL": "A fault of ours; the error id or request id finds it in the logs.",
 }

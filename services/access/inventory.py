@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
@@ -24,22 +24,29 @@ def read_inventory(path: Path) -> Inventory:
     files = descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes())
     actions = {resource: set(names) for resource, names in OPERATIONS.items()}
     groups: set[str] = set()
+    rows: dict[str, set[str]] = {}
     for file in files.file:
         if not file.package.startswith("kehu."):
             continue
-        for resource, action in _rules(file):
-            actions.setdefault(resource, set()).add(action)
+        for rule in _rules(file):
+            actions.setdefault(rule.resource, set()).add(rule.action)
+            if rule.row_fields:
+                rows.setdefault(rule.resource, set()).update(rule.row_fields)
         for message in file.message_type:
             groups.update(_groups(message))
-    return Inventory({resource: frozenset(names) for resource, names in actions.items()}, frozenset(groups))
+    return Inventory(_frozen(actions), frozenset(groups), _frozen(rows))
 
 
-def _rules(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, str]]:
+def _frozen(named: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    return {resource: frozenset(names) for resource, names in named.items()}
+
+
+def _rules(file: descriptor_pb2.FileDescriptorProto) -> Iterator[options.AccessRule]:
     for service in file.service:
         for method in service.method:
             rule = method.options.Extensions[options.access]
             if rule.audience == options.AUDIENCE_PRINCIPAL:
-                yield rule.resource, rule.action
+                yield rule
 
 
 def _groups(message: descriptor_pb2.DescriptorProto) -> Iterator[str]:

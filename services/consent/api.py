@@ -10,10 +10,10 @@ import grpc
 from kehu.consent.v1 import consent_pb2 as pb
 from kehu.consent.v1 import consent_pb2_grpc
 
-from services.chassis.errors import AlreadyExists, Denied, KehuError
+from services.chassis.errors import AlreadyExists, KehuError
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
-from services.chassis.server import current_call, validate
+from services.chassis.server import validate
 from services.consent import wire
 from services.consent.domain.decision import USE_WITHIN_SECONDS, Decision, Terms, decide, known_at
 from services.consent.domain.errors import (
@@ -142,7 +142,6 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         if position:
             last = (str(position.get("time")), str(position.get("id")))
             chosen = [record for record in chosen if _listing_key(record) < last]
-        _refuse_row_filter()
         page = [wire.record_to_proto(consents.profile_id, record) for record in chosen[:size]]
         token = ""
         if len(chosen) > size:
@@ -223,18 +222,11 @@ def _listing_key(record: ConsentRecord) -> tuple[str, str]:
 
 def _position(page_size: int, page_token: str, of: str) -> tuple[int, str]:
     position = decode_token(page_token, filter_hash(of))
-    _refuse_row_filter()
     return page_size_of(page_size), str(position.get("after", ""))
 
 
 def _next_token(after: str, of: str) -> str:
     return encode_token({"after": after}, filter_hash(of))
-
-
-def _refuse_row_filter() -> None:
-    """Fail closed: these resources have no field a policy could narrow them by."""
-    if current_call().decision.obligations.row_filter:
-        raise Denied("your policy narrows rows by a field that consents do not have")
 
 
 def _result(outcome: Kept | KehuError) -> pb.RecordResult:

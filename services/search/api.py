@@ -8,7 +8,7 @@ from kehu.search.v1 import search_pb2 as pb
 from kehu.search.v1 import search_pb2_grpc
 
 from services.chassis import paging
-from services.chassis.access import Obligations
+from services.chassis.access import Condition, Obligations
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.server import current_call
@@ -44,7 +44,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         seen = _seen(obligations)
         wanted = filters.parse_filter(request.filter)
         filters.check_filter(wanted, seen)
-        rows = [filters.RowRule(each.field, frozenset(each.values)) for each in obligations.row_filter]
+        rows = [_row_rule(each) for each in obligations.row_filter]
         types = filters.visible_types(filters.check_types(request.types), seen)
         narrowed = filters.with_rows(wanted, types, rows)
         planned = plan(request.q, obligations.may_search, self._keyed)
@@ -53,7 +53,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         limit = min(paging.page_size_of(request.page_size) if request.page_size else DEFAULT_HITS, MAX_PAGE)
         _check_depth(offset, limit)
         facets = filters.visible_facets(seen)
-        result = self._engine.search(IndexQuery(planned.clauses, narrowed, facets, offset, limit))
+        result = self._engine.search(
+            IndexQuery(planned.clauses, narrowed, facets, offset, limit, filters.rows_by_type(rows))
+        )
         reply = self._hits.reply(result, request.q, lambda group: obligations.disposition("personal", group) == "show")
         reply.groups_not_searched.extend(planned.left_out)
         if offset + limit < min(result.total, MAX_HITS):
@@ -72,6 +74,12 @@ def _seen(obligations: Obligations) -> dict[tuple[str, str], bool]:
     needed = [*filters.FILTER_FIELDS.values(), *filters.TYPE_GROUPS.values()]
     groups = {group for group in needed if group[0] != "internal"}
     return {group: obligations.disposition(*group) != "hide" for group in groups}
+
+
+def _row_rule(condition: Condition) -> filters.RowRule:
+    """Return the rule of a row filter; one about profiles or tickets narrows these alone."""
+    kind = condition.resource if condition.resource in filters.TYPES else ""
+    return filters.RowRule(condition.field, frozenset(condition.values), kind)
 
 
 def _check_depth(offset: int, limit: int) -> None:

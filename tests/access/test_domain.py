@@ -159,6 +159,9 @@ BAD_POLICIES: dict[str, Content] = {
     "row filter with an operator": replace(
         GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "$where", ("a",)),)
     ),
+    "row filter that no method can apply": replace(
+        GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "tier", ("a",)),)
+    ),
     "row filter without values": replace(GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "tier", ()),)),
     "row filter of a bare name": replace(GOOD, row_filters=(RowFilter("x", "*", "profiles", "tier", ("a",)),)),
 }

@@ -203,9 +203,19 @@ def test_row_filters_of_all_the_callers_roles_hold_at_once() -> None:
     decision = snapshot(row_filters=filters).decide(ALICE, "profiles", "read")
 
     assert decision.obligations.row_filter == (
-        Condition("owner_department", ("marketing",)),
-        Condition("tier", ("gold", "silver")),
+        Condition("owner_department", ("marketing",), "profiles"),
+        Condition("tier", ("gold", "silver"), "*"),
     )
+
+
+def test_row_filters_hold_wherever_a_method_tells_of_their_resource() -> None:
+    filters = [RowFilter("role:marketer", "*", "tickets", "owner_department", ("$department",))]
+
+    alone = snapshot(row_filters=filters).decide(ALICE, "profiles", "read")
+    told = snapshot(row_filters=filters).decide(ALICE, "profiles", "read", ("tickets", "audiences"))
+
+    assert alone.allowed and alone.obligations.row_filter == ()
+    assert told.obligations.row_filter == (Condition("owner_department", ("marketing",), "tickets"),)
 
 
 def test_strangers_leave_nothing_in_memory() -> None:

@@ -264,7 +264,8 @@ def test_row_filters_hold_for_reads_lists_and_look_ups(api: Api) -> None:
     lookup = profiles_pb2.LookupProfilesRequest(phone=person(2)["phone"])
     assert not api.call("LookupProfiles", lookup).profiles
     api.harness.policy.obligations = Obligations(everything=True, row_filter=(Condition("color", ("red",)),))
-    assert not api.call("ListProfiles", profiles_pb2.ListProfilesRequest()).profiles
+    refused = refusal(lambda: api.call("ListProfiles", profiles_pb2.ListProfilesRequest()))
+    assert refused[:2] == (grpc.StatusCode.PERMISSION_DENIED, "ROWS_NOT_NARROWED")
 
 
 def test_lists_page_over_every_profile_once(api: Api) -> None:

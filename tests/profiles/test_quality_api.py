@@ -172,15 +172,15 @@ def test_an_owner_sees_nothing_of_another_departments_incidents_and_figures(owne
     assert owner.refused("MeasureQuality", pb.MeasureQualityRequest(department="service")) == "PERMISSION_DENIED"
 
 
-def test_a_row_filter_that_quality_cannot_apply_shows_nothing(owner: Owner) -> None:
+def test_a_row_filter_that_quality_cannot_apply_refuses(owner: Owner) -> None:
     owner.add_rule()
     measure(owner.service)
     owner.harness.policy.obligations = Obligations(everything=True, row_filter=(Condition("tier", ("gold",)),))
 
-    assert owner.incidents() == {}
     latest = pb.GetQualityReportRequest(name="qualityReports/latest")
-    assert owner.refused("GetQualityReport", latest) == "QUALITY_REPORT_NOT_FOUND"
-    assert owner.refused("MeasureQuality", pb.MeasureQualityRequest()) == "PERMISSION_DENIED"
+    assert owner.refused("ListQualityIncidents", pb.ListQualityIncidentsRequest()) == "ROWS_NOT_NARROWED"
+    assert owner.refused("GetQualityReport", latest) == "ROWS_NOT_NARROWED"
+    assert owner.refused("MeasureQuality", pb.MeasureQualityRequest()) == "ROWS_NOT_NARROWED"
 
 
 def test_an_owner_of_one_department_measures_that_one(owner: Owner) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -201,6 +202,23 @@ def test_rows_bind_hits_total_and_facets_alike(server):
     assert search(server, filter="department=sales").total_size == 0
     server.policy.obligations = Obligations(row_filter=(Condition("birth_year", ("1990",)),))
     assert search(server).total_size == 0
+
+
+def test_row_filters_of_profiles_and_of_tickets_each_bind_their_own(server):
+    rights = Obligations(shown=frozenset(GROUPS), searchable=frozenset(GROUPS))
+    everything = facet(search(server), "type")
+    nobody = (Condition("owner_department", ("nowhere",), "profiles"),)
+    server.policy.obligations = replace(rights, row_filter=nobody)
+    no_profiles = search(server)
+    server.policy.obligations = replace(rights, row_filter=(Condition("department", ("service",), "tickets"),))
+    some_tickets = search(server)
+    server.policy.obligations = replace(rights, row_filter=(Condition("assignee", ("user:x",), "tickets"),))
+    no_tickets = search(server)
+
+    assert everything == {"profiles": 5, "tickets": 2}
+    assert (facet(no_profiles, "type"), no_profiles.total_size) == ({"tickets": 2}, 2)
+    assert facet(some_tickets, "type") == {"profiles": 5, "tickets": 1}
+    assert facet(no_tickets, "type") == {"profiles": 5}, "the index has no assignee: closed"
 
 
 def test_counts_equal_the_hits_that_can_be_paged_through(server):

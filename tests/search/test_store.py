@@ -140,6 +140,16 @@ def test_filters_bind_hits_counts_and_facets_alike(engine):
     assert sum(count for _, count in result.facets["city_code"]) == 20
 
 
+def test_of_either_one_filter_must_hold_and_scores_stay(engine):
+    engine.write([document(1, 1, "a", tier="gold"), document(2, 1, "a", tier="plain"), document(3, 1, "a")])
+    either = ({"tier": frozenset({"gold"}), "city_code": frozenset({"x"})}, {"type": frozenset({"profiles"})})
+
+    free, bound = having("a"), replace(having("a"), either=either)
+    assert [hit.id for hit in found(engine, bound).hits] == ["profiles/0001"]
+    assert found(engine, bound).hits[0].score == found(engine, free).hits[0].score
+    assert found(engine, replace(free, either=({"tier": frozenset()},))).total == 0
+
+
 def test_a_filter_on_several_values_takes_any_and_on_none_nothing(engine):
     engine.write([document(1, tier="gold"), document(2, tier="silver"), document(3)])
 

@@ -177,6 +177,9 @@ def _row_filters(content: Content, inventory: Inventory) -> Iterator[FieldViolat
             yield FieldViolation(f"{place}.resource", "no RPC has this resource")
         if not FIELD_NAME.fullmatch(row_filter.field):
             yield FieldViolation(f"{place}.field", "write a field name in lower case")
+        elif not {row_filter.field, "*"} & (offered := inventory.rows.get(row_filter.resource, frozenset())):
+            what = f"no method narrows by it: use {', '.join(sorted(offered)) or 'another resource'}"
+            yield FieldViolation(f"{place}.field", what)
         if not row_filter.values or not all(row_filter.values):
             yield FieldViolation(f"{place}.values", "give one value at least, none of them empty")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office", "administration")
 PURPOSES = ("marketing", "service", "sales", "analysis", "stewardship", "administration")
@@ -13,7 +13,11 @@ PROTECTED = ("personal", "sensitive")
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Every resource with its actions, and every protected field group (`personal/contact`)."""
+    """Every resource with its actions, every protected field group (`personal/contact`), and by what rows narrow.
+
+    `rows` has, of each resource with a method that narrows, the fields by which it does; `*` is any.
+    """
 
     actions: Mapping[str, frozenset[str]]
     groups: frozenset[str]
+    rows: Mapping[str, frozenset[str]] = field(default_factory=dict)

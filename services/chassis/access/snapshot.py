@@ -78,14 +78,17 @@ class PolicySnapshot:
         other.keys = dict(keys)
         return other
 
-    def decide(self, caller: Caller, resource: str, action: str) -> Decision:
-        """Answer whether the caller may do this to the resource, and what the reply then owes."""
+    def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
+        """Answer whether the caller may do this to the resource, and what the reply then owes.
+
+        `rows_of` are other resources that the reply tells of: their row filters hold too.
+        """
         verdict = self._ask(caller, resource, action)
         if not verdict.allowed:
             return Decision(False, verdict.reason, self.version, NOTHING_SHOWN, verdict.rule)
         obligations = self.obligations(caller)
         if self._row_filters:
-            obligations = self._narrowed(obligations, caller, resource)
+            obligations = self._narrowed(obligations, caller, (resource, *rows_of))
         return Decision(True, verdict.reason, self.version, obligations, verdict.rule)
 
     @property
@@ -120,14 +123,14 @@ class PolicySnapshot:
         shown = granted("show")
         return Obligations(shown, granted("mask") - shown, granted("search"))
 
-    def _narrowed(self, obligations: Obligations, caller: Caller, resource: str) -> Obligations:
-        conditions = tuple(f.bound_to(caller) for f in self._row_filters if self._applies(f, caller, resource))
+    def _narrowed(self, obligations: Obligations, caller: Caller, resources: Sequence[str]) -> Obligations:
+        conditions = tuple(f.bound_to(caller) for f in self._row_filters if self._applies(f, caller, resources))
         if not conditions:
             return obligations
         return Obligations(obligations.shown, obligations.masked, obligations.searchable, conditions)
 
-    def _applies(self, row_filter: RowFilter, caller: Caller, resource: str) -> bool:
-        if row_filter.resource not in ("*", resource) or row_filter.department not in (
+    def _applies(self, row_filter: RowFilter, caller: Caller, resources: Sequence[str]) -> bool:
+        if row_filter.resource not in ("*", *resources) or row_filter.department not in (
             "*",
             caller.department,
         ):

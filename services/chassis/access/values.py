@@ -50,10 +50,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A row is in reach when its field has one of the values."""
+    """A row is in reach when its field has one of the values; `resource` is what the policy narrows by it."""
 
     field: str
     values: tuple[str, ...]
+    resource: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class RowFilter:
     def bound_to(self, caller: Caller) -> Condition:
         """Return the condition with the caller's own subject and department filled in."""
         own = {"$subject": caller.subject, "$department": caller.department}
-        return Condition(self.field, tuple(own.get(value, value) for value in self.values))
+        return Condition(self.field, tuple(own.get(value, value) for value in self.values), self.resource)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,12 @@ class PurposeRequired(errors.Denied):
     reason = "PURPOSE_REQUIRED"
 
 
+class RowsNotNarrowed(errors.Denied):
+    """The policy narrows the caller's rows by a field that the method cannot apply."""
+
+    reason = "ROWS_NOT_NARROWED"
+
+
 class TokenVerifier(Protocol):
     """Turns a bearer token into its caller, or raises Unauthenticated."""
 
@@ -204,7 +210,7 @@ class Guard(grpc.ServerInterceptor):
             return Decision(False, "service not listed by the method", 0)
         if plan.purpose_required and not caller.purpose:
             return Decision(False, PurposeRequired.reason, 0)
-        return self._holder.current.decide(caller, plan.resource, plan.action)
+        return self._holder.current.decide(caller, plan.resource, plan.action, plan.rows_of)
 
     def _answer(
         self,
@@ -215,6 +221,7 @@ class Guard(grpc.ServerInterceptor):
         context: grpc.ServicerContext,
         resource: str,
     ) -> Message:
+        _check_rows(plan, call.decision)
         if isinstance(request, Message):
             validate(request)
         else:
@@ -243,6 +250,18 @@ class Guard(grpc.ServerInterceptor):
             fields = {"method": name, "code": code, "ms": round(seconds * 1000, 1), "subject": subject,
                       "request_id": request_id}  # fmt: skip
             _log.info("call", extra=fields)
+
+
+def _check_rows(plan: MethodPlan, decision: Decision) -> None:
+    """Refuse whom the policy narrows by what the method cannot apply: rows out of reach would be shown.
+
+    Raises:
+        RowsNotNarrowed: naming the field.
+    """
+    for condition in decision.obligations.row_filter:
+        if condition.field not in plan.row_fields and "*" not in plan.row_fields:
+            metadata = {"field": condition.field, "resource": plan.resource}
+            raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {condition.field}", metadata=metadata)
 
 
 def validate(request: Message) -> None:

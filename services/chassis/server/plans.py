@@ -30,6 +30,8 @@ class MethodPlan:
     audit: int
     reads_only: bool
     target_paths: tuple[tuple[str, ...], ...] = ()  # where the request has the ids of its URL
+    row_fields: frozenset[str] = frozenset()
+    rows_of: tuple[str, ...] = ()
 
 
 def plan_of(method: MethodDescriptor) -> MethodPlan:
@@ -46,6 +48,8 @@ def plan_of(method: MethodDescriptor) -> MethodPlan:
         audit=found.Extensions[options.audit],
         reads_only=found.idempotency_level == _READS,
         target_paths=_target_paths(found.Extensions[annotations_pb2.http]),
+        row_fields=frozenset(rule.row_fields),
+        rows_of=tuple(rule.rows_of),
     )
 
 

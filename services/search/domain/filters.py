@@ -49,10 +49,11 @@ class TypeUnknown(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class RowRule:
-    """A field must have one of these values, whatever the caller asks for."""
+    """A field must have one of these values, whatever the caller asks for; in documents of one type, or of all."""
 
     field: str
     values: frozenset[str]
+    type: str = ""
 
 
 def parse_filter(text: str) -> dict[str, frozenset[str]]:
@@ -134,6 +135,8 @@ def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -
     narrowed = dict(wanted)
     narrowed["type"] = narrowed.get("type", types) & types
     for rule in rows:
+        if rule.type:
+            continue
         field = ROW_FIELDS.get(rule.field, rule.field)
         if field not in FILTER_FIELDS and field != "type":
             narrowed["type"] = frozenset()
@@ -141,3 +144,16 @@ def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -
         known = narrowed.get(field)
         narrowed[field] = rule.values if known is None else known & rule.values
     return narrowed
+
+
+def rows_by_type(rows: Iterable[RowRule]) -> tuple[Filters, ...]:
+    """Return for each rule about one type what a document must satisfy at least once: another type, or the rule."""
+    return tuple(_of_type(rule) for rule in rows if rule.type)
+
+
+def _of_type(rule: RowRule) -> Filters:
+    field = ROW_FIELDS.get(rule.field, rule.field)
+    others = frozenset(TYPES) - {rule.type}
+    if field == "type":
+        return {"type": others | rule.values}
+    return {"type": others, field: rule.values} if field in FILTER_FIELDS else {"type": others}

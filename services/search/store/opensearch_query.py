@@ -14,7 +14,8 @@ Json = Mapping[str, object]
 
 def body(query: IndexQuery) -> dict[str, object]:
     """Return the search request."""
-    filters: list[Json] = [{"terms": {field: sorted(values)}} for field, values in query.filters.items()]
+    filters = _terms(query.filters)
+    filters += [{"bool": {"should": _terms(choice), "minimum_should_match": 1}} for choice in query.either]
     filters.append({"term": {"deleted": False}})
     must = [_clause(clause) for clause in query.clauses]
     return {
@@ -27,6 +28,10 @@ def body(query: IndexQuery) -> dict[str, object]:
         "_source": ["id", "payload"],
         "aggs": {field: {"terms": {"field": field, "size": FACET_VALUES}} for field in query.facets},
     }
+
+
+def _terms(wanted: Mapping[str, frozenset[str]]) -> list[Json]:
+    return [{"terms": {field: sorted(values)}} for field, values in wanted.items()]
 
 
 def _clause(clause: Clause) -> Json:

@@ -62,13 +62,17 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class IndexQuery:
-    """Every clause by one of its matches, every filter by one of its values; no clauses match everything."""
+    """Every clause by one of its matches, every filter by one of its values; no clauses match everything.
+
+    Of each of `either` one filter at least must hold.
+    """
 
     clauses: tuple[Clause, ...]
     filters: Mapping[str, frozenset[str]]
     facets: tuple[str, ...] = ()
     offset: int = 0
     limit: int = 20
+    either: tuple[Mapping[str, frozenset[str]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

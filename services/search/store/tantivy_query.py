@@ -31,13 +31,19 @@ def run(schema: tantivy.Schema, fields: frozenset[str], searcher: tantivy.Search
 def _compiled(schema: tantivy.Schema, fields: frozenset[str], query: IndexQuery) -> tantivy.Query:
     known = [tuple(match for match in clause if match.field in fields) for clause in query.clauses]
     parts: Parts = [(tantivy.Occur.Must, _clause(schema, clause)) for clause in known]
-    for field, values in query.filters.items():
-        some = values and field in fields
-        allowed = tantivy.Query.term_set_query(schema, field, sorted(values)) if some else _nothing()
-        parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(allowed, 0.0)))
+    allowed = [_among(schema, fields, *item) for item in query.filters.items()]
+    for choice in query.either:
+        some = [(tantivy.Occur.Should, _among(schema, fields, *item)) for item in choice.items()]
+        allowed.append(tantivy.Query.boolean_query(some))
+    parts += [(tantivy.Occur.Must, tantivy.Query.const_score_query(each, 0.0)) for each in allowed]
     alive = tantivy.Query.term_query(schema, "deleted", False)
     parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(alive, 0.0)))
     return tantivy.Query.boolean_query(parts)
+
+
+def _among(schema: tantivy.Schema, fields: frozenset[str], field: str, values: frozenset[str]) -> tantivy.Query:
+    some = values and field in fields
+    return tantivy.Query.term_set_query(schema, field, sorted(values)) if some else _nothing()
 
 
 def _nothing() -> tantivy.Query:
