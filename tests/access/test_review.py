@@ -124,14 +124,14 @@ def test_fields_that_are_shown_where_they_were_masked_are_named_with_their_purpo
 
 def test_rows_that_go_out_of_reach_are_a_loss(world: World) -> None:
     narrower = pb.RowFilter(
-        subject="role:marketer", department="marketing", resource="segments", field="owner", values=["$subject"]
+        subject="role:marketer", department="marketing", resource="segments", field="owner_department", values=["sales"]
     )
     record(world, [entry(world, "list")] * 3)
 
     report = simulate(world, draft(world, row_filters=[narrower]))
 
     change = next(c for c in report.changes if c.action == "list" and c.resource == "segments")
-    assert (change.before, change.after, change.recorded) == ("all rows", "owner in ($subject)", 3)
+    assert (change.before, change.after, change.recorded) == ("all rows", "owner_department in (sales)", 3)
     assert change.direction == LOSS
     assert report.decisions_otherwise == 3
 
