@@ -6,16 +6,17 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from kehu.options.v1 import options_pb2
 
 from gateway.certificates import CertificateReader
 from gateway.limits import Buckets, Limits
-from gateway.problems import Problem, refusal
+from gateway.problems import Problem, challenge, refusal
 from gateway.reasons import Reason
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
-from services.chassis.access import Caller, Decision, SnapshotHolder
+from services.chassis.access import Caller, Decision, SnapshotHolder, StepUpRequired, UnattendedDenied, check_step_up
 from services.chassis.errors import Unauthenticated, Unavailable
 from services.chassis.server import Call
 from services.chassis.server.guard import TokenVerifier, Trail
@@ -35,12 +36,14 @@ class Doorkeeper:
         limits: Limits,
         now: Callable[[], float] = time.monotonic,
         certificates: CertificateReader | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._holder = holder
         self._tokens = tokens
         self._trail = trail
         self._now = now
         self._certificates = certificates or CertificateReader()
+        self._clock = clock
         self._callers = Buckets(limits.rate, limits.burst)
         self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
 
@@ -48,8 +51,8 @@ class Doorkeeper:
         """Return who calls, when they may call the method; sets `exchange.caller`.
 
         Raises:
-            Problem: 401 without a good token, 403 when the policy says no, 429 above the rate, 503 when no
-                policy was ever loaded.
+            Problem: 401 without a good token or a fresh second factor where one is needed, 403 when the policy
+                says no, 429 above the rate, 503 when no policy was ever loaded.
         """
         if method.is_public:
             self._count_stranger(exchange)
@@ -99,19 +102,28 @@ class Doorkeeper:
             problem.metadata = {"decision_id": self._record(caller, method, decision, request_id)}
             raise problem
         try:
-            decision = self._holder.current.decide(caller, rule.resource, rule.action)
+            policy = self._holder.current
         except Unavailable as error:
             raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
+        decision = policy.decide(caller, rule.resource, rule.action)
         if not decision.allowed:
             decision_id = self._record(caller, method, decision, request_id)
             raise denied(rule.resource, rule.action, decision.policy_version, decision_id)
+        if not method.plan.step_up:
+            return
+        try:
+            check_step_up(policy, caller, rule.resource, rule.action, self._clock())
+        except (StepUpRequired, UnattendedDenied) as error:
+            decision_id = self._record(caller, method, replace(decision, reason=error.reason), request_id)
+            raise not_stepped_up(error, decision_id) from None
 
     def _record(self, caller: Caller, method: Method, decision: Decision, request_id: str) -> str:
         """Write a refusal into the trail and return its decision id; no id for a method that is not audited."""
         if method.plan.audit in (options_pb2.AUDIT_LEVEL_UNSPECIFIED, options_pb2.AUDIT_LEVEL_NONE):
             return ""
         call = Call(caller, decision, request_id, self._now())
-        return self._trail.record(call, method.plan, "", "PERMISSION_DENIED", decision.reason)
+        code = "UNAUTHENTICATED" if decision.reason == StepUpRequired.reason else "PERMISSION_DENIED"
+        return self._trail.record(call, method.plan, "", code, decision.reason)
 
     def _count_stranger(self, exchange: Exchange) -> None:
         wait = self._strangers.take(exchange.peer, self._now())
@@ -149,3 +161,11 @@ def denied(resource: str, action: str, policy_version: int, decision_id: str) ->
         "decision_id": decision_id,
     }
     return problem
+
+
+def not_stepped_up(error: StepUpRequired | UnattendedDenied, decision_id: str) -> Problem:
+    """Return the refusal of a caller who did not show a second factor of late: 401 (RFC 9470), or of an app: 403."""
+    status = 401 if isinstance(error, StepUpRequired) else 403
+    headers = ((b"www-authenticate", challenge(error.reason)),) if status == 401 else ()
+    metadata = {**error.metadata, "decision_id": decision_id}
+    return Problem(status, error.reason, error.message, metadata, headers=headers)

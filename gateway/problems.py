@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gateway.reasons import Reason
+from services.chassis.access.stepping import ASSURANCE, FRESH_SECONDS, StepUpRequired
 
 # google/rpc/code.proto gives the pairs; FAILED_PRECONDITION is 400 there, not 412.
 STATUSES: dict[grpc.StatusCode, int] = {
@@ -87,6 +88,18 @@ def refusal(
     return Problem(status, reason.name, detail, faults=faults, headers=tuple(headers))
 
 
+def challenge(reason: str) -> bytes:
+    """Return the WWW-Authenticate header of a refused token (RFC 6750 §3), or of a call for step-up (RFC 9470 §3)."""
+    if reason != StepUpRequired.reason:
+        return b'Bearer realm="kehu", error="invalid_token"'
+    text = (
+        'Bearer realm="kehu", error="insufficient_user_authentication", '
+        'error_description="show a second factor again", '
+        f'acr_values="{ASSURANCE}", max_age="{FRESH_SECONDS}"'
+    )
+    return text.encode("ascii")
+
+
 def pointer_of(path: str, body_field: str = "") -> str:
     """Return the JSON pointer of a field path such as profile.phones[2].number, seen from the body."""
     if body_field and (path == body_field or path.startswith((f"{body_field}.", f"{body_field}["))):
@@ -120,7 +133,7 @@ def from_rpc(error: grpc.RpcError, *, body_field: str = "", had_if_match: bool =
     if http in (429, 503):
         headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
     if http == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="kehu", error="invalid_token"'))
+        headers.append((b"www-authenticate", challenge(info.reason)))
     return Problem(http, info.reason, status.message, dict(info.metadata), tuple(faults), tuple(headers))
 
 

@@ -20,6 +20,7 @@ from infra.servers import Mongo, Rabbit, SmtpSink
 from services.chassis.config import SERVICES
 
 DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office")
+STEWARD = "data-office"  # the department with a person too: what erases is confirmed by a person
 
 
 class StackError(Exception):
@@ -137,11 +138,15 @@ def _credentials(stack: Stack) -> None:
             {"department": name, "client_id": f"{name}-app", "client_secret": secrets.token_urlsafe(32)}
             for name in DEPARTMENTS
         ]
-        totp_secret = base64.b32encode(secrets.token_bytes(20)).decode()
-        administrator = {"username": "administrator", "password": secrets.token_urlsafe(18), "totp_secret": totp_secret}
-        known = {"clients": clients, "administrator": administrator}
+        known = {"clients": clients, "administrator": _new_person("administrator")}
+    known.setdefault("people", [{"department": STEWARD, **_new_person("steward")}])  # older folders have none
     known.pop("token_url", None)
     write_private(path, {"token_url": f"{stack.url}/oauth2/token", **known})
+
+
+def _new_person(username: str) -> dict[str, str]:
+    totp_secret = base64.b32encode(secrets.token_bytes(20)).decode()
+    return {"username": username, "password": secrets.token_urlsafe(18), "totp_secret": totp_secret}
 
 
 def prepare_stack(folder: Path, gateway_port: int, environ: Mapping[str, str]) -> Stack:

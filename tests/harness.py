@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 import grpc
@@ -33,7 +33,10 @@ TODAY = date(2026, 11, 21)
 
 
 class StatedTokens:
-    """Accepts tokens of the form `user:alice@marketing`: the caller says who they are."""
+    """Accepts tokens of the form `user:alice@marketing`: the caller says who they are, and has just signed in.
+
+    A person of the form `user:alice~300@marketing` signed in so many seconds ago.
+    """
 
     def verify(self, bearer: str, thumbprint: str = "") -> Caller:
         """Return the stated caller; `user:alice@marketing bound=THUMBPRINT` counts over that certificate only."""
@@ -44,7 +47,10 @@ class StatedTokens:
         kind, colon, _ = subject.partition(":")
         if not at or not colon:
             raise Unauthenticated("the token is not valid")
-        return Caller(subject=subject, kind=kind, department=department, token_id="test")
+        subject, _, ago = subject.partition("~")
+        at = datetime.now(UTC) - timedelta(seconds=float(ago or 0)) if kind == "user" else None
+        methods = ("pwd", "otp") if kind == "user" else ("client_secret",)
+        return Caller(subject, kind, department, token_id="test", auth_time=at, methods=methods)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from gateway.wire import MULTIPART, URLENCODED
 
 QUERY_DEPTH = 3
 LINES = "application/x-ndjson"
+STEP_UP = "Needs a second factor shown within five minutes; else 401 with the challenge of RFC 9470."
 PROBLEM = {"$ref": "#/components/responses/Problem"}
 PROBLEM_SCHEMA: Schema = {
     "type": "object",
@@ -137,6 +138,8 @@ def singular(collection: str) -> str:
 def operation_of(schemas: Schemas, method: Method, binding: Binding, template: Template, index: int) -> Schema:
     """Return one operation."""
     comment = schemas.comments.get(method.full_name, "")
+    if method.plan.step_up:
+        comment = f"{comment} {STEP_UP}".strip()
     operation: Schema = {
         "operationId": component_name(method.full_name) + (f"-{index + 1}" if index else ""),
         "tags": [method.service],

@@ -20,6 +20,8 @@ SHARED = {
     "PERMISSION_DENIED": "The policy does not permit it, or it does not exist.",
     "PURPOSE_REQUIRED": "The method answers only for a stated purpose: send X-Purpose.",
     "TOKEN_INVALID": "The access token is not valid; ask the token endpoint for a new one.",
+    "STEP_UP_REQUIRED": "A second factor shown within five minutes is needed: grant step-up at POST /oauth2/token.",
+    "UNATTENDED_DENIED": "A person must do it, or the policy grants the app the action on unattended/{resource}.",
     "UNAVAILABLE": "A store or another service does not answer; retry.",
     "LIMIT_REACHED": "A quota or a limit is used up.",
     "ETAG_MISMATCH": "Somebody else changed the resource first: read it again. 412 after If-Match, else 409.",

@@ -16,7 +16,13 @@ from gateway.wire import JSON_TYPE, Exchange, Reply
 
 PREFIX = "/oauth2/"
 CREDENTIALS_REFUSED = "CREDENTIALS_REFUSED"
-OAUTH_ERRORS = {"GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type", CREDENTIALS_REFUSED: "invalid_grant"}  # with 400
+SUBJECT_TOKEN_REFUSED = "SUBJECT_TOKEN_REFUSED"
+OF_PEOPLE = ("password", "urn:kehu:params:oauth:grant-type:step-up")  # grants
+OAUTH_ERRORS = {  # with 400
+    "GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type",
+    CREDENTIALS_REFUSED: "invalid_grant",
+    SUBJECT_TOKEN_REFUSED: "invalid_grant",
+}
 BASIC = (b"www-authenticate", b'Basic realm="kehu"')
 
 
@@ -49,7 +55,8 @@ class TokenRoute(DerivedRoute):
         try:
             return await super().call(exchange, message)
         except Problem as problem:
-            if problem.reason == CREDENTIALS_REFUSED and message.grant_type == "password":
+            of_person = problem.reason == CREDENTIALS_REFUSED and message.grant_type in OF_PEOPLE
+            if of_person or problem.reason == SUBJECT_TOKEN_REFUSED:
                 problem.status = 400
             raise
 

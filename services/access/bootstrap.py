@@ -33,7 +33,7 @@ class Wanted:
 
 
 def read_bootstrap(path: Path | None) -> list[Wanted]:
-    """Return the principals a bootstrap file names: `clients` and `administrator`, as in credentials.json.
+    """Return the principals a bootstrap file names: `clients`, `administrator`, `people`, as in credentials.json.
 
     Raises:
         ConfigError: the file is not there or not of this form; its content is not shown.
@@ -43,11 +43,13 @@ def read_bootstrap(path: Path | None) -> list[Wanted]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         wanted = [Wanted("app", c["client_id"], c["department"], c["client_secret"]) for c in raw["clients"]]
+        people = [{**person} for person in raw.get("people", ())]
         if raw.get("administrator"):
-            person = raw["administrator"]
+            people.append({**raw["administrator"], "department": "administration"})
+        for person in people:
             secret, totp = person["password"], person["totp_secret"]
             pyotp.TOTP(totp)  # raises ValueError below the 112 bits of RFC 4226
-            wanted.append(Wanted("user", person["username"], "administration", secret, totp))
+            wanted.append(Wanted("user", person["username"], person["department"], secret, totp))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"KEHU_BOOTSTRAP_FILE cannot be read ({type(error).__name__})") from None
     for found in wanted:

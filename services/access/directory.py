@@ -18,7 +18,8 @@ from services.access.domain.policies import Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation, SigningKey
 from services.access.store.ports import Policies, Principals, Revocations
-from services.chassis.access import PolicySnapshot
+from services.chassis.access import MODEL, PolicySnapshot
+from services.chassis.access import Revocations as Revoked
 from services.chassis.errors import Unavailable
 
 FRESH = timedelta(milliseconds=200)  # answers closer together than this share one reading
@@ -44,6 +45,20 @@ class _InForce:
     policy: Policy | None = None
     people: Mapping[str, _Person] = field(default_factory=dict)
     revoked: tuple[Revocation, ...] = ()
+
+
+class OwnSnapshots:
+    """What access verifies tokens by itself: its keys, and the revocations of this very moment."""
+
+    def __init__(self, directory: Directory, keys: Sequence[SigningKey]) -> None:
+        self._directory = directory
+        self._keys = {key.key_id: key.public for key in keys}
+        self._empty = PolicySnapshot(0, MODEL, (), ())
+
+    @property
+    def current(self) -> PolicySnapshot:
+        """Return a snapshot without rules."""
+        return self._empty.with_revocations(self._directory.revoked(), self._keys)
 
 
 class Directory:
@@ -112,6 +127,11 @@ class Directory:
             )
             self._snapshot = snapshot
         return snapshot
+
+    def revoked(self) -> Revoked:
+        """Return what no longer counts at this very moment."""
+        found = revocation_set(self.refresh(at_once=True).revoked)
+        return Revoked(frozenset(found.token_ids), dict(found.subjects), found.revocations_version)
 
     def reply(self, request: pb.GetPolicySnapshotRequest) -> pb.GetPolicySnapshotResponse:
         """Return what is newer than what the asker holds."""

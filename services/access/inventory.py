@@ -9,6 +9,7 @@ from google.protobuf import descriptor_pb2
 from kehu.options.v1 import options_pb2 as options
 
 from services.access.domain.vocabulary import Inventory
+from services.chassis.access.stepping import UNATTENDED
 
 OPERATIONS = {"operations": {"read", "list", "cancel"}}  # google.longrunning carries no options of ours
 CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
@@ -28,8 +29,10 @@ def read_inventory(path: Path) -> Inventory:
     for file in files.file:
         if not file.package.startswith("kehu."):
             continue
-        for rule in _rules(file):
+        for rule, step_up in _rules(file):
             actions.setdefault(rule.resource, set()).add(rule.action)
+            if step_up:
+                actions.setdefault(UNATTENDED + rule.resource, set()).add(rule.action)
             if rule.row_fields:
                 rows.setdefault(rule.resource, set()).update(rule.row_fields)
         for message in file.message_type:
@@ -41,12 +44,12 @@ def _frozen(named: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     return {resource: frozenset(names) for resource, names in named.items()}
 
 
-def _rules(file: descriptor_pb2.FileDescriptorProto) -> Iterator[options.AccessRule]:
+def _rules(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[options.AccessRule, bool]]:
     for service in file.service:
         for method in service.method:
             rule = method.options.Extensions[options.access]
             if rule.audience == options.AUDIENCE_PRINCIPAL:
-                yield rule
+                yield rule, method.options.Extensions[options.step_up]
 
 
 def _groups(message: descriptor_pb2.DescriptorProto) -> Iterator[str]:

@@ -7,7 +7,7 @@ from kehu.access.v1 import access_pb2_grpc
 from services.access.api import AccessServicer
 from services.access.bootstrap import read_bootstrap, seed
 from services.access.chain import Chain
-from services.access.directory import Directory
+from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.keys import audit_key, token_keys
@@ -16,7 +16,7 @@ from services.access.store import mongo, once
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Policies, Principals, Revocations
 from services.chassis import records
-from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
+from services.chassis.access import TokenVerifier
 from services.chassis.config import ProcessConfig
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving
@@ -57,17 +57,16 @@ def build_context(
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
     keys = token_keys(config.keys_dir)
-    own = SnapshotHolder()
-    own.swap(PolicySnapshot(0, MODEL, (), (), keys={key.key_id: key.public for key in keys}))
     passwords = Argon2()
+    directory = Directory(principals, policies, revocations, keys)
     return Context(
         principals=principals,
         policies=policies,
         revocations=revocations,
-        directory=Directory(principals, policies, revocations, keys),
+        directory=directory,
         chain=Chain(blocks, audit_key(config.keys_dir)),
         issuer=Issuer(keys, config.token_issuer, config.token_audience),
-        own_tokens=TokenVerifier(own, config.token_issuer, config.token_audience),
+        own_tokens=TokenVerifier(OwnSnapshots(directory, keys), config.token_issuer, config.token_audience),
         inventory=read_inventory(descriptors_path()),
         passwords=passwords,
         decoy=passwords.hash("nobody has this secret"),

@@ -14,13 +14,13 @@ from kehu.access.v1 import access_pb2_grpc
 from services.access.api import AccessServicer
 from services.access.bootstrap import Wanted, seed
 from services.access.chain import Chain
-from services.access.directory import Directory
+from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
 from services.access.store.memory import MemoryBlocks, MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.access.store.once import MemoryOnce, MemoryUses
-from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
+from services.chassis.access import TokenVerifier
 from services.chassis.server import Serving
 from tests.harness import Harness, running
 
@@ -85,17 +85,16 @@ def new_world(**changes: object) -> World:
     clock = Clock()
     keys = [SigningKey(Ed25519PrivateKey.generate())]
     principals, policies, revocations = MemoryPrincipals(), MemoryPolicies(), MemoryRevocations()
-    own = SnapshotHolder()
-    own.swap(PolicySnapshot(0, MODEL, (), (), keys={key.key_id: key.public for key in keys}))
     passwords = QuickPasswords()
+    directory = Directory(principals, policies, revocations, keys, clock)
     context = Context(
         principals=principals,
         policies=policies,
         revocations=revocations,
-        directory=Directory(principals, policies, revocations, keys, clock),
+        directory=directory,
         chain=Chain(MemoryBlocks(), Ed25519PrivateKey.generate()),
         issuer=Issuer(keys, ISSUER, AUDIENCE),
-        own_tokens=TokenVerifier(own, ISSUER, AUDIENCE, lambda: clock.time.timestamp()),
+        own_tokens=TokenVerifier(OwnSnapshots(directory, keys), ISSUER, AUDIENCE, lambda: clock.time.timestamp()),
         inventory=read_inventory(descriptors_path()),
         passwords=passwords,
         decoy=passwords.hash("nobody"),

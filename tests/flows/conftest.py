@@ -30,7 +30,7 @@ class LiveStack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sign_ins = SignIns(folder / "credentials.json")
-        self.steward = self.sign_ins.department("data-office", "stewardship")
+        self.steward = self.sign_ins.person("data-office", "stewardship")  # erasing is confirmed by a person
         self.marketer = self.sign_ins.department("marketing", "marketing")
         self.analyst = self.sign_ins.department("analytics", "analysis")
         self.administrator = self.sign_ins.administrator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from urllib.parse import parse_qs
 
@@ -44,8 +45,30 @@ def test_a_token_that_ends_soon_is_not_used_again(gateway):
     assert gateway.asked["/oauth2/token"] == 2
 
 
+def test_a_persons_token_is_renewed_before_it_is_too_old_for_step_up(gateway, monkeypatch):
+    gateway.answers["/v1/policies"] = [{}]
+    SignIns(gateway.credentials).administrator().get("/v1/policies")
+    token_file = gateway.folder / "a-token.json"
+    kept = json.loads(token_file.read_text())
+
+    token_file.write_text(json.dumps({**kept, "began_at": kept["began_at"] - 239}))
+    SignIns(gateway.credentials).administrator().get("/v1/policies")
+    asked_while_fresh = gateway.asked["/oauth2/token"]
+    token_file.write_text(json.dumps({**kept, "began_at": kept["began_at"] - 241}))
+    SignIns(gateway.credentials).administrator().get("/v1/policies")
+
+    assert (asked_while_fresh, gateway.asked["/oauth2/token"]) == (1, 2)
+
+
+def test_a_write_refused_for_want_of_a_fresh_factor_is_sent_again_with_a_new_token(gateway):
+    gateway.answers["/v1/x:erase"] = [(401, {"reason": "STEP_UP_REQUIRED"}), {"done": True}]
+    client = SignIns(gateway.credentials).administrator()
+
+    assert client.post("/v1/x:erase") == {"done": True}
+
+
 def test_only_the_owner_may_read_the_administrators_token(gateway):
     gateway.answers["/v1/policies"] = [{}]
     SignIns(gateway.credentials).administrator().get("/v1/policies")
 
-    assert stat.S_IMODE((gateway.folder / "administrator-token.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((gateway.folder / "a-token.json").stat().st_mode) == 0o600

@@ -35,6 +35,8 @@ def test_credentials_have_the_promised_shape_and_only_the_owner_reads_them(tmp_p
         frozenset({"department", "client_id", "client_secret"})
     }
     assert set(written["administrator"]) == {"username", "password", "totp_secret"}
+    (steward,) = written["people"]
+    assert set(steward) == {"department", "username", "password", "totp_secret"}
     assert mode(stack.credentials_file) == 0o600
 
 
@@ -45,6 +47,18 @@ def test_a_second_start_keeps_the_secrets_and_follows_the_port(tmp_path):
 
     assert second == first | {"token_url": "http://127.0.0.1:8100/oauth2/token"}
     assert isinstance(again.rabbit, Rabbit)
+
+
+def test_a_folder_from_before_there_were_people_gets_its_steward(tmp_path):
+    file = prepare_stack(tmp_path, 8099, {}).credentials_file
+    older = json.loads(file.read_text())
+    del older["people"]
+    file.write_text(json.dumps(older))
+
+    now = json.loads(prepare_stack(tmp_path, 8099, {}).credentials_file.read_text())
+
+    assert [person["department"] for person in now.pop("people")] == ["data-office"]
+    assert now == older
 
 
 def test_two_folders_share_no_secret_and_no_port(tmp_path):

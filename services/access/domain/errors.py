@@ -17,6 +17,15 @@ class CredentialsRefused(errors.Unauthenticated):
         super().__init__(message)
 
 
+class SubjectTokenRefused(errors.Unauthenticated):
+    """The token that a step-up starts from is not a living one of a person."""
+
+    reason = "SUBJECT_TOKEN_REFUSED"
+
+    def __init__(self, message: str = "The subject_token is no living token of a person; sign in again.") -> None:
+        super().__init__(message)
+
+
 class GrantTypeUnsupported(errors.Invalid):
     """The grant type is not one of ours."""
 

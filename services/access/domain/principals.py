@@ -120,7 +120,24 @@ def sign_in_person(
     if principal.locked_until is not None and now < principal.locked_until:
         return principal, False
     step = matching_step(principal.totp_secret, code, now, principal.totp_step)
-    if right and step is not None:
+    return _tried(principal, step if right else None, now)
+
+
+def confirm_person(principal: Principal | None, code: str, now: datetime) -> tuple[Principal | None, bool]:
+    """Return the next state of a person who is signed in, and whether the one-time code shows it is still them.
+
+    Wrong codes count as wrong sign-ins do: six digits would be guessed otherwise.
+    """
+    if principal is None or principal.kind != "user" or not principal.enabled:
+        return None, False
+    if principal.locked_until is not None and now < principal.locked_until:
+        return principal, False
+    return _tried(principal, matching_step(principal.totp_secret, code, now, principal.totp_step), now)
+
+
+def _tried(principal: Principal, step: int | None, now: datetime) -> tuple[Principal, bool]:
+    """Return the state after a try with the code of `step`, or after a wrong one."""
+    if step is not None:
         return replace(principal, failures=0, locked_until=None, totp_step=step), True
     failures = principal.failures + 1
     wait = min(2 ** min(failures - FREE_FAILURES, 20), LONGEST_WAIT_SECONDS) if failures >= FREE_FAILURES else 0

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.access.domain.principals import Principal
+from services.chassis.access.stepping import assurance
 
 LIFETIME_SECONDS = 900
 METHODS = {"app": ("client_secret",), "user": ("pwd", "otp")}  # amr values (RFC 8176)
@@ -79,7 +80,7 @@ class Issuer:
         if grant.thumbprint:
             claims["cnf"] = {"x5t#S256": grant.thumbprint}  # RFC 8705 §3.1
         if principal.kind == "user":
-            claims["auth_time"] = int(issued)
+            claims |= {"auth_time": int(issued), "acr": assurance(grant.methods)}
         return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": "at+jwt", "kid": key.key_id})
 
 

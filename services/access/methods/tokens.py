@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.directory import key_message
 from services.access.domain.credentials import Proof
-from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported
-from services.access.domain.principals import Principal, sign_in_person
-from services.access.domain.tokens import LIFETIME_SECONDS, revoke_token
+from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
+from services.access.domain.principals import Principal, confirm_person, sign_in_person
+from services.access.domain.tokens import LIFETIME_SECONDS, Grant, revoke_token
 from services.access.methods.context import Context
 from services.access.methods.credentials import grant_of, prove_app
+from services.chassis.access import Caller
 from services.chassis.errors import Conflict, Unauthenticated
 from services.chassis.server import current_call
 
 TRIES = 5  # of storing a sign-in that others of the same person overtake
+STEP_UP = "urn:kehu:params:oauth:grant-type:step-up"  # absolute, as RFC 6749 §4.5 asks
+
+Tried = tuple[Principal | None, bool]  # the state to store, and whether they are in
 
 
 class TokenMethods:
@@ -36,9 +43,13 @@ class TokenMethods:
             proof = self._app(request)
             signed_in, grant, prefix = proof.app, grant_of(proof), f"{proof.credential_id}."
         elif request.grant_type == "password":
-            signed_in = self._person(request)
+            signed_in = self._person(f"user-{request.username}", partial(self._try_password, request))
+        elif request.grant_type == STEP_UP:
+            caller = self._subject(request.subject_token)
+            signed_in = self._person(caller.subject.replace(":", "-", 1), partial(self._try_code, request))
+            grant = Grant(tuple(dict.fromkeys((*caller.methods, "otp"))))
         else:
-            raise GrantTypeUnsupported("Use grant_type client_credentials or password.")
+            raise GrantTypeUnsupported(f"Use grant_type client_credentials, password or {STEP_UP}.")
         token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)
         seconds = grant.seconds(now) if grant else LIFETIME_SECONDS
         return pb.CreateTokenResponse(access_token=token, token_type="Bearer", expires_in=seconds)
@@ -67,25 +78,46 @@ class TokenMethods:
         self._note(proof.app, refused=False)
         return proof
 
-    def _person(self, request: pb.CreateTokenRequest) -> Principal:
+    def _subject(self, token: str) -> Caller:
+        """Return the person a living token of ours is of.
+
+        Raises:
+            SubjectTokenRefused: it is none, or was revoked.
+        """
+        try:
+            caller = self._context.own_tokens.verify(token, None)
+        except Unauthenticated:
+            raise SubjectTokenRefused from None
+        if caller.kind != "user":
+            raise SubjectTokenRefused
+        return caller
+
+    def _person(self, principal_id: str, attempt: Callable[[Principal | None], Tried]) -> Principal:
+        """Return the person whom an attempt lets in; its new state is stored either way.
+
+        Raises:
+            CredentialsRefused: whatever is wrong.
+        """
+        principals = self._context.principals
         for _ in range(TRIES):
-            known = self._context.principals.get(f"user-{request.username}")
+            known = principals.get(principal_id)
+            state, is_in = attempt(known)
             try:
-                signed_in = self._try_person(request, known)
+                stored = principals.save(state) if state is not None and state != known else state
             except Conflict:  # somebody tries at the same time: every wrong try counts, a code counts once
                 continue
-            self._note(known, refused=signed_in is None)
-            if signed_in is not None:
-                return signed_in
+            self._note(known, refused=not is_in)
+            if stored is not None and is_in:
+                return stored
             break
         raise CredentialsRefused
 
-    def _try_person(self, request: pb.CreateTokenRequest, known: Principal | None) -> Principal | None:
+    def _try_password(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
         c = self._context
-        state, is_in = sign_in_person(known, request.password, request.totp, c.now(), c.passwords, c.decoy)
-        if state is not None and state != known:
-            state = c.principals.save(state)
-        return state if is_in else None
+        return sign_in_person(known, request.password, request.totp, c.now(), c.passwords, c.decoy)
+
+    def _try_code(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
+        return confirm_person(known, request.totp, self._context.now())
 
     def _note(self, principal: Principal | None, refused: bool) -> None:
         subject = principal.subject if principal else "unknown"  # what was typed may be a password

@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 import jwt
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder
+from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import Caller
 from services.chassis.errors import Unauthenticated
 
@@ -44,12 +45,18 @@ class _Verified:
     thumbprint: str = ""
 
 
+class Snapshots(Protocol):
+    """Where keys and revocations come from: the SnapshotHolder of a process."""
+
+    @property
+    def current(self) -> PolicySnapshot:
+        """Return the snapshot in force, or raise Unavailable."""
+
+
 class TokenVerifier:
     """Turns a bearer token into its caller; a revocation or a withdrawn key counts at once, cached or not."""
 
-    def __init__(
-        self, holder: SnapshotHolder, issuer: str, audience: str, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, holder: Snapshots, issuer: str, audience: str, now: Callable[[], float] = time.time) -> None:
         """Take the snapshots that hold keys and revocations, and the only issuer and audience accepted.
 
         Raises:

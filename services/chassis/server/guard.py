@@ -1,6 +1,6 @@
 """The one interceptor of every server: no servicer runs before the caller, the right and the request are checked.
 
-Order: deadline → peer certificate → token → decision → validation → servicer → obligations → audit → release.
+Order: deadline → peer certificate → token → decision → step-up → validation → servicer → obligations → audit → release.
 Authorization comes before validation and before existence (AIP-211); any doubt is a refusal.
 """
 
@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from kehu.options.v1 import options_pb2 as options
 
 from services.chassis import errors, telemetry
-from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder
+from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder, check_step_up
 from services.chassis.config import SERVICES, TRUST_DOMAIN
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
@@ -104,6 +104,7 @@ class Guard(grpc.ServerInterceptor):
         trail: Trail,
         peer: Callable[[grpc.ServicerContext], str] = peer_of,
         today: Callable[[], date] = date.today,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._service = service
         self._plans = plans
@@ -112,6 +113,7 @@ class Guard(grpc.ServerInterceptor):
         self._trail = trail
         self._peer = peer
         self._today = today
+        self._now = now
 
     def intercept_service(
         self,
@@ -187,7 +189,17 @@ class Guard(grpc.ServerInterceptor):
         if not decision.allowed:
             decision_id = self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
             raise _refusal(plan, decision, decision_id)
+        if plan.step_up:
+            self._check_step_up(plan, call)
         return call
+
+    def _check_step_up(self, plan: MethodPlan, call: Call) -> None:
+        try:
+            check_step_up(self._holder.current, call.caller, plan.resource, plan.action, self._now())
+        except errors.KehuError as error:
+            decision_id = self._trail.record(call, plan, "", status.code_name(error), error.reason)
+            error.metadata["decision_id"] = decision_id
+            raise
 
     def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str, thumbprint: str) -> Caller:
         if plan.audience == options.AUDIENCE_PUBLIC:

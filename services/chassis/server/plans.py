@@ -1,4 +1,4 @@
-"""What the proto says of each method, read once: access rule, audit level, whether it only reads."""
+"""What the proto says of each method, read once: access rule, audit level, step-up, whether it only reads."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class MethodPlan:
     target_paths: tuple[tuple[str, ...], ...] = ()  # where the request has the ids of its URL
     row_fields: frozenset[str] = frozenset()
     rows_of: tuple[str, ...] = ()
+    step_up: bool = False
 
 
 def plan_of(method: MethodDescriptor) -> MethodPlan:
@@ -50,6 +51,7 @@ def plan_of(method: MethodDescriptor) -> MethodPlan:
         target_paths=_target_paths(found.Extensions[annotations_pb2.http]),
         row_fields=frozenset(rule.row_fields),
         rows_of=tuple(rule.rows_of),
+        step_up=found.Extensions[options.step_up],
     )
 
 

@@ -30,6 +30,11 @@ def code_of(error: errors.KehuError) -> int:
     return code_pb2.INTERNAL
 
 
+def code_name(error: errors.KehuError) -> str:
+    """Return the name of an error's code, such as PERMISSION_DENIED."""
+    return str(code_pb2.Code.Name(code_of(error)))
+
+
 def to_status(error: errors.KehuError) -> status_pb2.Status:
     """Return the status with one ErrorInfo, and a BadRequest when fields are to blame."""
     status = status_pb2.Status(code=code_of(error), message=error.message)
