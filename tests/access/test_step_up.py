@@ -6,7 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import grpc
@@ -154,7 +154,7 @@ class Failed(grpc.RpcError):
 
 def at_the_guard(world: World, holder: SnapshotHolder, method: Method, bearer: str, trail: MemoryTrail) -> Outcome:
     tokens = TokenVerifier(holder, ISSUER, AUDIENCE, lambda: START.timestamp())
-    plans = {method.path: method.plan}
+    plans = {method.path: replace(method.plan, target_paths=())}  # the request is empty
     guard = Guard("x", plans, holder, tokens, trail, lambda context: "gateway", now=lambda: START.timestamp())
     served = grpc.unary_unary_rpc_method_handler(lambda request, context: Empty())
     details = type("Details", (), {"method": method.path, "invocation_metadata": ()})()
