@@ -26,7 +26,15 @@ def token_keys(keys_dir: Path) -> tuple[SigningKey, ...]:
 
 def audit_key(keys_dir: Path) -> Ed25519PrivateKey:
     """Return the key that signs audit blocks; whoever has only the database cannot forge a chain."""
-    path = keys_dir / "audit.pem"
+    return _own(keys_dir / "audit.pem")
+
+
+def checkpoint_key(keys_dir: Path) -> Ed25519PrivateKey:
+    """Return the key that signs the checkpoints of the audit chain, another than that of its blocks."""
+    return _own(keys_dir / "audit-checkpoint.pem")
+
+
+def _own(path: Path) -> Ed25519PrivateKey:
     if not path.exists():
         _create(path)
     return _load(path)

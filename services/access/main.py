@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from kehu.access.v1 import access_pb2_grpc
 
+from services.access.anchors import FolderAnchor
 from services.access.api import AccessServicer
 from services.access.bootstrap import read_bootstrap, seed
 from services.access.chain import Chain
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer
 from services.access.inventory import descriptors_path, read_inventory
-from services.access.keys import audit_key, token_keys
+from services.access.keeper import Keeper
+from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
 from services.access.store import mongo, once
+from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.once import Once, Uses
-from services.access.store.ports import Blocks, Policies, Principals, Revocations
+from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
 from services.chassis import records
 from services.chassis.access import TokenVerifier
 from services.chassis.config import ProcessConfig
@@ -27,9 +30,9 @@ def serving(config: ProcessConfig) -> Serving:
     records.connect(config, "access")
     wanted = read_bootstrap(config.bootstrap_file)
     sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
-    stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
+    stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), MongoBlocks())
     mongo_uses, mongo_once = once.MongoUses(), once.MongoOnce()
-    context = build_context(config, *stores, mongo_uses, mongo_once)
+    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once)
 
     def prepare() -> None:
         mongo.ensure_indexes()
@@ -42,6 +45,7 @@ def serving(config: ProcessConfig) -> Serving:
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
         records=mongo.RECORDS,
+        background=[Keeper(context.chain, config.audit_years)],
         prepare=prepare,
     )
 
@@ -52,11 +56,13 @@ def build_context(
     policies: Policies,
     revocations: Revocations,
     blocks: Blocks,
+    checkpoints: Checkpoints,
     uses: Uses,
     spent: Once,
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
-    keys = token_keys(config.keys_dir)
+    folder, keys = config.keys_dir, token_keys(config.keys_dir)
+    anchor = FolderAnchor(config.audit_anchor) if config.audit_anchor else None
     passwords = Argon2()
     directory = Directory(principals, policies, revocations, keys)
     return Context(
@@ -64,7 +70,7 @@ def build_context(
         policies=policies,
         revocations=revocations,
         directory=directory,
-        chain=Chain(blocks, audit_key(config.keys_dir)),
+        chain=Chain(blocks, audit_key(folder), checkpoints, checkpoint_key(folder), anchor),
         issuer=Issuer(keys, config.token_issuer, config.token_audience),
         own_tokens=TokenVerifier(OwnSnapshots(directory, keys), config.token_issuer, config.token_audience),
         inventory=read_inventory(descriptors_path()),

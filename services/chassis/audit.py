@@ -24,6 +24,7 @@ from services.chassis.errors import Invalid
 SEGMENT_BYTES = 4 * 1024 * 1024
 BATCH_ENTRIES = 500  # WriteAuditEntries documents this maximum
 BATCH_BYTES = 1024 * 1024  # entries of lists name many profiles; a call carries 4 MiB at most
+SPAN = 60  # seconds from a batch's first entry to its last at most: what a search by time relies on
 FIELD_CHARACTERS = 256  # access refuses longer ones; a cut value is better than a lost entry
 
 log = logging.getLogger("kehu.audit")
@@ -68,10 +69,14 @@ class AuditEntry:
         masked: tuple[str, ...] = (),
         **values: str,
     ) -> AuditEntry:
-        """Return an entry stamped with the time and a fresh id; fields not given are empty, long ones cut."""
+        """Return an entry stamped with the time and a fresh id that begins with it.
+
+        Fields not given are empty, long ones cut.
+        """
+        moment = (now or datetime.now(UTC)).astimezone(UTC)
         stamped = {
-            "time": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds"),
-            "entry_id": os.urandom(16).hex(),
+            "time": moment.isoformat(timespec="microseconds"),
+            "entry_id": f"{int(moment.timestamp() * 1000):012x}{os.urandom(10).hex()}",
         } | {name: value[:FIELD_CHARACTERS] for name, value in values.items()}
         texts = {name: stamped.pop(name, "") for name in TEXTS}
         if stamped:
@@ -161,7 +166,7 @@ class AuditSpool:
         size = 0
         for number, line in enumerate(segment.read_bytes().splitlines()):
             entry = _entry(line)
-            if held and (entry is None or len(held) == BATCH_ENTRIES or size + len(line) > BATCH_BYTES):
+            if held and (entry is None or size + len(line) > BATCH_BYTES or not _together(held, entry)):
                 yield self._batch(start + first, held)
                 held, size = [], 0
             if entry is not None:
@@ -219,6 +224,12 @@ def _entry(line: bytes) -> AuditEntry | None:
     except (ValueError, TypeError):
         log.error("an audit line that cannot be read was left out: the trail will show its number missing")
         return None
+
+
+def _together(held: list[AuditEntry], entry: AuditEntry) -> bool:
+    """Tell whether an entry may travel with those held; the times of a clock set back part them too."""
+    first, last = datetime.fromisoformat(held[0].time), datetime.fromisoformat(entry.time)
+    return len(held) < BATCH_ENTRIES and abs((last - first).total_seconds()) < SPAN / 2
 
 
 class Shipper:

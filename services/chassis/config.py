@@ -68,6 +68,8 @@ class ProcessConfig:
     gateway_port: int
     protection: Protection = field(default_factory=Protection)
     certificate_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    audit_anchor: Path | None = None
+    audit_years: float = 3
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -182,6 +184,8 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
+        audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
+        audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
     )
     for name, value in (
         ("KEHU_TOKEN_ISSUER", config.token_issuer),

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.access.defaults import default_content
 from services.access.domain.checks import faults
-from services.access.domain.errors import AuditBatchChanged, PolicyOutdated, PolicyState, SelfApproval
+from services.access.domain.errors import PolicyOutdated, PolicyState, SelfApproval
 from services.access.domain.policies import Content, Policy, compiled, published, rolled_back, submitted
-from services.access.domain.trail import GENESIS, Block, next_block, same_batch, verify
 from services.access.domain.vocabulary import Inventory
 from services.chassis.access import MODEL, RowFilter
-from services.chassis.audit import AuditEntry
 
 INVENTORY = Inventory(
     {
@@ -253,74 +250,3 @@ def test_states_are_not_skipped() -> None:
         published(DRAFT, "user:cat", 4, self_approval=False)
     with pytest.raises(PolicyState):
         rolled_back(DRAFT, "p2", "user:cat", 4, "")
-
-
-KEY = Ed25519PrivateKey.generate()
-
-
-def chain(length: int) -> list[Block]:
-    head, blocks = (0, GENESIS), []
-    for number in range(length):
-        entries = [AuditEntry.of(subject="user:ann", target=f"{number}-{n}") for n in range(3)]
-        blocks.append(next_block(head, f"batch-{number}", entries, KEY))
-        head = (blocks[-1].sequence, blocks[-1].hash)
-    return blocks
-
-
-def forged(block: Block, key: Ed25519PrivateKey, previous: str) -> Block:
-    """Return the block as somebody without our key would rebuild it."""
-    entries = [replace(entry, subject="user:nobody") for entry in block.entries]
-    return next_block((block.sequence - 1, previous), block.batch_id, entries, key)
-
-
-def test_an_untouched_chain_verifies() -> None:
-    result = verify(chain(5), KEY.public_key(), written=5)
-
-    assert (result.blocks, result.entries, result.first_bad) == (5, 15, 0)
-
-
-@pytest.mark.parametrize(
-    ("what", "first_bad"),
-    [
-        ("entry changed", 3), ("entry removed", 3), ("entry added", 3), ("entries swapped", 3),
-        ("block removed", 3), ("blocks swapped", 2), ("hash recomputed", 3), ("chain rebuilt", 1),
-        ("end cut off", 5), ("batch renamed", 3),
-    ],
-)  # fmt: skip
-def test_tampering_is_found_and_the_first_bad_block_named(what: str, first_bad: int) -> None:
-    blocks = chain(5)
-    third, thief = blocks[2], Ed25519PrivateKey.generate()
-    first, second, *others = third.entries
-    changed = {
-        "entry changed": lambda: replace(third, entries=(replace(first, outcome="denied"), second, *others)),
-        "entry removed": lambda: replace(third, entries=third.entries[1:]),
-        "entry added": lambda: replace(third, entries=(*third.entries, first)),
-        "entries swapped": lambda: replace(third, entries=(second, first, *others)),
-        "hash recomputed": lambda: forged(third, thief, third.previous),
-        "batch renamed": lambda: replace(third, batch_id="other"),
-    }
-    if what in changed:
-        blocks[2] = changed[what]()
-    elif what == "block removed":
-        del blocks[2]
-    elif what == "blocks swapped":
-        blocks[1], blocks[2] = blocks[2], blocks[1]
-    elif what == "end cut off":
-        del blocks[4]
-    else:
-        head = GENESIS
-        for position, block in enumerate(blocks):
-            blocks[position] = forged(block, thief, head)
-            head = blocks[position].hash
-
-    result = verify(blocks, KEY.public_key(), written=5)
-
-    assert (first_bad, True) == (result.first_bad, bool(result.fault))
-
-
-def test_a_batch_id_with_other_entries_is_refused() -> None:
-    block = chain(1)[0]
-
-    assert same_batch(block, block.entries) is block
-    with pytest.raises(AuditBatchChanged):
-        same_batch(block, block.entries[1:])

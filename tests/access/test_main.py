@@ -49,7 +49,7 @@ def config(mongo_uri: str, tmp_path: Path) -> Iterator[ProcessConfig]:
     }
     config = load_config(environ)
     records.connect(config, "access")
-    for name in ("principals", "policies", "revocations", "audit_blocks"):
+    for name in ("principals", "policies", "revocations", "audit_chain", "audit_checkpoints"):
         records.database("access")[name].drop()
     yield config
     mongoengine.disconnect("access")
@@ -80,7 +80,7 @@ def test_the_first_start_makes_keys_policy_and_principals_and_the_second_keeps_t
         policies = stub.ListPolicies(pb.ListPoliciesRequest(), timeout=10).policies
 
     assert keys == {path.name: path.read_bytes() for path in config.keys_dir.glob("*.pem")}
-    assert {"token-0001.pem", "audit.pem"} == set(keys)
+    assert {"token-0001.pem", "audit.pem", "audit-checkpoint.pem"} == set(keys)
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in config.keys_dir.glob("*.pem"))
     assert [policy.version for policy in policies] == [1]
     assert len(principals) == 6

@@ -14,19 +14,16 @@ import mongoengine
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.access.chain import Chain
 from services.access.defaults import default_content
-from services.access.domain.errors import AuditBatchChanged, PrincipalExists
+from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
-from services.access.domain.trail import GENESIS, next_block
 from services.access.store import memory, mongo
-from services.access.store.ports import Blocks, Policies, Principals, Revocations
+from services.access.store.ports import Policies, Principals, Revocations
 from services.chassis import records
 from services.chassis.access import RowFilter
-from services.chassis.audit import AuditEntry
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists, Conflict
 
@@ -41,24 +38,23 @@ class Stores:
     principals: Principals
     policies: Policies
     revocations: Revocations
-    blocks: Blocks
 
 
 @pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     if request.param == "memory":
         yield Stores(
-            memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations(), memory.MemoryBlocks()
+            memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations()
         )
         return
     config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
     records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("principals", "policies", "revocations", "audit_blocks"):
+    for name in ("principals", "policies", "revocations"):
         records.database("access")[name].drop()
     records.ensure_indexes(mongo.RECORDS)
     mongo.ensure_indexes()
     sealer = Sealer("access", tmp_path)
-    yield Stores(mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), mongo.MongoBlocks())
+    yield Stores(mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations())
     mongoengine.disconnect("access")
 
 
@@ -75,10 +71,6 @@ def policy(policy_id: str = "p1", **changes: object) -> Policy:
     )
     content = replace(content, tests=(PolicyTest("销售", "# 表\nrole: role:seller\n"),))
     return replace(Policy(policy_id, "draft", 0, 1, "why", content, "user:ann"), **changes)
-
-
-def block_after(head: tuple[int, str], batch_id: str) -> object:
-    return next_block(head, batch_id, [AuditEntry.of(subject="user:ann", target=batch_id)], KEY)
 
 
 def test_a_principal_comes_back_as_it_was_written(stores: Stores) -> None:
@@ -180,70 +172,3 @@ def test_policies_are_listed_newest_first(stores: Stores) -> None:
     page = stores.policies.page(None, 2)
 
     assert [len(page), len(stores.policies.page(page[1].create_time, 2))] == [2, 1]
-
-
-def test_a_block_takes_its_place_and_its_batch_once(stores: Stores) -> None:
-    first = block_after((0, GENESIS), "a")
-    stores.blocks.append(first)
-
-    with pytest.raises(AlreadyExists):
-        stores.blocks.append(block_after((0, GENESIS), "b"))
-    with pytest.raises(AlreadyExists):
-        stores.blocks.append(block_after((1, "x"), "a"))
-    assert stores.blocks.by_batch("a") == stores.blocks.get(1) == first
-
-
-def test_blocks_are_walked_both_ways(stores: Stores) -> None:
-    chain = Chain(stores.blocks, KEY)
-    for number in range(7):
-        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
-
-    assert [block.sequence for block in stores.blocks.ascending(3)] == [3, 4, 5, 6, 7]
-    assert [block.sequence for block in stores.blocks.descending(5, 3)] == [5, 4, 3]
-
-
-def test_many_writers_build_one_chain(stores: Stores) -> None:
-    """Two processes of access, several threads each, batches that come twice."""
-    chains = [Chain(stores.blocks, KEY), Chain(stores.blocks, KEY)]
-    batches = {f"b{n}": [AuditEntry.of(target=str(n))] for n in range(24)}
-
-    def write(chain: Chain) -> None:
-        for batch_id, entries in batches.items():
-            chain.append(batch_id, entries)
-
-    threads = [threading.Thread(target=write, args=(chain,)) for chain in chains for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = chains[0].verify()
-
-    assert (found.blocks, found.first_bad) == (24, 0)
-    assert Chain(stores.blocks, KEY).head() == 24
-
-
-def test_a_changed_document_is_found(stores: Stores) -> None:
-    chain = Chain(stores.blocks, KEY)
-    for number in range(4):
-        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
-    if isinstance(stores.blocks, memory.MemoryBlocks):
-        stores.blocks._rows[3] = replace(stores.blocks._rows[3], entries=(AuditEntry.of(target="9"),))
-    else:
-        rows = records.database("access")["audit_blocks"]
-        rows.update_one({"_id": 3}, {"$set": {"entries.0.target": "9"}})
-
-    assert chain.verify().first_bad == 3
-    with pytest.raises(AuditBatchChanged):
-        chain.append("b2", [AuditEntry.of(target="2")])
-
-
-def test_a_cut_end_is_found_by_the_process_that_wrote_it(stores: Stores) -> None:
-    chain = Chain(stores.blocks, KEY)
-    for number in range(4):
-        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
-    if isinstance(stores.blocks, memory.MemoryBlocks):
-        del stores.blocks._rows[4]
-    else:
-        records.database("access")["audit_blocks"].delete_one({"_id": 4})
-
-    assert chain.verify().first_bad == 4

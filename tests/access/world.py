@@ -18,7 +18,8 @@ from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
-from services.access.store.memory import MemoryBlocks, MemoryPolicies, MemoryPrincipals, MemoryRevocations
+from services.access.store.memory import MemoryPolicies, MemoryPrincipals, MemoryRevocations
+from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.once import MemoryOnce, MemoryUses
 from services.chassis.access import TokenVerifier
 from services.chassis.server import Serving
@@ -92,7 +93,9 @@ def new_world(**changes: object) -> World:
         policies=policies,
         revocations=revocations,
         directory=directory,
-        chain=Chain(MemoryBlocks(), Ed25519PrivateKey.generate()),
+        chain=Chain(
+            MemoryBlocks(), Ed25519PrivateKey.generate(), MemoryCheckpoints(), Ed25519PrivateKey.generate()
+        ),
         issuer=Issuer(keys, ISSUER, AUDIENCE),
         own_tokens=TokenVerifier(OwnSnapshots(directory, keys), ISSUER, AUDIENCE, lambda: clock.time.timestamp()),
         inventory=read_inventory(descriptors_path()),

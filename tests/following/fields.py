@@ -26,6 +26,7 @@ HELD = "asked by profiles with every id that a person under legal hold has or ha
 STAYS = {
     "kehu.access.v1.AuditEntry.target": "audit keeps what it saw, in a chain that nothing changes",
     "kehu.access.v1.AuditEntry.profiles": "audit keeps what it saw, in a chain that nothing changes",
+    "kehu.access.v1.ListAuditEntriesRequest.profile_id": "asks the trail by one name; `:disclosures` follows",
     "kehu.search.v1.TicketDisplay.profile_id": "sealed in the index, shown as TicketHit.profile, which follows",
     "kehu.profiles.v1.ProfileChanged.profile_id": TELLING,
     "kehu.profiles.v1.ProfileChanged.merged_into": TELLING,

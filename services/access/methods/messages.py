@@ -7,7 +7,7 @@ from kehu.access.v1 import access_pb2 as pb
 from services.access.domain.policies import Content, Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tables import PolicyTest
-from services.access.domain.trail import Block
+from services.access.searching import Found
 from services.chassis.access import MODEL, RowFilter
 from services.chassis.access.wire import entry_message
 from services.chassis.records import etag_of
@@ -92,11 +92,8 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
     return message
 
 
-def block_entries(block: Block) -> list[tuple[int, pb.AuditEntry]]:
-    """Return the entries of a block with their positions, the last first."""
-    found = []
-    for position in reversed(range(len(block.entries))):
-        message = entry_message(block.entries[position])
-        message.name = f"auditEntries/{block.sequence}-{position}"
-        found.append((position, message))
-    return found
+def found_message(found: Found) -> pb.AuditEntry:
+    """Return an entry with its name, its place in the chain."""
+    message = entry_message(found.entry)
+    message.name = f"auditEntries/{found.sequence}-{found.index}"
+    return message

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
+from services.access.domain.trail import time_of
 from services.access.methods.context import Context
-from services.access.methods.messages import block_entries
+from services.access.methods.messages import found_message
+from services.access.searching import TICK, Position, Wanted, search
 from services.chassis.access.wire import entry_of
+from services.chassis.audit import AuditEntry
+from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.server import current_call
 
-BLOCKS_READ = 2000  # per page: a filter that matches little gives short pages, not slow ones
-BLOCKS_AT_ONCE = 100
-FILTERS = ("subject", "resource", "target", "department", "outcome", "request_id")
+FILTERS = (
+    "subject", "resource", "target", "department", "outcome", "request_id", "purpose", "group", "method", "status",
+    "action", "service",
+)  # fmt: skip
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+AHEAD = timedelta(days=1)  # clocks of other processes may be ahead of ours
 
 
 class TrailMethods:
@@ -34,44 +43,85 @@ class TrailMethods:
     ) -> pb.WriteAuditEntriesResponse:
         """Append a batch once."""
         entries = [entry_of(message) for message in request.entries]
+        _refuse_foreign(entries, current_call().caller.subject)
         return pb.WriteAuditEntriesResponse(block=self._context.chain.append(request.batch_id, entries))
 
     def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: grpc.ServicerContext
     ) -> pb.ListAuditEntriesResponse:
         """Return a page, the newest first."""
-        wanted = {name: getattr(request, name) for name in FILTERS if getattr(request, name)}
-        size, of_filter = page_size_of(request.page_size), filter_hash("auditEntries", sorted(wanted.items()))
+        wanted = wanted_of(request, self._context.now())
+        of_filter = filter_hash("auditEntries", _without_page(request).SerializeToString(deterministic=True))
         start = decode_token(request.page_token, of_filter)
-        block = int(start["block"] or 0) if start else self._context.chain.head()
-        below = int(start["position"] or 0) if start else -1
-        reply = pb.ListAuditEntriesResponse()
-        for sequence, position, entry in self._walk(block, below):
-            if entry is not None and all(getattr(entry, name) == value for name, value in wanted.items()):
-                reply.audit_entries.append(entry)
-            if len(reply.audit_entries) == size or sequence <= block - BLOCKS_READ:
-                reply.next_page_token = encode_token({"block": sequence, "position": position}, of_filter)
-                break
+        position = _position(start) if start else None
+        found, more = search(self._context.chain.blocks, wanted, position, page_size_of(request.page_size))
+        reply = pb.ListAuditEntriesResponse(audit_entries=[found_message(item) for item in found])
+        if more:
+            token: dict[str, str | int | None] = {
+                "at": more.at.isoformat(),
+                "block": more.sequence,
+                "index": more.index,
+            }
+            reply.next_page_token = encode_token(token, of_filter)
         return reply
 
     def VerifyAuditEntries(
         self, request: pb.VerifyAuditEntriesRequest, context: grpc.ServicerContext
     ) -> pb.VerifyAuditEntriesResponse:
         """Recompute the chain."""
-        found = self._context.chain.verify()
-        return pb.VerifyAuditEntriesResponse(
-            intact=not found.first_bad,
+        verdict = self._context.chain.verify(request.checkpoint)
+        found, last = verdict.blocks, verdict.checkpoint
+        reply = pb.VerifyAuditEntriesResponse(
+            intact=verdict.is_intact,
             blocks=found.blocks,
             entries=found.entries,
             first_bad_block=found.first_bad,
             fault=found.fault,
             head_hash=found.head,
+            first_bad_checkpoint=verdict.bad_checkpoint,
+            checkpoint_fault=verdict.fault,
         )
+        if last is not None:
+            reply.checkpoint, reply.checkpoint_block = last.number, last.sequence
+            reply.checkpoint_time.FromJsonString(last.time)
+        return reply
 
-    def _walk(self, last: int, below: int) -> Iterator[tuple[int, int, pb.AuditEntry | None]]:
-        """Yield entries downwards from a block, in the first block those below a position only."""
-        for top in range(last, 0, -BLOCKS_AT_ONCE):
-            for block in self._context.chain.blocks.descending(top, min(BLOCKS_AT_ONCE, top)):
-                for position, entry in block_entries(block):
-                    if block.sequence != last or below < 0 or position < below:
-                        yield block.sequence, position, entry
+
+def _refuse_foreign(entries: Sequence[AuditEntry], writer: str) -> None:
+    """Let no service write in another's name, and no entry without a time it is found by."""
+    bad = []
+    for number, entry in enumerate(entries):
+        if f"svc:{entry.service}" != writer:
+            bad.append(FieldViolation(f"entries[{number}].service", "must be the service that writes the entry"))
+        try:
+            time_of(entry)
+        except ValueError:
+            bad.append(FieldViolation(f"entries[{number}].time", "must be a time by RFC 3339"))
+    if bad:
+        raise Invalid("the batch has bad entries", violations=bad[:50])
+
+
+def wanted_of(request: pb.ListAuditEntriesRequest, now: datetime) -> Wanted:
+    """Return what a list asks for; a decision id begins with its time, so that no index of ids is kept."""
+    values = {name: getattr(request, name) for name in FILTERS if getattr(request, name)}
+    if request.profile_id:
+        values["profile"] = request.profile_id
+    since = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else LONG_AGO
+    until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
+    if request.decision_id:
+        values["entry_id"] = request.decision_id
+        made = datetime.fromtimestamp(int(request.decision_id[:12], 16) / 1000, UTC)
+        since, until = max(since, made - TICK), min(until, made + TICK * 2)
+    return Wanted(values, since, until)
+
+
+def _without_page(request: pb.ListAuditEntriesRequest) -> pb.ListAuditEntriesRequest:
+    bare = pb.ListAuditEntriesRequest()
+    bare.CopyFrom(request)
+    bare.ClearField("page_token")
+    bare.ClearField("page_size")
+    return bare
+
+
+def _position(token: Mapping[str, str | int | None]) -> Position:
+    return Position(datetime.fromisoformat(str(token["at"])), int(token["block"] or 0), int(token["index"] or 0))

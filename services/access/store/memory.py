@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +10,6 @@ from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation
-from services.access.domain.trail import Block
 from services.chassis.errors import AlreadyExists, Conflict
 
 
@@ -122,35 +120,3 @@ class MemoryPolicies:
     def _check_number(self, policy: Policy) -> None:
         if policy.number and any(p.number == policy.number and p.id != policy.id for p in self._rows.values()):
             raise AlreadyExists("a record with this name or key exists already")
-
-
-class MemoryBlocks:
-    """The chain in a dict."""
-
-    def __init__(self) -> None:
-        self._rows: dict[int, Block] = {}
-        self._lock = threading.Lock()
-
-    def append(self, block: Block) -> None:
-        """Add a block."""
-        with self._lock:
-            if block.sequence in self._rows or self.by_batch(block.batch_id):
-                raise AlreadyExists("a record with this name or key exists already")
-            self._rows[block.sequence] = block
-
-    def by_batch(self, batch_id: str) -> Block | None:
-        """Return the block of a batch."""
-        return next((block for block in self._rows.values() if block.batch_id == batch_id), None)
-
-    def get(self, sequence: int) -> Block | None:
-        """Return one by sequence."""
-        return self._rows.get(sequence)
-
-    def ascending(self, first: int) -> Iterator[Block]:
-        """Walk all blocks in order."""
-        yield from (self._rows[sequence] for sequence in sorted(self._rows) if sequence >= first)
-
-    def descending(self, last: int, limit: int) -> list[Block]:
-        """Return blocks downwards."""
-        found = sorted((sequence for sequence in self._rows if sequence <= last), reverse=True)
-        return [self._rows[sequence] for sequence in found[:limit]]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import ClassVar
@@ -18,14 +16,11 @@ from services.access.domain.policies import Content, Policy
 from services.access.domain.principals import Credential, Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
-from services.access.domain.trail import Block
+from services.access.store import mongo_trail
 from services.chassis import records
 from services.chassis.access import RowFilter
-from services.chassis.audit import AuditEntry
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists
-
-WALK = 200  # blocks read at once
 
 
 class PrincipalRecord(records.Record):
@@ -73,7 +68,7 @@ RECORDS: tuple[type[records.Record], ...] = (PrincipalRecord, PolicyRecord)
 def ensure_indexes() -> None:
     """Create the indexes of the collections that are no records; idempotent."""
     with records.driver_errors():
-        records.database("access")["audit_blocks"].create_index("batch_id", unique=True)
+        mongo_trail.ensure_indexes()
         records.database("access")["revocations"].create_index("expire_time")
 
 
@@ -219,59 +214,3 @@ def _policy(record: PolicyRecord) -> Policy:
         record.id, record.state, record.number or 0, record.base, record.comment or "", content, record.author,
         record.submitter or "", record.approver or "", record.version, record.create_time, record.update_time,
     )  # fmt: skip
-
-
-class MongoBlocks:
-    """The audit chain: one document per block, its sequence as key, appended by insert alone."""
-
-    def append(self, block: Block) -> None:
-        """Add a block."""
-        row = asdict(block)
-        row["_id"] = row.pop("sequence")
-        with records.driver_errors():
-            self._rows().insert_one(row)
-
-    def by_batch(self, batch_id: str) -> Block | None:
-        """Return the block of a batch."""
-        with records.driver_errors():
-            return self._first({"batch_id": batch_id})
-
-    def get(self, sequence: int) -> Block | None:
-        """Return one by sequence."""
-        with records.driver_errors():
-            return self._first({"_id": sequence})
-
-    def ascending(self, first: int) -> Iterator[Block]:
-        """Walk all blocks in order, some at a time; a hole wider than one reading ends the walk early."""
-        low = first
-        while True:
-            with records.driver_errors():
-                rows = list(self._rows().find({"_id": {"$gte": low, "$lt": low + WALK}}))
-            yield from (_block(row) for row in sorted(rows, key=lambda row: row["_id"]))
-            if not rows:
-                return
-            low += WALK
-
-    def descending(self, last: int, limit: int) -> list[Block]:
-        """Return blocks downwards."""
-        with records.driver_errors():
-            rows = list(self._rows().find({"_id": {"$gt": last - limit, "$lte": last}}))
-        return [_block(row) for row in sorted(rows, key=lambda row: row["_id"], reverse=True)]
-
-    def _first(self, where: dict[str, str | int]) -> Block | None:
-        row = next(iter(self._rows().find(where).limit(1)), None)
-        return _block(row) if row else None
-
-    def _rows(self) -> pymongo.collection.Collection:
-        return records.database("access")["audit_blocks"]
-
-
-def _block(row: dict[str, object]) -> Block:
-    entries: list[AuditEntry] = []
-    raw = row.get("entries")
-    for entry in raw if isinstance(raw, list) else ():
-        with suppress(TypeError):  # a field somebody added or removed shows as a changed content
-            entries.append(AuditEntry(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}))
-    texts = [str(row.get(name, "")) for name in ("batch_id", "previous", "hash", "signature")]
-    sequence = row["_id"]
-    return Block(sequence if isinstance(sequence, int) else 0, texts[0], tuple(entries), *texts[1:])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
+from services.access.domain.checkpoints import Checkpoint
 from services.access.domain.policies import Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation
@@ -83,3 +84,25 @@ class Blocks(Protocol):
 
     def descending(self, last: int, limit: int) -> list[Block]:
         """Return up to `limit` blocks from a sequence downwards."""
+
+    def found(self, term: str, since: datetime, until: datetime, limit: int) -> list[tuple[datetime, int]]:
+        """Return time and sequence of up to `limit` blocks with a term in a period, its end excluded, newest first."""
+
+    def remove(self, last: int) -> None:
+        """Remove the blocks up to a sequence, that one included."""
+
+
+class Checkpoints(Protocol):
+    """Signed checkpoints, numbered from 1; none is ever changed or removed."""
+
+    def append(self, checkpoint: Checkpoint) -> None:
+        """Add one; AlreadyExists when its number is taken."""
+
+    def get(self, number: int) -> Checkpoint | None:
+        """Return one."""
+
+    def last(self) -> Checkpoint | None:
+        """Return the one with the highest number."""
+
+    def ascending(self, first: int) -> Iterator[Checkpoint]:
+        """Walk them in order, holes left out."""

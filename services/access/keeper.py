@@ -1,0 +1,66 @@
+"""A thread of access that signs a checkpoint every hour and removes what the law no longer asks to be kept, daily."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from services.access.chain import Chain
+from services.chassis.errors import KehuError
+
+EVERY = timedelta(hours=1)
+PRUNED_EVERY = timedelta(days=1)
+LOOK_SECONDS = 30.0
+YEAR = timedelta(days=366)
+_log = logging.getLogger("kehu.audit")
+
+
+class Keeper:
+    """Keeps the chain; several processes may: a checkpoint's number is taken once."""
+
+    def __init__(self, chain: Chain, years: float, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._chain, self._kept, self._now = chain, YEAR * years, now
+        self._pruned: datetime | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="audit-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def look(self) -> None:
+        """Do what is due."""
+        now = self._now()
+        last = self._chain.checkpoints.last()
+        if last is None or datetime.fromisoformat(last.time) + EVERY <= now:
+            made = self._chain.checkpoint(now)
+            if made is not None:  # the log is one more place outside the database
+                fields = {
+                    "number": made.number,
+                    "sequence": made.sequence,
+                    "head": made.head,
+                    "signature": made.signature,
+                }
+                _log.info("audit checkpoint", extra=fields)
+        if self._pruned is None or self._pruned + PRUNED_EVERY <= now:
+            self._pruned = now
+            removed = self._chain.prune(now - self._kept, now)
+            if removed:
+                _log.info("audit blocks removed", extra={"blocks": removed})
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except KehuError as error:
+                _log.error("the audit chain could not be kept: %s", error.reason)
+            except Exception:
+                _log.exception("the audit chain could not be kept")
