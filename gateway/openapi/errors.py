@@ -27,6 +27,7 @@ SHARED = {
     "ETAG_MISMATCH": "Somebody else changed the resource first: read it again. 412 after If-Match, else 409.",
     "FIELD_NOT_CHANGEABLE": "The update mask names a field that cannot be changed: errors[] names it.",
     "OPERATION_NOT_FOUND": "The caller's department has no operation of this name.",
+    "MESSAGE_MALFORMED": "The bytes of a request are no message of the method's type.",
     "DEADLINE_REQUIRED": "A call from service to service came without a deadline.",
     "ROWS_NOT_NARROWED": "Your role reaches some rows only, by a field this method cannot narrow by; ask for another.",
     "PEER_UNKNOWN": "A call came from a process whose certificate is not one of ours.",

@@ -11,12 +11,11 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Protocol
 
 import grpc
-import protovalidate
 from google.protobuf.message import Message
 from kehu.options.v1 import options_pb2 as options
 
@@ -27,6 +26,7 @@ from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import CERTIFICATE_HEADER, Call, serving_call
 from services.chassis.server.plans import MethodPlan
+from services.chassis.server.requests import readable, validate, validated
 from services.chassis.server.seen import NOTHING, Seen, seen_in
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
@@ -34,7 +34,6 @@ GATEWAY = "gateway"
 DRAINED_MESSAGES = 16  # of an upload that was refused: 8 MiB at most
 _HEALTH = "/grpc.health.v1.Health/"
 _log = logging.getLogger(__name__)
-_validator = protovalidate.Validator()
 
 
 class DeadlineRequired(errors.Invalid):
@@ -132,7 +131,7 @@ class Guard(grpc.ServerInterceptor):
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(self._guarded(plan, method), handler.request_deserializer, handler.response_serializer)
+        return make(self._guarded(plan, method), readable(handler.request_deserializer), handler.response_serializer)
 
     def _guarded(
         self, plan: MethodPlan, method: Callable[..., Message]
@@ -151,7 +150,7 @@ class Guard(grpc.ServerInterceptor):
             except errors.KehuError as error:
                 self._after_refusal(plan, call, resource, error)
                 failed = status.to_status(error)
-                if call is not None and not isinstance(request, Message):
+                if call is not None and isinstance(request, Iterator):
                     _drain(request)
             except grpc.RpcError as error:
                 failed = status.upstream_status(error)
@@ -234,10 +233,10 @@ class Guard(grpc.ServerInterceptor):
         resource: str,
     ) -> Message:
         _check_rows(plan, call.decision)
-        if isinstance(request, Message):
-            validate(request)
+        if isinstance(request, Iterator):
+            request = validated(request)
         else:
-            request = _validated(request)
+            validate(request)
         with serving_call(call), telemetry.span(plan.path, _carrier(context)):
             reply = method(request, context)
         obligations = call.decision.obligations
@@ -274,36 +273,6 @@ def _check_rows(plan: MethodPlan, decision: Decision) -> None:
         if condition.field not in plan.row_fields and "*" not in plan.row_fields:
             metadata = {"field": condition.field, "resource": plan.resource}
             raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {condition.field}", metadata=metadata)
-
-
-def validate(request: Message) -> None:
-    """Check the request against the rules in its proto.
-
-    Raises:
-        Invalid: naming each bad field and what it must be; never the value.
-    """
-    found = _validator.collect_violations(request)
-    if found:
-        bad = [errors.FieldViolation(_path_of(item), item.proto.message or item.proto.rule_id) for item in found[:50]]
-        raise errors.Invalid("the request has bad fields", violations=bad)
-
-
-def _path_of(violation: protovalidate.Violation) -> str:
-    parts: list[str] = []
-    path = violation.proto.field
-    for element in path.elements if path is not None else ():
-        text = element.field_name or ""
-        subscript = element.subscript
-        if subscript is not None and subscript.field == "index":
-            text += f"[{subscript.value}]"
-        parts.append(text)
-    return ".".join(parts)
-
-
-def _validated(requests: Iterable[Message]) -> Iterator[Message]:
-    for request in requests:
-        validate(request)
-        yield request
 
 
 def _drain(requests: Iterator[Message]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from services.chassis.errors import FieldViolation, Invalid
 from services.profiles.domain.incidents import Incident
 from services.profiles.domain.quality_report import (
     Cell,
@@ -114,5 +115,13 @@ def list_reports(store: Store, after_day: str, limit: int, wanted: Wanted) -> li
 
 
 def day_before(day: str) -> str:
-    """Return the day before a day, which is YYYY-MM-DD; an empty one stays empty."""
-    return str(date.fromisoformat(day) - timedelta(days=1)) if day else ""
+    """Return the day before a day, which is YYYY-MM-DD; an empty one stays empty.
+
+    Raises:
+        Invalid: no calendar has this day.
+    """
+    try:
+        return str(date.fromisoformat(day) - timedelta(days=1)) if day else ""
+    except (ValueError, OverflowError):
+        violation = FieldViolation("from_day", "give a day of the calendar as YYYY-MM-DD")
+        raise Invalid("the request has bad fields", violations=[violation]) from None
