@@ -39,7 +39,8 @@ SINGLE_HEADERS = frozenset(
     + (b"x-request-id", b"x-request-timeout", b"content-encoding", b"host", b"client-cert")
 )
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
-TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,3})?")
+SHORTEST_TIMEOUT = 0.1  # seconds: less can only end in 504
+TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,20})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,15 @@ class Exchange:
         """Return the deadline the client asks for by X-Request-Timeout, in seconds.
 
         Raises:
-            Problem: it is not a number above zero and up to `longest`.
+            Problem: it is not a number from SHORTEST_TIMEOUT to `longest`.
         """
         raw = self.headers.get(b"x-request-timeout")
         if raw is None:
             return default
         seconds = float(raw) if TIMEOUT.fullmatch(raw) else 0.0
-        if not 0 < seconds <= longest:
-            raise refusal(400, Reason.BAD_HEADER, f"X-Request-Timeout must be seconds, above 0 and up to {longest:g}")
+        if not SHORTEST_TIMEOUT <= seconds <= longest:
+            bounds = f"from {SHORTEST_TIMEOUT:g} to {longest:g}"
+            raise refusal(400, Reason.BAD_HEADER, f"X-Request-Timeout must be seconds {bounds}")
         return seconds
 
     @property

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gateway.openapi.schemas import Schema, Schemas, component_name, is_required
+from gateway.limits import Limits
+from gateway.openapi.schemas import Schema, Schemas, component_name, is_required, path_schema
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.paths import Template, parse_template
 from gateway.transcoding.query import is_leaf
 from gateway.transcoding.requests import is_text
-from gateway.wire import MULTIPART, URLENCODED
+from gateway.wire import MULTIPART, SHORTEST_TIMEOUT, URLENCODED
 
 QUERY_DEPTH = 3
 LINES = "application/x-ndjson"
@@ -39,6 +40,18 @@ PROBLEM_SCHEMA: Schema = {
         },
     },
 }
+
+
+def timeout_parameter(default: float, longest: float) -> Schema:
+    """Return the parameter for the caller's own deadline."""
+    return {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": f"Seconds until the caller gives up; {default:g} when absent.",
+        "schema": {"type": "number", "minimum": SHORTEST_TIMEOUT, "maximum": longest},
+    }
+
+
 HEADER_PARAMETERS: dict[str, Schema] = {
     "Purpose": {
         "name": "X-Purpose",
@@ -46,12 +59,8 @@ HEADER_PARAMETERS: dict[str, Schema] = {
         "description": "Why the data is used; decides which fields are shown, masked or hidden.",
         "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
     },
-    "RequestTimeout": {
-        "name": "X-Request-Timeout",
-        "in": "header",
-        "description": "Seconds until the caller gives up; 10 when absent.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-    },
+    "RequestTimeout": timeout_parameter(Limits().deadline, Limits().longest_deadline),
+    "UploadTimeout": timeout_parameter(Limits().upload_deadline, Limits().upload_deadline),
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
@@ -126,6 +135,18 @@ def enumerate_names(template: Template) -> Iterator[tuple[int, str]]:
             yield place, f"{singular(before)}_id"
 
 
+def segment_schema(request: Descriptor, template: Template, place: int) -> Schema:
+    """Return what a segment of the path must look like, by the rules of the field it goes into."""
+    owner = next((v for v in template.variables if v.start <= place < (v.stop or place + 1)), None)
+    if owner is None:
+        return path_schema(None, 0, 1)
+    kind, field = request, None
+    for part in owner.field.split("."):
+        field = kind.fields_by_name[part]
+        kind = field.message_type or kind
+    return path_schema(field, place - owner.start, (owner.stop or len(template.segments)) - owner.start)
+
+
 def singular(collection: str) -> str:
     """Return what one of a collection is called in a path parameter's name."""
     if collection.endswith("ies"):
@@ -168,15 +189,18 @@ def success(schemas: Schemas, method: Method) -> Schema:
 
 def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: Template) -> list[Schema]:
     """Return path, query and header parameters of an operation."""
+    header = method.request.fields_by_name.get("header")
+    holder = header.message_type if method.is_upload and header is not None else method.request
     found: list[Schema] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for _, name in enumerate_names(template)
+        {"name": name, "in": "path", "required": True, "schema": segment_schema(holder, template, place)}
+        for place, name in enumerate_names(template)
     ]
     if binding.body != "*" or method.is_lines:
         body = "lines" if method.is_lines else binding.body
         taken = frozenset({variable.field for variable in template.variables} | {body})
         found.extend(query_parameters(schemas, method.request, taken, ""))
-    names = ["RequestTimeout"] if method.is_public else ["Purpose", "RequestTimeout"]
+    timeout = "UploadTimeout" if method.is_upload else "RequestTimeout"
+    names = [timeout] if method.is_public else ["Purpose", timeout]
     if not method.is_read and is_text(method.request, "request_id"):
         names.append("IdempotencyKey")
     if binding.verb in ("PATCH", "DELETE"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from buf.validate import validate_pb2
@@ -28,7 +29,10 @@ WELL_KNOWN: dict[str, Schema] = {
     },
     "google.protobuf.NullValue": {"type": "null"},
 }
-TEXT_RULES = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern"}
+# one segment of a path: no delimiter, no space, not a dot alone; what other segments may hold is nobody's id
+SEGMENT = "^[A-Za-z0-9_@~-][A-Za-z0-9._@~-]{0,199}$"
+TEXT_RULES = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern", "const": "const"}
+MAP_RULES = {"min_pairs": "minProperties", "max_pairs": "maxProperties"}
 LIST_RULES = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
 NUMBER_RULES = {"gte": "minimum", "lte": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
@@ -54,8 +58,51 @@ def rules_of(field: FieldDescriptor) -> validate_pb2.FieldRules:
 
 
 def is_required(field: FieldDescriptor) -> bool:
-    """Whether a request without the field is refused."""
-    return field_behavior_pb2.REQUIRED in behaviors(field) or bool(rules_of(field).required)
+    """Whether a request without the field is refused: by name, or since what stands for nothing breaks its rule."""
+    return field_behavior_pb2.REQUIRED in behaviors(field) or bool(rules_of(field).required) or _needs_value(field)
+
+
+def _needs_value(field: FieldDescriptor) -> bool:
+    rules = rules_of(field)
+    if field.has_presence or rules.ignore != validate_pb2.IGNORE_UNSPECIFIED:
+        return False
+    if field.is_repeated:
+        return bool(rules.repeated.min_items or rules.map.min_pairs)
+    if field.enum_type is not None:
+        return 0 in rules.enum.not_in
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return not _takes_empty(rules.string)
+    if field.cpp_type in INT_RANGES:
+        bounds = _integer_rules(field)
+        return bounds.gte > 0 or (bounds.HasField("gt") and bounds.gt >= 0)
+    return False
+
+
+def _takes_empty(rules: validate_pb2.StringRules) -> bool:
+    listed = list(getattr(rules, "in"))
+    matches = not rules.pattern or re.search(rules.pattern, "") is not None
+    return not rules.min_len and matches and not rules.const and (not listed or "" in listed)
+
+
+def _integer_rules(field: FieldDescriptor) -> validate_pb2.Int32Rules | validate_pb2.UInt32Rules:
+    rules = rules_of(field)
+    return rules.uint32 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 else rules.int32
+
+
+def path_schema(field: FieldDescriptor | None, index: int, count: int) -> Schema:
+    """Return the schema of segment `index` of the `count` that make up a field's value."""
+    pattern = rules_of(field).string.pattern if field is not None else ""
+    pieces = pattern.removeprefix("^").removesuffix("$").split("/")
+    own = pieces[index] if pattern and len(pieces) == count else ""
+    return {"type": "string", "pattern": f"^{own}$" if _is_whole(own) else SEGMENT}
+
+
+def _is_whole(pattern: str) -> bool:
+    """Tell whether a piece of a pattern is a pattern itself that demands something."""
+    try:
+        return bool(pattern) and re.fullmatch(pattern, "") is None
+    except re.error:
+        return False
 
 
 class Schemas:
@@ -106,11 +153,22 @@ class Schemas:
     def _shape(self, field: FieldDescriptor) -> Schema:
         entry = field.message_type
         if entry is not None and entry.GetOptions().map_entry:
-            return {"type": "object", "additionalProperties": self.scalar(entry.fields_by_name["value"])}
+            return self._map(field, entry.fields_by_name["value"])
         if field.is_repeated:
             limits = chosen(rules_of(field).repeated, LIST_RULES)
             return {"type": "array", "items": self.scalar(field), **limits}
         return self.scalar(field)
+
+    def _map(self, field: FieldDescriptor, value: FieldDescriptor) -> Schema:
+        rules = rules_of(field).map
+        keys, texts = chosen(rules.keys.string, TEXT_RULES), chosen(rules.values.string, TEXT_RULES)
+        named = {"propertyNames": keys} if keys else {}
+        return {
+            "type": "object",
+            "additionalProperties": {**self.scalar(value), **texts},
+            **named,
+            **chosen(rules, MAP_RULES),
+        }
 
     def scalar(self, field: FieldDescriptor) -> Schema:
         """Return the schema of one value of a field."""
@@ -148,12 +206,13 @@ def number_or_text(field: FieldDescriptor) -> Schema:
         return {"type": "string", "contentEncoding": "base64"}
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         texts = rules.repeated.items.string if field.is_repeated else rules.string
-        return {"type": "string", **chosen(texts, TEXT_RULES)}
+        listed = list(getattr(texts, "in"))
+        return {"type": "string", **chosen(texts, TEXT_RULES), **({"enum": listed} if listed else {})}
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return {"type": "boolean"}
     if field.type in LONG_TYPES:
         return {"type": "string", "format": "int64", "pattern": r"^-?[0-9]+$"}
     if field.cpp_type in INT_RANGES:
-        bounds = rules.uint32 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 else rules.int32
-        return {"type": "integer", "format": "int32", **chosen(bounds, NUMBER_RULES)}
-    return {"type": "number"}
+        return {"type": "integer", "format": "int32", **chosen(_integer_rules(field), NUMBER_RULES)}
+    bounds = rules.float if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else rules.double
+    return {"type": "number", **chosen(bounds, NUMBER_RULES)}

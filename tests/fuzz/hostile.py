@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 import rstr
@@ -88,13 +88,14 @@ class _Filler:
         elif depth >= DEPTH:
             return
         elif inner.GetOptions().map_entry:
-            self._set_map(target, *inner.fields, depth=depth)
+            self._set_map(target, inner.fields, depth)
         elif field.is_repeated:
             target.extend(self.message(inner, depth + 1) for _ in range(self._many()))
         else:
             target.CopyFrom(self.message(inner, depth + 1))
 
-    def _set_map(self, target: MutableMapping, key: FieldDescriptor, value: FieldDescriptor, depth: int) -> None:
+    def _set_map(self, target: MutableMapping, pair: Sequence[FieldDescriptor], depth: int) -> None:
+        key, value = pair
         for _ in range(self._many()):
             if value.message_type is None:
                 target[self._scalar(key)] = self._scalar(value)

@@ -96,7 +96,7 @@ class Target:
 def targets_of(serving: Serving) -> list[Target]:
     """Return all methods of a service with the guard around each."""
     plans = plans_by_path(service_names(serving))
-    guard = Guard(serving.service, plans, OpenPolicy(), StatedTokens(), MemoryTrail(), lambda _: peer_for(serving))
+    guard = Guard(serving.service, plans, OpenPolicy(), StatedTokens(), MemoryTrail(), lambda _: peer_for(serving))  # type: ignore[arg-type]
     handlers = Handlers()
     operations = OperationsServicer(serving.jobs or Jobs(serving.service))
     for add, servicer in [*serving.servicers, (operations_pb2_grpc.add_OperationsServicer_to_server, operations)]:
