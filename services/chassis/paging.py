@@ -53,7 +53,5 @@ def decode_token(token: str, of_filter: str) -> dict[str, str | int | None]:
             return raw["p"]
     except (ValueError, KeyError, TypeError, binascii.Error):
         pass
-    violation = FieldViolation(
-        "page_token", "use the next_page_token of the previous page with the same filter"
-    )
+    violation = FieldViolation("page_token", "use the next_page_token of the previous page with the same filter")
     raise PageTokenInvalid("the page token does not belong to this list", violations=[violation])

@@ -16,6 +16,8 @@ from services.chassis.errors import Invalid
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 SNAPSHOT_TIMEOUT_SECONDS = 5.0
 AUDIT_TIMEOUT_SECONDS = 10.0
+
+
 class AccessStub(Protocol):
     """The two methods of the access service that every process calls."""
 

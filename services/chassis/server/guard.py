@@ -26,7 +26,7 @@ from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import CERTIFICATE_HEADER, Call, serving_call
 from services.chassis.server.plans import MethodPlan
-from services.chassis.server.requests import readable, validate, validated
+from services.chassis.server.requests import check_readable, readable, validate, validated
 from services.chassis.server.seen import NOTHING, Seen, seen_in
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
@@ -145,6 +145,7 @@ class Guard(grpc.ServerInterceptor):
             resource = ""
             try:
                 call = self._enter(plan, context)
+                check_readable(request)
                 resource = "" if not isinstance(request, Message) else target_of(plan, request)
                 return self._answer(plan, call, method, request, context, resource)
             except errors.KehuError as error:

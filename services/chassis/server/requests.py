@@ -38,15 +38,22 @@ def readable(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
     return read
 
 
+def check_readable(request: object) -> None:
+    """Refuse what stands for bytes that could not be read.
+
+    Raises:
+        MessageMalformed: it does.
+    """
+    if request is _UNREADABLE:
+        raise MessageMalformed("the request is no protocol buffer of the method's type")
+
+
 def validate(request: Message) -> None:
     """Check the request against the rules in its proto.
 
     Raises:
-        MessageMalformed: it could not be read.
         Invalid: naming each bad field and what it must be, 50 at most; never the value.
     """
-    if request is _UNREADABLE:
-        raise MessageMalformed("the request is no protocol buffer of the method's type")
     found = _validator.collect_violations(request)
     bad = [errors.FieldViolation(_path_of(item), item.proto.message or item.proto.rule_id) for item in found]
     if _holds_times(request.DESCRIPTOR):
@@ -58,6 +65,7 @@ def validate(request: Message) -> None:
 def validated(requests: Iterable[Message]) -> Iterator[Message]:
     """Yield the requests of a stream, each checked when it comes."""
     for request in requests:
+        check_readable(request)
         validate(request)
         yield request
 
