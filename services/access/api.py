@@ -8,6 +8,7 @@ from services.access.methods.credentials import CredentialMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
+from services.access.methods.watching import WatchMethods
 
 
 class AccessServicer(
@@ -15,6 +16,7 @@ class AccessServicer(
     CredentialMethods,
     ReviewMethods,
     TrailMethods,
+    WatchMethods,
     access_pb2_grpc.AccessServiceServicer,
 ):
     """Serves kehu.access.v1.AccessService."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -32,6 +32,9 @@ class Verdict:
     def is_intact(self) -> bool:
         """Tell whether everything fits."""
         return not self.blocks.first_bad and not self.bad_checkpoint
+
+BLOCKS_READ = 50_000
+BLOCKS_AT_ONCE = 200
 
 
 class Chain:
@@ -166,3 +169,9 @@ class Chain:
                 low += step
         newest: Block | None = self.blocks.get(low) if low else None
         return (newest.sequence, newest.hash) if newest else (low, GENESIS if low == 0 else self._head[1])
+
+
+def newest_blocks(chain: Chain, head: int) -> Iterator[Block]:
+    """Yield blocks from `head` downwards, 50,000 at most, however few entries they hold."""
+    for top in range(head, max(head - BLOCKS_READ, 0), -BLOCKS_AT_ONCE):
+        yield from chain.blocks.descending(top, min(BLOCKS_AT_ONCE, top))

@@ -75,6 +75,7 @@ class Directory:
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
         self._lock = threading.Lock()
+        self.compiling = threading.Lock()  # CPython 3.11's ast.parse fails when threads parse at once (gh-106905)
         self._read_at = LONG_AGO
         self._state = _InForce()
         self._rules: tuple[_InForce, pb.RuleSet] | None = None
@@ -112,7 +113,8 @@ class Directory:
         """
         content = policy.content
         links = sorted({*content.links, *self.links(), *more})
-        return PolicySnapshot(policy.number, content.model, content.rules, links, content.row_filters)
+        with self.compiling:
+            return PolicySnapshot(policy.number, content.model, content.rules, links, content.row_filters)
 
     def snapshot(self) -> PolicySnapshot:
         """Return the state in force, compiled as every process compiles it."""
@@ -122,9 +124,10 @@ class Directory:
         if snapshot is None or snapshot.rules_version != rules.rules_version:
             links = [tuple(row.values) for row in rules.role_links]
             version, mark = rules.policy_version, rules.rules_version
-            snapshot = PolicySnapshot(
-                version, content.model, content.rules, links, content.row_filters, rules_version=mark
-            )
+            with self.compiling:
+                snapshot = PolicySnapshot(
+                    version, content.model, content.rules, links, content.row_filters, rules_version=mark
+                )
             self._snapshot = snapshot
         return snapshot
 

@@ -125,7 +125,7 @@ def test_a_policy_change_and_the_trail_survive_a_restart(config: ProcessConfig, 
     with running(started(config)) as harness:
         admin = harness.stub(access_pb2_grpc.AccessServiceStub, caller="user:admin@administration")
         current = admin.GetPolicy(pb.GetPolicyRequest(policy_id="current"), timeout=10)
-        draft = pb.Policy(rules=current.rules, model=current.model)
+        draft = pb.Policy(rules=current.rules, model=current.model, comment="a test")
         draft.rules.add(
             subject="role:seller", department="sales", resource="tickets", action="list", purpose="*", effect="allow"
         )

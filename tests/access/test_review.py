@@ -34,7 +34,8 @@ def draft(world: World, add: Sequence[Row] = (), drop: Sequence[Row] = (), **mor
     rules = [rule for rule in policy.rules if tuple(getattr(rule, name) for name in names) not in drop]
     rules += [pb.PolicyRule(**dict(zip(names, row, strict=True))) for row in add]
     more.setdefault("row_filters", policy.row_filters)
-    given = pb.Policy(rules=rules, role_links=policy.role_links, comment="a change", **more)
+    more.setdefault("role_links", policy.role_links)
+    given = pb.Policy(rules=rules, comment="a change", **more)
     return id_of(world.stub().CreatePolicy(pb.CreatePolicyRequest(policy=given), timeout=10))
 
 

@@ -21,7 +21,8 @@ RULE = {
 def draft(stack, change) -> str:
     current = stack.administrator.get("/v1/policies/current")
     body: Json = {name: current[name] for name in ("model", "role_links", "row_filters") if name in current}
-    drafted = stack.administrator.post("/v1/policies", {**body, "rules": change(list(current["rules"]))})
+    rules = change(list(current["rules"]))
+    drafted = stack.administrator.post("/v1/policies", {**body, "rules": rules, "comment": "a test"})
     stack.administrator.post(f"/v1/{drafted['name']}:submit")
     return str(drafted["name"])
 

@@ -85,6 +85,9 @@ class PolicyMethods:
         policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
         if policy.state == "submitted" and policy.submitter == caller:
             return policy_message(policy)
+        if not policy.comment.strip():
+            violation = FieldViolation("comment", "say why it is changed: the approver and the auditor ask")
+            raise PolicyInvalid("The policy gives no reason; draft it with a comment.", violations=[violation])
         handed_over = submitted(policy, caller, self._context.directory.policy.number)
         self._refuse_faults(policy.content)
         self._refuse_failures(policy)
@@ -178,7 +181,9 @@ class PolicyMethods:
 
     def _faults(self, content: Content) -> list[FieldViolation]:
         directory = self._context.directory
-        return faults(content, self._context.inventory, directory.links(), directory.persons())
+        links, persons = directory.links(), directory.persons()
+        with directory.compiling:
+            return faults(content, self._context.inventory, links, persons)
 
     def _refuse_faults(self, content: Content) -> None:
         found = self._faults(content)

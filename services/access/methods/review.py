@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 import grpc
 from kehu.access.v1 import review_pb2
 
-from services.access.chain import Chain
+from services.access.chain import Chain, newest_blocks
+from services.access.domain.differences import Difference as PolicyDifference
+from services.access.domain.differences import Words, differences
 from services.access.domain.lint import lint
 from services.access.domain.policies import Policy, named_subjects, purposes_of
 from services.access.domain.simulation import Asked, Concerned, Difference, Report, asked_of, compare
@@ -18,11 +21,10 @@ from services.access.methods.policies import PolicyMethods
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 
 DECISIONS = 10_000
-BLOCKS_READ = 50_000  # however few decisions they hold
-BLOCKS_AT_ONCE = 200
 SUBJECTS_SHOWN = 100
 REPORTS_KEPT = 4  # a page is asked for soon after the one before
 FINDINGS_SHOWN = 1000
+NOTHING = Words("", "")
 SEVERITIES = {
     "error": review_pb2.LINT_SEVERITY_ERROR,
     "warning": review_pb2.LINT_SEVERITY_WARNING,
@@ -49,7 +51,9 @@ class ReviewMethods(PolicyMethods):
     ) -> review_pb2.LintPolicyResponse:
         """Look a revision over."""
         c, content = self._context, self._find_policy(request.policy_id).content
-        found = lint(content, c.inventory, c.directory.links(), c.directory.persons(), c.directory.everybody())
+        links, persons, everybody = c.directory.links(), c.directory.persons(), c.directory.everybody()
+        with c.directory.compiling:
+            found = lint(content, c.inventory, links, persons, everybody)
         count = Counter(finding.severity for finding in found)
         reply = review_pb2.LintPolicyResponse(errors=count["error"], warnings=count["warning"], notices=count["notice"])
         for finding in found[:FINDINGS_SHOWN]:
@@ -113,6 +117,40 @@ class ReviewMethods(PolicyMethods):
             next_page_token=encode_token(more, of_filter) if more else "",
         )
 
+    def ComparePolicies(
+        self, request: review_pb2.ComparePoliciesRequest, context: grpc.ServicerContext
+    ) -> review_pb2.ComparePoliciesResponse:
+        """Say what is different."""
+        policy = self._find_policy(request.policy_id)
+        base = self._find_policy(request.base_policy_id or "current")
+        size, of_filter = page_size_of(request.page_size), filter_hash("compare", policy.id, base.id)
+        after = int(decode_token(request.page_token, of_filter).get("after") or 0)
+        found = differences(base.content, policy.content)
+        count = Counter(difference.change for difference in found)
+        more = encode_token({"after": after + size}, of_filter) if len(found) > after + size else ""
+        return review_pb2.ComparePoliciesResponse(
+            base_version=base.number,
+            author=policy.author,
+            comment=policy.comment,
+            removed=count["removed"],
+            changed=count["changed"],
+            added=count["added"],
+            differences=[_difference_message(difference) for difference in found[after : after + size]],
+            next_page_token=more,
+        )
+
+
+def _difference_message(found: PolicyDifference) -> review_pb2.PolicyDifference:
+    before, after = found.before or NOTHING, found.after or NOTHING
+    return review_pb2.PolicyDifference(
+        change=found.change,
+        kind=found.kind,
+        before=before.english,
+        after=after.english,
+        before_zh=before.chinese,
+        after_zh=after.chinese,
+    )
+
 
 def simulated(c: Context, base: Policy, candidate: Policy, head: int, decisions: int) -> Report:
     """Return the report of a simulation; the last few are kept for the pages that follow.
@@ -140,16 +178,8 @@ def simulated(c: Context, base: Policy, candidate: Policy, head: int, decisions:
 
 def recorded(chain: Chain, head: int, count: int) -> Iterator[Asked]:
     """Yield the last `count` requests that the policy decided, from block `head` downwards, the newest first."""
-    for top in range(head, max(head - BLOCKS_READ, 0), -BLOCKS_AT_ONCE):
-        for block in chain.blocks.descending(top, min(BLOCKS_AT_ONCE, top)):
-            for entry in reversed(block.entries):
-                asked = asked_of(entry)
-                if asked is None:
-                    continue
-                if count == 0:
-                    return
-                count -= 1
-                yield asked
+    asked = (asked_of(entry) for block in newest_blocks(chain, head) for entry in reversed(block.entries))
+    yield from islice((request for request in asked if request is not None), count)
 
 
 def _change_message(change: Difference, who: Concerned) -> review_pb2.SimulatedChange:
