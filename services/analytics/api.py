@@ -17,6 +17,7 @@ from services.analytics.domain import rfm
 from services.analytics.domain.errors import ScoresNotFound, StalePageToken, UnreadableInteractionFile
 from services.analytics.domain.metrics import REGISTRY, find_metric
 from services.analytics.domain.reach import Reach, reach_of
+from services.analytics.domain.rights import check_dimensions, check_rule
 from services.analytics.domain.rows import Keyed, check_times, record_token
 from services.analytics.expiring import delete_months, months
 from services.analytics.files import InteractionFile, Upload, Uploads
@@ -187,6 +188,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
     def QueryMetric(self, request: pb.QueryMetricRequest, context: grpc.ServicerContext) -> pb.QueryMetricResponse:
         """Answer a metric; small cells are withheld."""
         definition = find_metric(request.name.removeprefix("metrics/"))
+        check_dimensions(request.dimensions, current_call().decision.obligations.disposition)
         months = (request.from_month, request.to_month)
         found = self._reader.figures(definition, list(request.dimensions), months, _reach())
         return wire.figures(definition, found)
@@ -195,7 +197,10 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         self, request: pb.EvaluateAudienceRequest, context: grpc.ServicerContext
     ) -> pb.EvaluateAudienceResponse:
         """Find the profiles of a rule; the token carries the data version, so pages fit together."""
+        check_rule(request.rule, current_call().decision.obligations.disposition)
         rule = _reach().rule(request.rule)
+        if request.check_only:
+            return pb.EvaluateAudienceResponse(rule=rule)
         of_filter = filter_hash("audience", rule_digest(rule))
         token = decode_token(request.page_token, of_filter)
         pinned = self._audiences.pin(_versions(token) if token else None)

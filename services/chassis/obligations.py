@@ -65,11 +65,14 @@ def mask_document(value: str, today: date) -> str:
     return value[:3] + "*" * (len(value) - 5) + value[-2:] if len(value) >= 8 else "***"
 
 
+_CODE = re.compile(r"[0-9]{6}")
 _TO_CITY = re.compile(r"^(?:.{1,12}?(?:省|自治区|特别行政区))?.{1,12}?(?:市|自治州|地区|盟)")
 
 
 def mask_address(value: str, today: date) -> str:
-    """浙江省杭州市西湖区文三路1号 → 浙江省杭州市***."""
+    """浙江省杭州市西湖区文三路1号 → 浙江省杭州市***; a code of GB/T 2260 → its city's, 330106 → 330100."""
+    if _CODE.fullmatch(value):
+        return value[:4] + "00"
     found = _TO_CITY.match(value)
     return (found.group() if found else "") + "***"
 

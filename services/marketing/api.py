@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import grpc
 from google.longrunning import operations_pb2
-from kehu.analytics.v1 import analytics_pb2
+from kehu.analytics.v1 import analytics_pb2, audience_pb2
 from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from kehu.marketing.v1 import marketing_pb2_grpc
 from kehu.marketing.v1 import messages_pb2 as pb
@@ -43,6 +43,7 @@ from services.marketing.store import DeliveryFilter, MarketingStore
 
 SAMPLE = 10  # PreviewSegmentResponse documents it
 AUDIENCE_TIMEOUT_SECONDS = 60.0
+CHECK_TIMEOUT_SECONDS = 5.0
 SEGMENT_FIELDS = ("display_name", "description", "rule")
 PREVIEW_NAME = "李小明"
 
@@ -160,7 +161,7 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
             return self._job(self._run(campaign, run_id), campaign, owner)
         now = self._around.now()
         started, fact = step(campaign, "run", now, run_id)
-        rule = self._segment(campaign.segment_id).rule.SerializeToString(deterministic=True)
+        rule = self._rule_in_reach(self._segment(campaign.segment_id)).SerializeToString(deterministic=True)
         run = Run(run_id, campaign.campaign_id, rule, RunState.SCHEDULED, start_time=now)
         with contextlib.suppress(AlreadyExists):
             run = self._store.save_run(run)
@@ -172,6 +173,14 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
                 self._jobs.cancel(operation.name, owner.department)
             raise EtagMismatch(f"campaigns/{campaign.campaign_id}") from None
         return operation
+
+    def _rule_in_reach(self, segment: Segment) -> audience_pb2.AudienceRule:
+        """Return the segment's rule within the rows of the caller, who must see all that it selects by.
+
+        The run itself is evaluated as this service, which sees everything.
+        """
+        question = analytics_pb2.EvaluateAudienceRequest(rule=segment.rule, check_only=True)
+        return self._analytics.EvaluateAudience(question, timeout=CHECK_TIMEOUT_SECONDS).rule
 
     def _job(self, run: Run, campaign: Campaign, owner: Owner) -> operations_pb2.Operation:
         args = {"run_id": run.run_id, "campaign_id": campaign.campaign_id}

@@ -23,8 +23,8 @@ from services.profiles.values import Field, Pair, Profile, Reject, Revision, Sou
 
 SLOTS = {
     "name": "name", "title": "name", "phone": "phone", "email": "email", "birth_date": "birth_date",
-    "resident_id": "document", "address": "address", "gender": "gender", "province_code": "code",
-    "city_code": "code", "district_code": "code", "owner_department": "code", "tier": "code",
+    "resident_id": "document", "address": "address", "gender": "gender", "province_code": "address",
+    "city_code": "address", "district_code": "address", "owner_department": "code", "tier": "code",
 }  # fmt: skip
 CLASSES: dict[int, str] = {
     options_pb2.CLASSIFICATION_PUBLIC: "public",

@@ -47,7 +47,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         rows = [_row_rule(each) for each in obligations.row_filter]
         types = filters.visible_types(filters.check_types(request.types), seen)
         narrowed = filters.with_rows(wanted, types, rows)
-        planned = plan(request.q, obligations.may_search, self._keyed)
+        planned = plan(request.q, obligations.may_search, lambda *group: _shows(obligations, *group), self._keyed)
         shape = paging.filter_hash(planned.clauses, sorted(request.types), request.filter)
         offset = int(paging.decode_token(request.page_token, shape).get("offset") or 0)
         limit = min(paging.page_size_of(request.page_size) if request.page_size else DEFAULT_HITS, MAX_PAGE)
@@ -74,6 +74,10 @@ def _seen(obligations: Obligations) -> dict[tuple[str, str], bool]:
     needed = [*filters.FILTER_FIELDS.values(), *filters.TYPE_GROUPS.values()]
     groups = {group for group in needed if group[0] != "internal"}
     return {group: obligations.disposition(*group) != "hide" for group in groups}
+
+
+def _shows(obligations: Obligations, classification: str, group: str) -> bool:
+    return obligations.disposition(classification, group) == "show"
 
 
 def _row_rule(condition: Condition) -> filters.RowRule:

@@ -119,7 +119,7 @@ def _indexing(count: int, ours: float, bare: float) -> dict[str, object]:
 
 def _querying(count: int, engine: TantivyEngine, keyed: Keyed, peer: tantivy.Index) -> dict[str, object]:
     def ask(text: str) -> None:
-        clauses = plan(text, lambda classification, group: True, keyed).clauses
+        clauses = plan(text, *[lambda classification, group: True] * 2, keyed).clauses
         engine.search(IndexQuery(clauses, {"type": frozenset({"profiles", "tickets"})}, FACETS))
 
     searcher, schema = peer.searcher(), peer.schema

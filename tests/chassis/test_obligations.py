@@ -120,6 +120,8 @@ def test_google_values_without_personal_data_pass():
         (obligations.mask_address, "浙江省杭州市西湖区文三路1号", "浙江省杭州市***"),
         (obligations.mask_address, "北京市海淀区中关村大街5号", "北京市***"),
         (obligations.mask_address, "某处", "***"),
+        (obligations.mask_address, "330106", "330100"),
+        (obligations.mask_address, "330000", "330000"),
     ],
 )
 def test_masks_show_this_much(mask, value, expected):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kehu.analytics.v1 import analytics_pb2 as pb
-from kehu.analytics.v1 import analytics_pb2_grpc
+from kehu.analytics.v1 import analytics_pb2_grpc, audience_pb2
 
 from services.chassis.server import Serving, current_call
 
@@ -14,10 +14,15 @@ class AnalyticsFake(analytics_pb2_grpc.AnalyticsServiceServicer):
     def __init__(self) -> None:
         self.audience: list[str] = []
         self.askers: list[str] = []
+        self.checkers: list[str] = []
+        self.narrowed: audience_pb2.AudienceRule | None = None
         self.page_limit = 500
 
     def EvaluateAudience(self, request, context):
         """Return a page of the audience, rising."""
+        if request.check_only:
+            self.checkers.append(current_call().caller.subject)
+            return pb.EvaluateAudienceResponse(rule=self.narrowed or request.rule)
         self.askers.append(current_call().caller.subject)
         size = min(request.page_size or 500, self.page_limit)
         start = int(request.page_token or 0)

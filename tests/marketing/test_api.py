@@ -497,6 +497,22 @@ def test_a_campaign_that_never_ran_has_no_report(world):
     assert world.refusal("GetCampaignReport", request) == (grpc.StatusCode.NOT_FOUND, "RUN_NOT_FOUND")
 
 
+def test_a_run_goes_by_the_rule_its_starter_may_ask_by_and_asks_as_the_starter(world):
+    narrowed = aud.AudienceRule(
+        trait=aud.TraitCondition(trait="owner_department", operator=aud.OPERATOR_EQ, values=["sales"])
+    )
+    world.people(2)
+    world.analytics.narrowed = narrowed
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+    world.work()
+
+    run_id = world.call("GetCampaign", pb.GetCampaignRequest(campaign_id=campaign_id)).run_id
+    assert world.store.run(run_id).rule == narrowed.SerializeToString(deterministic=True)
+    assert world.analytics.checkers == ["user:mia"]
+    assert set(world.analytics.askers) == {"svc:marketing"}
+
+
 def test_a_row_filter_narrows_to_the_departments_in_reach(world):
     segment_id = world.segment()
     campaign_id = world.campaign(segment_id=segment_id)

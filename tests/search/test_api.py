@@ -157,6 +157,17 @@ def test_a_marketer_finds_by_name_and_sees_masks(server):
     assert (hit.address, hit.resident_id, len(hit.display_name_matches)) == ("浙江省杭州市***", "", 0)
 
 
+@pytest.mark.parametrize("query", ["张伟", "伟", "明", "zhangwei", "zwm", "8001", "12345", "ann", "c1", "123x"])
+def test_a_masked_value_cannot_be_spelt_out_by_searching_for_parts_of_it(server, query):
+    everything = names(search(server, query))
+    server.policy.obligations = Obligations(masked=frozenset(GROUPS), searchable=frozenset(GROUPS))
+    masked = search(server, query)
+
+    assert set(names(masked)) <= ({"profiles/p4"} if query == "张伟" else set()), "p4 is called so, as a whole"
+    assert everything or query in ("12345", "c1", "ann")
+    assert masked.total_size == len(masked.hits) and sum(facet(masked, "type").values()) == masked.total_size
+
+
 def test_a_number_cannot_be_tried_out_by_who_may_not_search_numbers(server):
     server.policy.obligations = MARKETER
 

@@ -32,7 +32,7 @@ def everything(classification: str, group: str) -> bool:
 def matches(query: str, terms, may_search=everything) -> bool:
     """Match as an engine does: each clause by one match, all tokens in its field."""
     tokens = sealed(terms, plain_key)
-    clauses = plan(query, may_search, plain_key).clauses
+    clauses = plan(query, may_search, everything, plain_key).clauses
     return all(any(set(match.tokens) <= set(tokens.get(match.field, ())) for match in clause) for clause in clauses)
 
 
@@ -111,7 +111,7 @@ def test_groups_the_caller_may_not_search_match_nothing_and_are_named():
     def names_only(classification: str, group: str) -> bool:
         return (classification, group) in {("personal", "name"), ("internal", "")}
 
-    found = plan("13812348000", names_only, plain_key)
+    found = plan("13812348000", names_only, everything, plain_key)
 
     assert not matches("13812348000", profile("张伟明"), names_only)
     assert matches("张伟", profile("张伟明"), names_only)
@@ -120,12 +120,12 @@ def test_groups_the_caller_may_not_search_match_nothing_and_are_named():
 
 def test_without_any_right_a_query_matches_nothing_rather_than_everything():
     for query in ("张伟", "!!!", "13812348000", "a@b.cn"):
-        clauses = plan(query, lambda classification, group: False, plain_key).clauses
+        clauses = plan(query, lambda classification, group: False, everything, plain_key).clauses
         assert clauses and not any(clauses)
 
 
 def test_no_query_matches_everything():
-    assert plan("  ", everything, plain_key).clauses == ()
+    assert plan("  ", everything, everything, plain_key).clauses == ()
 
 
 def test_no_term_of_a_record_is_left_in_the_clear():

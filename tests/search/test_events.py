@@ -46,7 +46,7 @@ def event(message) -> Event:
 
 
 def find(engine: TantivyEngine, keys: Keys, query: str) -> list[str]:
-    clauses = plan(query, lambda classification, group: True, keys.keyed).clauses
+    clauses = plan(query, *[lambda classification, group: True] * 2, keys.keyed).clauses
     return [hit.id for hit in engine.search(IndexQuery(clauses, {})).hits]
 
 

@@ -1,6 +1,6 @@
 """Why analytics refuses: one class per reason of error_reason.proto."""
 
-from services.chassis.errors import Exhausted, Invalid, NotFound
+from services.chassis.errors import Denied, Exhausted, Invalid, NotFound
 
 
 class InvalidAudienceRule(Invalid):
@@ -25,6 +25,12 @@ class MetricNotFound(NotFound):
     """No metric of this id is registered."""
 
     reason = "METRIC_NOT_FOUND"
+
+
+class FilterDenied(Denied):
+    """A rule or a dimension asks for a field of which the caller sees less."""
+
+    reason = "FILTER_DENIED"
 
 
 class InvalidMetricQuery(Invalid):

@@ -129,7 +129,7 @@ class ProfilesPart:
         """Split source records out of a profile."""
         profile = profile_in_reach(self.tools.store, request.name)
         keys = sorted({record_key(id_of(item.source), item.source_record_id) for item in request.source_records})
-        parts = self._parted(keys) if request.request_id else None
+        parts = self._parted(keys, profile.profile_id) if request.request_id else None
         if parts is None:
             caller = current_call().caller.subject
             parts = self.tools.taker.merger.split(profile.profile_id, keys, new_id(), caller, request.reason)
@@ -137,8 +137,8 @@ class ProfilesPart:
         left, out = (found[item] for item in parts)
         return profiles_pb2.UnmergeProfileResponse(profile=self._shown(left), new_profile=self._shown(out))
 
-    def _parted(self, keys: list[str]) -> tuple[str, str] | None:
-        """Return what an earlier split left and what it split out, if these records were split out already."""
+    def _parted(self, keys: list[str], profile_id: str) -> tuple[str, str] | None:
+        """Return what an earlier split of this profile left and what it split out, if it split these records out."""
         holders = self.tools.store.by_record_keys(keys)
         if len(holders) != 1 or not set(keys) <= set(holders[0].record_keys):
             return None
@@ -146,7 +146,8 @@ class ProfilesPart:
         for revision in reversed(out.revisions):
             if revision.kind == "unmerged" and keys in (sorted(revision.source_records), sorted(out.record_keys)):
                 left = self.tools.store.profiles([revision.other_profile]).get(revision.other_profile)
-                return (left.profile_id, out.profile_id) if left and not left.merged_into else None
+                parts = (revision.other_profile, out.profile_id)
+                return parts if left and not left.merged_into and profile_id in parts else None
         return None
 
     def _shown(self, profile: Profile) -> resources_pb2.Profile:

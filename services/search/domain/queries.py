@@ -1,7 +1,8 @@
 """What a query may match: typed clauses made of the same terms as the documents, never a query language.
 
 Every part of the text between spaces must match, by one of its alternatives; an alternative whose field group
-the caller may not search by is left out, and a part without alternatives matches nothing.
+the caller may not search by is left out, and a part without alternatives matches nothing. Of a group that
+the caller does not read in full only whole values match: parts would spell out, search by search, what a mask hides.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ GROUPS = {
 _DIGIT_GAPS = re.compile(r"(?<=\d)[ \-\u2010-\u2015]+(?=\d)")
 _PHONE = re.compile(r"(?:\+|00)?\d{7,17}")
 _RESIDENT_ID = re.compile(r"\d{17}[\dx]")
+
+WHOLE = frozenset(("number", "resident_id", "phone", "email", "name"))
 
 MaySearch = Callable[[str, str], bool]
 
@@ -145,8 +148,8 @@ def _letters_or_digits(run: str) -> Iterator[Alternative]:
         yield Alternative("content", (Term("text_prefix", run),), 2.0)
 
 
-def plan(text: str, may_search: MaySearch, keyed: Keyed) -> Plan:
-    """Return what the engine is to match for this caller."""
+def plan(text: str, may_search: MaySearch, shows: MaySearch, keyed: Keyed) -> Plan:
+    """Return what the engine is to match for this caller, who reads in full what `shows` says."""
     clauses: list[Clause] = []
     left_out: set[str] = set()
     with_words = may_search(*GROUPS["content"])
@@ -155,7 +158,8 @@ def plan(text: str, may_search: MaySearch, keyed: Keyed) -> Plan:
             matches = []
             for choice in piece:
                 classification, group = GROUPS[choice.field]
-                if may_search(classification, group):
+                is_whole = all(kind in WHOLE for kind, _ in choice.terms)
+                if may_search(classification, group) and (is_whole or shows(classification, group)):
                     tokens = tuple(keyed(kind, value) for kind, value in choice.terms)
                     matches.append(Match(choice.field, tokens, choice.weight))
                 else:
