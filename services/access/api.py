@@ -5,6 +5,7 @@ from __future__ import annotations
 from kehu.access.v1 import access_pb2_grpc
 
 from services.access.methods.credentials import CredentialMethods
+from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
@@ -14,6 +15,7 @@ from services.access.methods.watching import WatchMethods
 class AccessServicer(
     TokenMethods,
     CredentialMethods,
+    QuestionMethods,
     ReviewMethods,
     TrailMethods,
     WatchMethods,

@@ -33,6 +33,7 @@ class Verdict:
         """Tell whether everything fits."""
         return not self.blocks.first_bad and not self.bad_checkpoint
 
+
 BLOCKS_READ = 50_000
 BLOCKS_AT_ONCE = 200
 

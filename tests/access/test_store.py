@@ -43,9 +43,7 @@ class Stores:
 @pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     if request.param == "memory":
-        yield Stores(
-            memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations()
-        )
+        yield Stores(memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations())
         return
     config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
     records.connect(config, "access")  # type: ignore[arg-type]

@@ -93,9 +93,7 @@ def new_world(**changes: object) -> World:
         policies=policies,
         revocations=revocations,
         directory=directory,
-        chain=Chain(
-            MemoryBlocks(), Ed25519PrivateKey.generate(), MemoryCheckpoints(), Ed25519PrivateKey.generate()
-        ),
+        chain=Chain(MemoryBlocks(), Ed25519PrivateKey.generate(), MemoryCheckpoints(), Ed25519PrivateKey.generate()),
         issuer=Issuer(keys, ISSUER, AUDIENCE),
         own_tokens=TokenVerifier(OwnSnapshots(directory, keys), ISSUER, AUDIENCE, lambda: clock.time.timestamp()),
         inventory=read_inventory(descriptors_path()),

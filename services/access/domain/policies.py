@@ -24,6 +24,7 @@ ADMINISTRATION = (
     ("principals", "update"),
 )
 NEAR_MISSES = 10
+NEAREST = ("purpose", "action", "subject", "department")  # what the caller can mend comes first
 RULE_FIELDS = ("subject", "department", "resource", "action", "purpose")
 
 
@@ -146,7 +147,7 @@ def can_administer(rules: Rules, subject: str, department: str) -> bool:
 
 
 def near_misses(content: Content, request: Row, names: Sequence[str]) -> list[tuple[Row, str]]:
-    """Return allow rules that fail in one field only, with that field, ten at most.
+    """Return allow rules that fail in one field only, with that field, the nearest first, ten at most.
 
     A role of another department counts as one, the subject: the caller lacks it. `request` is department,
     resource, action and purpose; `names` are those the caller answers to.
@@ -162,6 +163,4 @@ def near_misses(content: Content, request: Row, names: Sequence[str]) -> list[tu
         near = len(misses) == 1 or misses == ["subject", "department"]
         if rule[5] == "allow" and near and misses != ["resource"]:
             found.append((rule, misses[0]))
-            if len(found) == NEAR_MISSES:
-                break
-    return found
+    return sorted(found, key=lambda miss: NEAREST.index(miss[1]))[:NEAR_MISSES]

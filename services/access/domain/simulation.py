@@ -200,7 +200,7 @@ def _of_decision(caller: Caller, resource: str, action: str, one: Decision, othe
         words = ("denied", "allowed")
         yield Difference("method", caller.department, resource, action, words[one.allowed], words[other.allowed])
     elif one.allowed and one.obligations.row_filter != other.obligations.row_filter:
-        before, after = (_rows(caller, side.obligations.row_filter) for side in (one, other))
+        before, after = (rows_in_words(caller, side.obligations.row_filter) for side in (one, other))
         if before != after:
             yield Difference("rows", caller.department, resource, action, before, after)
 
@@ -223,7 +223,7 @@ def _seen(side: Obligations, group: str) -> str:
     return "shown" if group in side.shown else "masked" if group in side.masked else "hidden"
 
 
-def _rows(caller: Caller, conditions: Sequence[Condition]) -> str:
+def rows_in_words(caller: Caller, conditions: Sequence[Condition]) -> str:
     """Return conditions as words, the caller's own values named as rules name them."""
     own = {caller.subject: "$subject", caller.department: "$department"}
     texts = {f"{c.field} in ({', '.join(sorted(own.get(v, v) for v in c.values))})" for c in conditions}

@@ -20,6 +20,7 @@ from services.access.domain.policies import (
     rolled_back,
     submitted,
 )
+from services.access.domain.questions import missing
 from services.access.domain.tables import (
     PolicyTest,
     TableReport,
@@ -141,7 +142,10 @@ class PolicyMethods:
             asked = (request.department, request.resource, request.action, request.purpose or NO_PURPOSE)
             content = self._context.directory.policy.content
             for rule, field in near_misses(content, asked, names):
-                reply.near_misses.add(rule=rule_message(rule), field=field)
+                words = missing(rule, field, request.subject, request.department)
+                reply.near_misses.add(
+                    rule=rule_message(rule), field=field, missing=words.english, missing_zh=words.chinese
+                )
         return reply
 
     def GetRole(self, request: pb.GetRoleRequest, context: grpc.ServicerContext) -> pb.Role:
