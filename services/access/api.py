@@ -7,6 +7,7 @@ from kehu.access.v1 import access_pb2_grpc
 from services.access.methods.credentials import CredentialMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
+from services.access.methods.sessions import SessionMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
 from services.access.methods.watching import WatchMethods
@@ -16,6 +17,7 @@ class AccessServicer(
     TokenMethods,
     CredentialMethods,
     QuestionMethods,
+    SessionMethods,
     ReviewMethods,
     TrailMethods,
     WatchMethods,

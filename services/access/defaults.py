@@ -63,6 +63,8 @@ ACTIONS = {
     },
 }  # fmt: skip
 
+OF_EVERYBODY = {"account": "*"}  # one's own sessions and second factors
+
 # role → right → field groups, for the purpose of the role's department only
 FIELDS = {
     "role:marketer": {
@@ -107,7 +109,7 @@ def _row_filters() -> Iterator[RowFilter]:
 
 def _rules() -> Iterator[Row]:
     for role, department, purpose in ROLES:
-        for resource, actions in ACTIONS[role].items():
+        for resource, actions in {**OF_EVERYBODY, **ACTIONS[role]}.items():
             for action in actions.split():
                 yield role, department, resource, action, "*", "allow"
         for right, groups in FIELDS.get(role, {}).items():

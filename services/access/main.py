@@ -18,6 +18,7 @@ from services.access.store import mongo, once
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
+from services.access.store.sessions import MongoSessions, Sessions
 from services.chassis import records
 from services.chassis.access import TokenVerifier
 from services.chassis.config import ProcessConfig
@@ -31,13 +32,14 @@ def serving(config: ProcessConfig) -> Serving:
     wanted = read_bootstrap(config.bootstrap_file)
     sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
     stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), MongoBlocks())
-    mongo_uses, mongo_once = once.MongoUses(), once.MongoOnce()
-    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once)
+    mongo_uses, mongo_once, mongo_sessions = once.MongoUses(), once.MongoOnce(), MongoSessions()
+    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once, mongo_sessions)
 
     def prepare() -> None:
         mongo.ensure_indexes()
         mongo_uses.ensure_indexes()
         mongo_once.ensure_indexes()
+        mongo_sessions.ensure_indexes()
         seed(context, wanted)
         context.chain.head()
 
@@ -59,6 +61,7 @@ def build_context(
     checkpoints: Checkpoints,
     uses: Uses,
     spent: Once,
+    sessions: Sessions,
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
     folder, keys = config.keys_dir, token_keys(config.keys_dir)
@@ -79,6 +82,7 @@ def build_context(
         self_approval=config.allow_self_approval,
         uses=uses,
         once=spent,
+        sessions=sessions,
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 

@@ -170,3 +170,78 @@ def test_policies_are_listed_newest_first(stores: Stores) -> None:
     page = stores.policies.page(None, 2)
 
     assert [len(page), len(stores.policies.page(page[1].create_time, 2))] == [2, 1]
+
+
+def test_a_block_takes_its_place_and_its_batch_once(stores: Stores) -> None:
+    first = block_after((0, GENESIS), "a")
+    stores.blocks.append(first)
+
+    with pytest.raises(AlreadyExists):
+        stores.blocks.append(block_after((0, GENESIS), "b"))
+    with pytest.raises(AlreadyExists):
+        stores.blocks.append(block_after((1, "x"), "a"))
+    assert stores.blocks.by_batch("a") == stores.blocks.get(1) == first
+
+
+def test_blocks_are_walked_both_ways(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(7):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+
+    assert [block.sequence for block in stores.blocks.ascending(3)] == [3, 4, 5, 6, 7]
+    assert [block.sequence for block in stores.blocks.descending(5, 3)] == [5, 4, 3]
+
+
+def test_many_writers_build_one_chain(stores: Stores) -> None:
+    """Two processes of access, several threads each, batches that come twice."""
+    chains = [Chain(stores.blocks, KEY), Chain(stores.blocks, KEY)]
+    batches = {f"b{n}": [AuditEntry.of(target=str(n))] for n in range(24)}
+
+    def write(chain: Chain) -> None:
+        for batch_id, entries in batches.items():
+            chain.append(batch_id, entries)
+
+    threads = [threading.Thread(target=write, args=(chain,)) for chain in chains for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = chains[0].verify()
+
+    assert (found.blocks, found.first_bad) == (24, 0)
+    assert Chain(stores.blocks, KEY).head() == 24
+
+
+def test_a_changed_document_is_found(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(4):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+    if isinstance(stores.blocks, memory.MemoryBlocks):
+        stores.blocks._rows[3] = replace(stores.blocks._rows[3], entries=(AuditEntry.of(target="9"),))
+    else:
+        rows = records.database("access")["audit_blocks"]
+        rows.update_one({"_id": 3}, {"$set": {"entries.0.target": "9"}})
+
+    assert chain.verify().first_bad == 3
+    with pytest.raises(AuditBatchChanged):
+        chain.append("b2", [AuditEntry.of(target="2")])
+
+
+def test_a_cut_end_is_found_by_the_process_that_wrote_it(stores: Stores) -> None:
+    chain = Chain(stores.blocks, KEY)
+    for number in range(4):
+        chain.append(f"b{number}", [AuditEntry.of(target=str(number))])
+    if isinstance(stores.blocks, memory.MemoryBlocks):
+        del stores.blocks._rows[4]
+    else:
+        records.database("access")["audit_blocks"].delete_one({"_id": 4})
+
+    assert chain.verify().first_bad == 4
+
+
+def test_those_who_have_to_wait_are_found(stores: Stores) -> None:
+    for login, until in (("ann", NOW + timedelta(seconds=1)), ("bob", NOW - timedelta(seconds=1)), ("eve", None)):
+        stores.principals.insert(person(login, locked_until=until))
+
+    assert [found.login for found in stores.principals.page("", 10, "", NOW)] == ["ann"]
+    assert stores.principals.page("", 10, "marketing", NOW) == []

@@ -21,6 +21,7 @@ from services.access.methods.context import Context
 from services.access.store.memory import MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.once import MemoryOnce, MemoryUses
+from services.access.store.sessions import MemorySessions
 from services.chassis.access import TokenVerifier
 from services.chassis.server import Serving
 from tests.harness import Harness, running
@@ -102,6 +103,7 @@ def new_world(**changes: object) -> World:
         self_approval=False,
         uses=MemoryUses(),
         once=MemoryOnce(),
+        sessions=MemorySessions(),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),
         now=clock,
     )

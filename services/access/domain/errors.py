@@ -26,6 +26,18 @@ class SubjectTokenRefused(errors.Unauthenticated):
         super().__init__(message)
 
 
+class SessionNotFound(errors.NotFound):
+    """The person has no session of this id, or it is over."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class PersonNeeded(errors.NotAllowed):
+    """What the method is about people have and apps have not."""
+
+    reason = "PERSON_NEEDED"
+
+
 class GrantTypeUnsupported(errors.Invalid):
     """The grant type is not one of ours."""
 

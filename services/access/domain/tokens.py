@@ -103,6 +103,11 @@ def revoke_subject(subject: str, now: datetime) -> Revocation:
     return Revocation(subject, now, now + timedelta(seconds=2 * LIFETIME_SECONDS))
 
 
+def revoke_session(subject: str, session_id: str, now: datetime) -> Revocation:
+    """Return the revocation of all tokens of a person's session; their ids begin with it."""
+    return revoke_credential(subject, session_id, now)
+
+
 def revoke_credential(subject: str, credential_id: str, now: datetime) -> Revocation:
     """Return the revocation of all tokens an app got by one credential; their ids begin with it."""
     return Revocation(f"{subject}#{credential_id}", now, now + timedelta(seconds=2 * LIFETIME_SECONDS))

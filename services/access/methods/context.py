@@ -20,6 +20,7 @@ from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations
+from services.access.store.sessions import Sessions
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
 
@@ -50,6 +51,7 @@ class Secrets:
     password: Callable[[], str] = lambda: secrets.token_urlsafe(12)
     totp_secret: Callable[[], str] = pyotp.random_base32
     token_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    session_id: Callable[[], str] = lambda: secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Context:
     self_approval: bool
     uses: Uses
     once: Once
+    sessions: Sessions
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -32,6 +32,7 @@ def principal_message(principal: Principal, secret: pb.PrincipalSecret | None = 
         create_time=principal.create_time,
         update_time=principal.update_time,
         etag=etag_of(principal.version),
+        lock_end_time=principal.locked_until,
         secret=secret,
     )
 

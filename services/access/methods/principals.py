@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import people_pb2 as people
 
 from services.access.domain.credentials import without_secrets
 from services.access.domain.errors import (
@@ -62,9 +63,10 @@ class PrincipalMethods:
         self, request: pb.ListPrincipalsRequest, context: grpc.ServicerContext
     ) -> pb.ListPrincipalsResponse:
         """Return a page by id."""
-        size, of_filter = page_size_of(request.page_size), filter_hash("principals", request.department)
+        size, of_filter = page_size_of(request.page_size), filter_hash("principals", request.department, request.locked)
         after = str(decode_token(request.page_token, of_filter).get("after", ""))
-        found = self._context.principals.page(after, size + 1, request.department)
+        locked_at = self._context.now() if request.locked else None
+        found = self._context.principals.page(after, size + 1, request.department, locked_at)
         more = encode_token({"after": found[size - 1].id}, of_filter) if len(found) > size else ""
         messages = [principal_message(principal) for principal in found[:size]]
         return pb.ListPrincipalsResponse(principals=messages, next_page_token=more)
@@ -87,6 +89,13 @@ class PrincipalMethods:
         """Let one in again."""
         known = self._find_principal(request.principal_id)
         return principal_message(self._change(replace(known, enabled=True, failures=0, locked_until=None)))
+
+    def UnlockPrincipal(self, request: people.UnlockPrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
+        """Forget a person's wrong tries."""
+        known = self._find_principal(request.principal_id)
+        if not known.failures and known.locked_until is None:
+            return principal_message(known)
+        return principal_message(self._context.principals.save(replace(known, failures=0, locked_until=None)))
 
     def RotateSecret(self, request: pb.RotateSecretRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Give one a new secret."""
@@ -117,6 +126,7 @@ class PrincipalMethods:
         self._keep_an_administrator(changed)
         c.revocations.add(revoke_subject(changed.subject, c.now()))
         stored = c.principals.save(changed)
+        c.sessions.remove(changed.id)
         c.revocations.add(revoke_subject(changed.subject, c.now()))  # those issued between the two
         c.directory.refresh(at_once=True)
         return stored

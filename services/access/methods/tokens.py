@@ -12,7 +12,8 @@ from services.access.directory import key_message
 from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
 from services.access.domain.principals import Principal, confirm_person, sign_in_person
-from services.access.domain.tokens import LIFETIME_SECONDS, Grant, revoke_token
+from services.access.domain.sessions import OVER, opened, prolonged
+from services.access.domain.tokens import LIFETIME_SECONDS, METHODS, Grant, revoke_token
 from services.access.methods.context import Context
 from services.access.methods.credentials import grant_of, prove_app
 from services.chassis.access import Caller
@@ -44,10 +45,16 @@ class TokenMethods:
             signed_in, grant, prefix = proof.app, grant_of(proof), f"{proof.credential_id}."
         elif request.grant_type == "password":
             signed_in = self._person(f"user-{request.username}", partial(self._try_password, request))
+            session = opened(self._context.secrets.session_id(), signed_in.id, METHODS["user"], now)
+            self._context.sessions.add(session)
+            prefix = f"{session.id}."
         elif request.grant_type == STEP_UP:
             caller = self._subject(request.subject_token)
-            signed_in = self._person(caller.subject.replace(":", "-", 1), partial(self._try_code, request))
-            grant = Grant(tuple(dict.fromkeys((*caller.methods, "otp"))))
+            session = prolonged(self._context.sessions.get(caller.token_id.partition(".")[0]), "otp", now)
+            signed_in = self._person(session.principal_id, partial(self._try_code, request))
+            if not self._context.sessions.prolong(session):
+                raise SubjectTokenRefused(OVER)
+            grant, prefix = Grant(session.methods), f"{session.id}."
         else:
             raise GrantTypeUnsupported(f"Use grant_type client_credentials, password or {STEP_UP}.")
         token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)

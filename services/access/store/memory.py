@@ -50,9 +50,11 @@ class MemoryPrincipals:
             self._rows[principal.id] = stored
             return stored
 
-    def page(self, after: str, limit: int, department: str) -> list[Principal]:
+    def page(self, after: str, limit: int, department: str, locked_at: datetime | None = None) -> list[Principal]:
         """Return a page by id."""
         found = sorted((p for p in self._rows.values() if p.id > after), key=lambda p: p.id)
+        if locked_at is not None:
+            found = [p for p in found if p.locked_until is not None and p.locked_until > locked_at]
         return [p for p in found if department in ("", p.department)][:limit]
 
     def changed_since(self, when: datetime) -> list[Principal]:

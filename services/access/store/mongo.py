@@ -105,11 +105,13 @@ class MongoPrincipals:
         records.replace(record)
         return self._value(record)
 
-    def page(self, after: str, limit: int, department: str) -> list[Principal]:
+    def page(self, after: str, limit: int, department: str, locked_at: datetime | None = None) -> list[Principal]:
         """Return a page by id."""
         found = PrincipalRecord.objects(id__gt=after)
         if department:
             found = found.filter(department=department)
+        if locked_at is not None:
+            found = found.filter(locked_until__gt=locked_at)
         with records.driver_errors():
             return [_without_secret(record) for record in found.order_by("id").limit(limit)]
 

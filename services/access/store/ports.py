@@ -28,8 +28,10 @@ class Principals(Protocol):
     def save(self, principal: Principal) -> Principal:
         """Write the state if nobody changed it since it was read, else Conflict."""
 
-    def page(self, after: str, limit: int, department: str) -> list[Principal]:
+    def page(self, after: str, limit: int, department: str, locked_at: datetime | None = None) -> list[Principal]:
         """Return up to `limit` with ids after `after`, by id; an empty department means all.
+
+        With `locked_at` only those who have to wait at that time.
 
         One-time secrets may be left out: never save what a list returned.
         """
