@@ -88,9 +88,8 @@ class Doorkeeper:
         if wait:
             raise rate_limited(wait)
         purpose = exchange.headers.get(b"x-purpose")
-        if purpose is not None:
-            caller = caller.with_purpose(checked_purpose(purpose.decode("latin-1")))
-        exchange.caller = caller
+        word = "" if purpose is None else checked_purpose(purpose.decode("latin-1"))
+        exchange.caller = caller = caller.calling(word, exchange.peer)
         return caller
 
     def decide(self, caller: Caller, method: Method, request_id: str) -> None:

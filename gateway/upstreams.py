@@ -13,7 +13,7 @@ from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
 from services.chassis.client import channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
-from services.chassis.server.calls import CERTIFICATE_HEADER
+from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER
 from services.chassis.server.frames import CALL_BYTES
 from services.chassis.telemetry import trace_headers
 
@@ -105,7 +105,7 @@ class Upstreams:
 
 
 def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
-    """Return what travels with a call: request id, the client's certificate, the caller's token and purpose, trace."""
+    """Return what travels with a call: request id, certificate, the caller's own token, purpose and address, trace."""
     metadata = [("x-request-id", exchange.request_id)]
     if exchange.thumbprint:
         metadata.append((CERTIFICATE_HEADER, exchange.thumbprint))
@@ -113,6 +113,7 @@ def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
         metadata.append(("authorization", exchange.text(b"authorization")))
         if exchange.caller is not None and exchange.caller.purpose:
             metadata.append(("x-purpose", exchange.caller.purpose))
+        metadata.append((CALLER_ADDRESS, exchange.peer))
     metadata.extend(trace_headers().items())
     return metadata
 

@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import conditions_pb2 as pb_conditions
 
 from services.access.domain.policies import Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation, SigningKey
 from services.access.store.ports import Policies, Principals, Revocations
-from services.chassis.access import MODEL, PolicySnapshot
+from services.chassis.access import MODEL, PolicySnapshot, RowFilter
 from services.chassis.access import Revocations as Revoked
+from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
+from services.chassis.access.wire import coded
+from services.chassis.access.wire_conditions import condition_message, organization
 from services.chassis.errors import Unavailable
 
 FRESH = timedelta(milliseconds=200)  # answers closer together than this share one reading
@@ -111,23 +115,15 @@ class Directory:
         Raises:
             Invalid: it does not compile.
         """
-        content = policy.content
-        links = sorted({*content.links, *self.links(), *more})
-        with self.compiling:
-            return PolicySnapshot(policy.number, content.model, content.rules, links, content.row_filters)
+        return self._compiled(policy, sorted({*policy.content.links, *self.links(), *more}), "")
 
     def snapshot(self) -> PolicySnapshot:
         """Return the state in force, compiled as every process compiles it."""
         state = self.refresh()
-        rules, content = self._rule_set(state), _seeded(state).content
+        rules = self._rule_set(state)
         snapshot = self._snapshot
         if snapshot is None or snapshot.rules_version != rules.rules_version:
-            links = [tuple(row.values) for row in rules.role_links]
-            version, mark = rules.policy_version, rules.rules_version
-            with self.compiling:
-                snapshot = PolicySnapshot(
-                    version, content.model, content.rules, links, content.row_filters, rules_version=mark
-                )
+            snapshot = self._compiled(_seeded(state), self._all_links(state), rules.rules_version)
             self._snapshot = snapshot
         return snapshot
 
@@ -171,13 +167,24 @@ class Directory:
         known = self._rules
         if known is not None and known[0].policy is state.policy and known[0].people is state.people:
             return known[1]
-        policy = _seeded(state)
-        own = {link for person in state.people.values() for link in person.links}
-        links = sorted({*policy.content.links, *own})
+        policy, links = _seeded(state), self._all_links(state)
         mark = f"{policy.number}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
         rules = rule_set(policy, links, mark)
         self._rules = (state, rules)
         return rules
+
+    def _compiled(self, policy: Policy, links: Sequence[Row], mark: str) -> PolicySnapshot:
+        content = policy.content
+        with self.compiling:
+            return PolicySnapshot(
+                policy.number, content.model, content.rules, links, content.row_filters, rules_version=mark,
+                conditions=content.conditions, organization=organization(content.departments, content.teams),
+                now=lambda: self._now().timestamp(),
+            )  # fmt: skip
+
+    def _all_links(self, state: _InForce) -> list[Row]:
+        own = {link for person in state.people.values() for link in person.links}
+        return sorted({*_seeded(state).content.links, *own})
 
 
 def _person(principal: Principal) -> _Person:
@@ -206,16 +213,28 @@ def key_message(key: SigningKey) -> pb.JsonWebKey:
 
 def rule_set(policy: Policy, links: Sequence[Row], mark: str) -> pb.RuleSet:
     """Return all rules as a message."""
+    content, words = policy.content, {"": 0}
+    rules, role_links = coded(content.rules, RULE_WORDS, words), coded(links, LINK_WORDS, words)
     return pb.RuleSet(
         rules_version=mark,
         policy_version=policy.number,
-        model=policy.content.model,
-        rules=[pb.RuleRow(values=row) for row in policy.content.rules],
-        role_links=[pb.RuleRow(values=row) for row in links],
-        row_filters=[
-            pb.RowFilter(
-                subject=f.subject, department=f.department, resource=f.resource, field=f.field, values=f.values
-            )
-            for f in policy.content.row_filters
-        ],
+        model=content.model,
+        words=words,
+        rule_words=rules,
+        link_words=role_links,
+        row_filters=[row_filter_message(found) for found in content.row_filters],
+        conditions=[condition_message(condition) for condition in content.conditions],
+        departments=[pb_conditions.Department(name=name, parent=parent) for name, parent in content.departments],
+        teams=[pb_conditions.Team(name=name, members=members) for name, members in content.teams],
+    )
+
+
+def row_filter_message(found: RowFilter) -> pb.RowFilter:
+    """Return a row filter as a message."""
+    return pb.RowFilter(
+        subject=found.subject,
+        department=found.department,
+        resource=found.resource,
+        field=found.field,
+        values=found.values,
     )

@@ -78,7 +78,7 @@ class Reader:
 
     def reaches(self, profile_id: str, pinned: Pinned, reach: Reach) -> bool:
         """Say whether the caller's row filter lets this profile through; an unknown one passes no filter."""
-        if not reach.traits:
+        if not reach.clauses:
             return True
         where, params = reach.where()
         body = f"SELECT count(*) FROM profiles p WHERE p.profile_id = $id AND {where}"

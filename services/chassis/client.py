@@ -15,7 +15,7 @@ import grpc
 from google.protobuf import descriptor_pool
 
 from services.chassis.config import MESSAGE_BYTES, TRUST_DOMAIN, ProcessConfig
-from services.chassis.server.calls import CERTIFICATE_HEADER, find_call
+from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, find_call
 from services.chassis.server.plans import service_plans
 from services.chassis.telemetry import trace_headers
 
@@ -72,6 +72,8 @@ def _outgoing(details: grpc.ClientCallDetails) -> _Details:
             metadata.append((CERTIFICATE_HEADER, call.thumbprint))
         if call.caller.purpose:
             metadata.append(("x-purpose", call.caller.purpose))
+        if call.caller.address:
+            metadata.append((CALLER_ADDRESS, call.caller.address))
     metadata.extend(trace_headers().items())
     return _Details(
         details.method, timeout, metadata, details.credentials, getattr(details, "wait_for_ready", None),

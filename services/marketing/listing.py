@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.chassis.access import values_in_reach
 from services.chassis.errors import Denied
 from services.chassis.paging import decode_token, encode_token, filter_hash
 from services.chassis.server import current_call
@@ -25,12 +26,10 @@ def reach() -> list[str] | None:
     Raises:
         Denied: the policy narrows rows by a field these resources do not have.
     """
-    departments: set[str] | None = None
-    for condition in current_call().decision.obligations.row_filter:
-        if condition.field != "owner_department":
-            raise Denied("your policy narrows rows by a field that campaigns and segments do not have")
-        values = set(condition.values)
-        departments = values if departments is None else departments & values
+    clauses = current_call().decision.obligations.row_filter
+    departments = values_in_reach(clauses, "owner_department")
+    if clauses and not departments:
+        raise Denied("your policy narrows rows by a field that campaigns and segments do not have")
     return None if departments is None else sorted(departments)
 
 

@@ -8,7 +8,7 @@ from kehu.search.v1 import search_pb2 as pb
 from kehu.search.v1 import search_pb2_grpc
 
 from services.chassis import paging
-from services.chassis.access import Condition, Obligations
+from services.chassis.access import Obligations
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.server import current_call
@@ -44,18 +44,17 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         seen = _seen(obligations)
         wanted = filters.parse_filter(request.filter)
         filters.check_filter(wanted, seen)
-        rows = [_row_rule(each) for each in obligations.row_filter]
+        clauses = obligations.row_filter
         types = filters.visible_types(filters.check_types(request.types), seen)
-        narrowed = filters.with_rows(wanted, types, rows)
+        narrowed = filters.with_rows(wanted, types, filters.plain_rows(clauses))
         planned = plan(request.q, obligations.may_search, lambda *group: _shows(obligations, *group), self._keyed)
         shape = paging.filter_hash(planned.clauses, sorted(request.types), request.filter)
         offset = int(paging.decode_token(request.page_token, shape).get("offset") or 0)
         limit = min(paging.page_size_of(request.page_size) if request.page_size else DEFAULT_HITS, MAX_PAGE)
         _check_depth(offset, limit)
         facets = filters.visible_facets(seen)
-        result = self._engine.search(
-            IndexQuery(planned.clauses, narrowed, facets, offset, limit, filters.rows_by_type(rows))
-        )
+        either = filters.rows_of(clauses)
+        result = self._engine.search(IndexQuery(planned.clauses, narrowed, facets, offset, limit, either))
         reply = self._hits.reply(result, request.q, lambda group: obligations.disposition("personal", group) == "show")
         reply.groups_not_searched.extend(planned.left_out)
         if offset + limit < min(result.total, MAX_HITS):
@@ -78,12 +77,6 @@ def _seen(obligations: Obligations) -> dict[tuple[str, str], bool]:
 
 def _shows(obligations: Obligations, classification: str, group: str) -> bool:
     return obligations.disposition(classification, group) == "show"
-
-
-def _row_rule(condition: Condition) -> filters.RowRule:
-    """Return the rule of a row filter; one about profiles or tickets narrows these alone."""
-    kind = condition.resource if condition.resource in filters.TYPES else ""
-    return filters.RowRule(condition.field, frozenset(condition.values), kind)
 
 
 def _check_depth(offset: int, limit: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import grpc
 import pytest
@@ -10,6 +11,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import conditions_pb2 as pb_conditions
 
 from services.chassis.access import Caller, SnapshotHolder, TokenVerifier
 from services.chassis.access.wire import request_for, updated
@@ -425,6 +427,40 @@ def test_explain_names_the_rule_or_the_rules_that_nearly_matched(world: World) -
     assert "personal/name" in allowed.masked_groups
     assert (denied.allowed, denied.reason) == (False, "NO_MATCHING_RULE")
     assert {"action", "subject"} == {miss.field for miss in denied.near_misses}
+
+
+def test_conditions_teams_and_roles_that_end_come_into_force_and_are_explained(world: World) -> None:
+    policy = world.stub().GetPolicy(pb.GetPolicyRequest(policy_id="current"), timeout=5)
+    given = pb.Policy(rules=policy.rules, model=policy.model, comment="analysts on call, from the office, for a day")
+    inside = given.conditions.add(name="inside")
+    inside.network.ranges.append("10.20.0.0/16")
+    east = given.conditions.add(name="east")
+    east.record_attribute.field, east.record_attribute.values[:] = "province_code", ["310000", "330000"]
+    given.rules.add(subject="role:on-call", department="marketing", resource="search", action="read", purpose="*",
+                    effect="allow", conditions=["inside", "east"])  # fmt: skip
+    link = given.role_links.add(member="user:ann", role="role:on-call", department="marketing")
+    link.end_time.FromDatetime(world.clock.time + timedelta(days=1))
+    given.departments.extend([*policy.departments, pb_conditions.Department(name="sales-east", parent="sales")])
+    drafted = world.stub().CreatePolicy(pb.CreatePolicyRequest(policy=given), timeout=5)
+    assert list(drafted.conditions) == list(given.conditions)
+    assert list(drafted.role_links) == list(given.role_links)
+    world.stub().SubmitPolicy(pb.SubmitPolicyRequest(policy_id=id_of(drafted)), timeout=5)
+    new_person(world, "second")
+    world.stub(SECOND).ApprovePolicy(pb.ApprovePolicyRequest(policy_id=id_of(drafted)), timeout=5)
+    asked = pb.ExplainAccessRequest(subject="user:ann", department="marketing", resource="search", action="read")
+
+    outside = world.stub().ExplainAccess(asked, timeout=5)
+    asked.address = "10.20.1.1"
+    within = world.stub().ExplainAccess(asked, timeout=5)
+    asked.time.FromDatetime(world.clock.time + timedelta(days=1))
+    later = world.stub().ExplainAccess(asked, timeout=5)
+
+    assert (outside.allowed, outside.reason, list(outside.unmet_conditions)) == (False, "CONDITION_NOT_MET", ["inside"])
+    assert within.allowed
+    assert [(clause.field, list(clause.values)) for clause in within.row_clauses] == [
+        ("province_code", ["310000", "330000"])
+    ]
+    assert (later.allowed, later.reason) == (False, "NO_MATCHING_RULE")
 
 
 def test_only_our_processes_fetch_snapshots_and_write_entries(world: World) -> None:

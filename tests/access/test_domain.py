@@ -12,8 +12,16 @@ from services.access.defaults import default_content
 from services.access.domain.checks import faults
 from services.access.domain.errors import PolicyOutdated, PolicyState, SelfApproval
 from services.access.domain.policies import Content, Policy, compiled, published, rolled_back, submitted
-from services.access.domain.vocabulary import Inventory
-from services.chassis.access import MODEL, RowFilter
+from services.access.domain.vocabulary import FIRST_DEPARTMENTS, Inventory
+from services.chassis.access import MODEL, NamedCondition, RowFilter
+from services.chassis.access.conditions import (
+    DateWindow,
+    DevicePosture,
+    Network,
+    RecordAttribute,
+    SecondFactorAge,
+    TimeOfDay,
+)
 
 INVENTORY = Inventory(
     {
@@ -22,6 +30,7 @@ INVENTORY = Inventory(
         "principals": frozenset({"update"}),
     },
     frozenset({"personal/name", "sensitive/document"}),
+    {"profiles": frozenset({"owner_department"})},
 )
 ADMIN = [
     ("role:admin", "administration", "policies", "*", "*", "allow"),
@@ -49,6 +58,17 @@ def with_matcher(matcher: str) -> Content:
     return Content(rules=GOOD.rules, model=MODEL.partition("m = ")[0] + f"m = {matcher}\n")
 
 
+def with_test(test: TimeOfDay | DateWindow | Network | SecondFactorAge | DevicePosture | RecordAttribute) -> Content:
+    return with_condition(NamedCondition("stated", test), "stated")
+
+
+def with_condition(condition: NamedCondition, names: str) -> Content:
+    return Content(rules=(*ADMIN, (*READER, names)), conditions=(condition,))
+
+
+OFFICE = NamedCondition("office-hours", TimeOfDay("Asia/Shanghai", "09:00", "18:00", (1, 2, 3, 4, 5)))
+HERE = NamedCondition("here", RecordAttribute("owner_department", ("$departmentTree",)))
+TIER = NamedCondition("gold", RecordAttribute("tier", ("gold",)))
 SAFE = "g(r.sub, p.sub, r.dom) && r.obj == p.obj"
 
 BAD_POLICIES: dict[str, Content] = {
@@ -147,7 +167,7 @@ BAD_POLICIES: dict[str, Content] = {
     "too large for one message": Content(
         rules=(
             *GOOD.rules,
-            *((f"user:u{n}-{'x' * 50}", "marketing", "profiles", "read", "*", "allow") for n in range(40_000)),
+            *((f"user:u{n}-{'x' * 50}", "marketing", "profiles", "read", "*", "allow") for n in range(60_000)),
         )
     ),
     "row filter of an unknown resource": replace(
@@ -160,6 +180,56 @@ BAD_POLICIES: dict[str, Content] = {
         GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "tier", ("a",)),)
     ),
     "row filter without values": replace(GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "tier", ()),)),
+    "row filter of another's own": replace(
+        GOOD, row_filters=(RowFilter("role:reader", "*", "profiles", "owner_department", ("$password",)),)
+    ),
+    "rule with an unknown condition": with_rule(*READER, "nowhere"),
+    "rule with a condition twice": with_condition(OFFICE, "office-hours+office-hours"),
+    "condition named twice": replace(GOOD, conditions=(OFFICE, OFFICE)),
+    "condition named in capitals": replace(GOOD, conditions=(replace(OFFICE, name="Office"),)),
+    "zone that is none": with_test(TimeOfDay("China/Peking", "09:00", "18:00")),
+    "zone that is a path": with_test(TimeOfDay("../../etc/passwd", "09:00", "18:00")),
+    "time that is none": with_test(TimeOfDay("Asia/Shanghai", "9", "18:00")),
+    "time beyond the day": with_test(TimeOfDay("Asia/Shanghai", "09:00", "24:01")),
+    "times alike": with_test(TimeOfDay("Asia/Shanghai", "09:00", "09:00")),
+    "weekday eight": with_test(TimeOfDay("Asia/Shanghai", "09:00", "18:00", (8,))),
+    "window without ends": with_test(DateWindow()),
+    "window that ends before it starts": with_test(DateWindow(20, 10)),
+    "network with host bits": with_test(Network(("10.0.0.1/8",))),
+    "network of everything": with_test(Network(("0.0.0.0/0",))),
+    "network that is a name": with_test(Network(("office.example",))),
+    "no network": with_test(Network(())),
+    "second factor of no age": with_test(SecondFactorAge(0)),
+    "device without values": with_test(DevicePosture("managed", ())),
+    "device claim with an operator": with_test(DevicePosture("$where", ("true",))),
+    "record field that no resource has": with_test(RecordAttribute("$where", ("x",))),
+    "record field of another resource": with_condition(TIER, "gold"),
+    "record condition turned around": replace(GOOD, conditions=(replace(HERE, negated=True),)),
+    "denial of two kinds of records": replace(
+        GOOD,
+        rules=(*GOOD.rules, (*READER[:5], "deny", "here+there")),
+        conditions=(HERE, replace(HERE, name="there")),
+    ),
+    "administrators at times only": replace(
+        GOOD, rules=(*((*rule, "office-hours") for rule in ADMIN), READER), conditions=(OFFICE,)
+    ),
+    "administrators denied when nobody knows": replace(
+        GOOD,
+        rules=(*GOOD.rules, ("role:admin", "administration", "policies", "*", "*", "deny", "office-hours")),
+        conditions=(OFFICE,),
+    ),
+    "link that ends before it starts": with_link("user:ann", "role:reader", "marketing", "20", "10"),
+    "department of an unknown parent": replace(GOOD, departments=(*FIRST_DEPARTMENTS, ("east", "nowhere"))),
+    "departments in a circle": replace(GOOD, departments=(*FIRST_DEPARTMENTS, ("east", "west"), ("west", "east"))),
+    "department named twice": replace(GOOD, departments=(*FIRST_DEPARTMENTS, ("sales", ""))),
+    "rule of a department that is gone": replace(GOOD, departments=(("administration", ""),)),
+    "team without members": replace(GOOD, teams=(("team-a", ()),)),
+    "team of roles": replace(GOOD, teams=(("team-a", ("role:reader",)),)),
+    "conditions where pycasbin decides": replace(
+        with_matcher(f'{SAFE} && r.act == p.act && r.purpose != "sales"'),
+        rules=(*GOOD.rules[:-1], (*READER, "office-hours")),
+        conditions=(OFFICE,),
+    ),
     "row filter of a bare name": replace(GOOD, row_filters=(RowFilter("x", "*", "profiles", "tier", ("a",)),)),
 }
 
@@ -171,6 +241,11 @@ def test_what_pycasbin_would_let_through_is_refused(name: str) -> None:
 
 def test_a_good_policy_has_no_fault() -> None:
     assert found(GOOD) == []
+    assert found(with_condition(OFFICE, "office-hours")) == []
+    assert found(with_condition(HERE, "here")) == []
+    tree = (*FIRST_DEPARTMENTS, ("sales-east", "sales"), ("sales-east-one", "sales-east"))
+    assert found(replace(GOOD, departments=tree, teams=(("team-a", ("user:ann",)),))) == []
+    assert found(with_link("user:ann", "role:reader", "marketing", "10", "20")) == []
     assert found(replace(GOOD, links=(("role:reader", "role:admin", "marketing"),))) == []
 
 

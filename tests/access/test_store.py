@@ -23,7 +23,8 @@ from services.access.domain.tokens import Revocation
 from services.access.store import memory, mongo
 from services.access.store.ports import Policies, Principals, Revocations
 from services.chassis import records
-from services.chassis.access import RowFilter
+from services.chassis.access import NamedCondition, RowFilter
+from services.chassis.access.conditions import Network
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists, Conflict
 
@@ -66,6 +67,9 @@ def policy(policy_id: str = "p1", **changes: object) -> Policy:
         default_content(),
         links=(("role:seller", "role:agent", "sales"),),
         row_filters=(RowFilter("role:seller", "*", "tickets", "department", ("$department",)),),
+        conditions=(NamedCondition("inside", Network(("10.0.0.0/8",)), True, "the office"),),
+        departments=(("sales", ""), ("sales-east", "sales")),
+        teams=(("team-a", ("user:ann", "user:bo")),),
     )
     content = replace(content, tests=(PolicyTest("销售", "# 表\nrole: role:seller\n"),))
     return replace(Policy(policy_id, "draft", 0, 1, "why", content, "user:ann"), **changes)

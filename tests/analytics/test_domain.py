@@ -23,7 +23,7 @@ from services.analytics.domain.reach import Reach, reach_of
 from services.analytics.domain.rows import check_times, message_of, rows_of
 from services.analytics.domain.suppression import Period, suppressed, withheld
 from services.analytics.domain.tables import TABLES
-from services.chassis.access import Condition
+from services.chassis.access import Condition, Either, Except
 from services.chassis.errors import Denied, KehuError
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
@@ -245,6 +245,21 @@ def test_a_row_filter_narrows_the_rule_and_an_unknown_one_denies() -> None:
 
     assert [child.trait.trait for child in narrowed.all.rules] == ["owner_department", "tier"]
     assert rule == Reach(()).rule(rule)
+    gold, east = Condition("tier", ("gold",)), Condition("province_code", ("310000", "330000"))
+    either = reach_of([Either(((gold,), (east,))), Except("gender", ("male",))])
+    assert [len(each.all.rules) for each in either.rule(rule).all.rules[0].any.rules] == [1, 1]
+    assert getattr(either.rule(rule).all.rules[1], "not").trait.trait == "gender"
+    where, values = either.where()
+    assert where == (
+        "true AND ((p.tier IN ($reach_0)) OR (p.province_code IN ($reach_1, $reach_2)))"
+        " AND (p.gender IS NOT NULL AND p.gender <> '' AND p.gender NOT IN ($reach_3))"
+    )
+    assert list(values.values()) == ["gold", "310000", "330000", "male"]
+    for clause in (Condition("phone", ("1",)), Either(((gold,), (Condition("phone", ("1",)),))), Either(())):
+        with pytest.raises(Denied):
+            reach_of([clause])
+    with pytest.raises(Denied):
+        reach_of([Except("phone", ("1",))])
     with pytest.raises(Denied):
         reach_of([Condition("phone", ("1",))])
     with pytest.raises(Denied):

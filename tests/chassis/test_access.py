@@ -223,7 +223,7 @@ def test_strangers_leave_nothing_in_memory() -> None:
     for number in range(2000):
         rules.decide((f"user:{number}", f"d{number}", "profiles", "read", "none"))
 
-    assert len(rules._closure._closed) == 0
+    assert len(rules.closure._closed) == 0
 
 
 def test_an_empty_holder_decides_nothing() -> None:

@@ -49,6 +49,12 @@ def test_a_good_request_id_of_the_client_is_kept_to_the_service(world):
     assert reply.headers["x-request-id"] == world.kitchen.calls[-1].request_id == "order-12345"
 
 
+def test_the_callers_address_is_what_the_gateway_sees_and_not_what_a_header_says(world):
+    world.http.get("/v1/dishes/soup", headers={"X-Caller-Address": "10.20.0.1", "X-Forwarded-For": "10.20.0.1"})
+
+    assert world.kitchen.calls[-1].caller.address == "127.0.0.1"
+
+
 @pytest.mark.parametrize("given", ["short", "a" * 65, "has space in", "new\u00e9line"])
 def test_a_bad_request_id_is_replaced(world, given):
     reply = world.http.get("/v1/dishes/soup", headers={"X-Request-Id": given.encode("latin-1")})

@@ -140,14 +140,22 @@ def test_filters_bind_hits_counts_and_facets_alike(engine):
     assert sum(count for _, count in result.facets["city_code"]) == 20
 
 
+def test_of_rows_that_are_granted_several_times_over_one_must_hold(engine):
+    engine.write([document(1, tier="gold", city_code="1"), document(2, tier="gold"), document(3, city_code="1")])
+    gold, first = {"tier": frozenset({"gold"})}, {"city_code": frozenset({"1"})}
+
+    assert found(engine, IndexQuery((), ANY, either=((gold, first),))).total == 3
+    assert found(engine, IndexQuery((), ANY, either=(({**gold, **first},),))).total == 1
+    assert found(engine, IndexQuery((), ANY, either=((gold,), (first,)))).total == 1
+    assert found(engine, IndexQuery((), ANY, either=((),))).total == 0
 def test_of_either_one_filter_must_hold_and_scores_stay(engine):
     engine.write([document(1, 1, "a", tier="gold"), document(2, 1, "a", tier="plain"), document(3, 1, "a")])
-    either = ({"tier": frozenset({"gold"}), "city_code": frozenset({"x"})}, {"type": frozenset({"profiles"})})
+    either = (({"tier": frozenset({"gold"})}, {"city_code": frozenset({"x"})}), ({"type": frozenset({"profiles"})},))
 
     free, bound = having("a"), replace(having("a"), either=either)
     assert [hit.id for hit in found(engine, bound).hits] == ["profiles/0001"]
     assert found(engine, bound).hits[0].score == found(engine, free).hits[0].score
-    assert found(engine, replace(free, either=({"tier": frozenset()},))).total == 0
+    assert found(engine, replace(free, either=(({"tier": frozenset()},),))).total == 0
 
 
 def test_a_filter_on_several_values_takes_any_and_on_none_nothing(engine):

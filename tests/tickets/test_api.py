@@ -10,7 +10,7 @@ import pytest
 from kehu.tickets.v1 import events_pb2, tickets_pb2_grpc
 from kehu.tickets.v1 import tickets_pb2 as pb
 
-from services.chassis.access import Condition, Obligations
+from services.chassis.access import Condition, Either, Obligations
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving
 from services.tickets.api import TicketsServicer
@@ -251,6 +251,10 @@ def test_rows_bind_every_read_and_change(server, tickets):
         lambda: tickets.DeleteTicket(pb.DeleteTicketRequest(name=theirs.name)),
     ):
         assert refusal(call)[0] == grpc.StatusCode.NOT_FOUND
+    either = Either(((Condition("province_code", ("110000",)),), (Condition("owner_department", ("sales",)),)))
+    server.policy.obligations = Obligations(row_filter=(either,))
+    assert [theirs.name] == [each.name for each in tickets.ListTickets(pb.ListTicketsRequest()).tickets]
+    assert tickets.GetTicket(pb.GetTicketRequest(name=theirs.name)).name == theirs.name
     server.policy.obligations = Obligations(row_filter=(Condition("province_code", ("110000",)),))
     refused = refusal(lambda: tickets.ListTickets(pb.ListTicketsRequest()))
     assert refused[0] == grpc.StatusCode.PERMISSION_DENIED

@@ -13,6 +13,7 @@ import pytest
 from kehu.tickets.v1 import events_pb2
 
 from services.chassis import records
+from services.chassis.access import Condition, Either, Except
 from services.chassis.crypto import Sealer, add_key, read_keys, remove_key
 from services.chassis.errors import AlreadyExists, Conflict
 from services.tickets.domain.calendar import BusinessCalendar, Interval, WorkBlock
@@ -150,6 +151,9 @@ def test_pages_are_by_number_from_the_newest(store):
     assert [int(each.number[-6:]) for each in first + second] == [7, 6, 5, 4, 3, 2, 1]
 
 
+SALES = Condition("department", ("sales",))
+
+
 @pytest.mark.parametrize(
     ("narrowed", "counters"),
     [
@@ -158,9 +162,13 @@ def test_pages_are_by_number_from_the_newest(store):
         (TicketFilter(kind=Kind.REQUEST), [4]),
         (TicketFilter(department="sales"), [5]),
         (TicketFilter(assignee="user:bo"), [6]),
-        (TicketFilter(rows=(("department", frozenset({"sales"})),)), [5]),
-        (TicketFilter(department="sales", rows=(("department", frozenset({"service"})),)), []),
-        (TicketFilter(rows=(("department", frozenset()),)), []),
+        (TicketFilter(rows=(SALES,)), [5]),
+        (TicketFilter(department="sales", rows=(Condition("department", ("service",)),)), []),
+        (TicketFilter(rows=(Condition("department", ()),)), []),
+        (TicketFilter(rows=(Either(((SALES,), (Condition("department", ("none",)), SALES))),)), [5]),
+        (TicketFilter(rows=(Either(()),)), []),
+        (TicketFilter(department="sales", rows=(Except("department", ("sales",)),)), []),
+        (TicketFilter(department="sales", rows=(Except("department", ("service",)),)), [5]),
     ],
 )
 def test_lists_are_narrowed_by_filter_and_rows(store, narrowed, counters):

@@ -12,18 +12,29 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import casbin
 
+from services.access.domain.condition_checks import (
+    condition_faults,
+    organization_faults,
+    row_field_faults,
+    row_value_faults,
+    rule_condition_faults,
+)
 from services.access.domain.policies import Content, Row, can_administer, role_names
-from services.access.domain.vocabulary import DEPARTMENTS, FIELD_ACTIONS, PROTECTED, PURPOSES, Inventory
-from services.chassis.access.rules import ALLOW_AND_NO_DENY, ROLE_DEPTH, PlainRules, build_rules
+from services.access.domain.vocabulary import FIELD_ACTIONS, PROTECTED, PURPOSES, Inventory
+from services.chassis.access.conditions import CONDITION_SEPARATOR
+from services.chassis.access.roles import ROLE_DEPTH
+from services.chassis.access.rules import ALLOW_AND_NO_DENY, LINK_WORDS, RULE_WORDS, PlainRules, build_rules
 from services.chassis.access.snapshot import REQUEST_FIELDS
 from services.chassis.errors import FieldViolation, Invalid
 
 SUBJECT = re.compile(r"(role:[a-z][a-z0-9-]{0,39}|(user|app|svc):[a-z0-9][a-z0-9._-]{0,62})")
 WORD = re.compile(r"[A-Za-z0-9:._/*-]{1,100}")
-FIELD_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 FAULTS_SHOWN = 100
 LARGEST_BYTES = 3_500_000  # a gRPC message of ours holds 4 MiB
+PLAIN_RULES = 2000  # that pycasbin is given to try: it needs 20 µs a rule for each answer
+NUMBER_BYTES = 3  # of a word's number, at most: a policy has fewer than two million words
 POLICY_FIELDS = ["p_sub", "p_dom", "p_obj", "p_act", "p_purpose", "p_eft"]
+LINK_FIELDS = 3
 COLUMNS = ("subject", "department", "resource", "action", "purpose", "effect")
 STRANGER = ("user:nobody", "administration", "policies", "approve", "administration")
 
@@ -37,7 +48,8 @@ def faults(
 
     `links` are the role links of the principals, `persons` the people who may sign in.
     """
-    found = [*_model(content.model), *_rules(content, inventory), *_links(content)]
+    found = [*_model(content.model), *condition_faults(content.conditions), *organization_faults(content)]
+    found += [*_rules(content, inventory), *_links(content)]
     found += _row_filters(content, inventory)
     if not found:
         found += [*_size(content, links), *_depth(content, links)]
@@ -91,11 +103,16 @@ def _rules(content: Content, inventory: Inventory) -> Iterator[FieldViolation]:
     if not content.rules:
         yield FieldViolation("rules", "write one rule at least: pycasbin matches anything when there is none")
     seen: set[Row] = set()
+    known = {condition.name: condition for condition in content.conditions}
+    departments = content.department_names()
     for position, rule in enumerate(content.rules):
         place = f"rules[{position}]"
-        wrong = list(_row(place, rule, COLUMNS))
+        wrong = list(_row(place, rule[: len(COLUMNS)], COLUMNS))
         if not wrong:
-            wrong = list(_rule(place, rule, inventory))
+            wrong = list(_rule(place, rule[: len(COLUMNS)], inventory, departments))
+        for names in rule[len(COLUMNS) :]:
+            named = names.split(CONDITION_SEPARATOR)
+            wrong += rule_condition_faults(place, named, rule[2], rule[5], known, inventory)
         if rule in seen:
             wrong.append(FieldViolation(place, "remove it: the same rule stands above"))
         seen.add(rule)
@@ -111,12 +128,12 @@ def _row(place: str, row: Row, columns: Sequence[str]) -> Iterator[FieldViolatio
             yield FieldViolation(f"{place}.{column}", "use letters, digits and :._/*- only; it must not be empty")
 
 
-def _rule(place: str, rule: Row, inventory: Inventory) -> Iterator[FieldViolation]:
+def _rule(place: str, rule: Row, inventory: Inventory, departments: Sequence[str]) -> Iterator[FieldViolation]:
     subject, department, resource, action, purpose, effect = rule
     if not SUBJECT.fullmatch(subject):
         yield FieldViolation(f"{place}.subject", "start it with role:, user:, app: or svc: and a plain name")
-    if department not in (*DEPARTMENTS, "*"):
-        yield FieldViolation(f"{place}.department", f"use one of {', '.join(DEPARTMENTS)} or *")
+    if department not in (*departments, "*"):
+        yield FieldViolation(f"{place}.department", f"use one of {', '.join(departments)} or *")
     if purpose not in (*PURPOSES, "*"):
         yield FieldViolation(f"{place}.purpose", f"use one of {', '.join(PURPOSES)} or *")
     if effect not in ("allow", "deny"):
@@ -143,50 +160,56 @@ def _field_rule(place: str, rule: Row, inventory: Inventory) -> Iterator[FieldVi
 
 
 def _links(content: Content) -> Iterator[FieldViolation]:
-    roles = set(role_names(content))
+    roles, departments = set(role_names(content)), content.department_names()
     seen: set[Row] = set()
     for position, link in enumerate(content.links):
         place = f"role_links[{position}]"
-        wrong = list(_row(place, link, ("member", "role", "department")))
+        wrong = list(_row(place, link[:LINK_FIELDS], ("member", "role", "department")))
         if not wrong:
-            wrong = list(_link(place, link, roles))
+            wrong = list(_link(place, link[:LINK_FIELDS], roles, departments))
+        if len(link) > LINK_FIELDS and not _is_window(link[LINK_FIELDS:]):
+            wrong.append(FieldViolation(f"{place}.end_time", "give an end after the start"))
         if link in seen:
             wrong.append(FieldViolation(place, "remove it: the same link stands above"))
         seen.add(link)
         yield from wrong
 
 
-def _link(place: str, link: Row, roles: set[str]) -> Iterator[FieldViolation]:
+def _is_window(times: Row) -> bool:
+    start, end = (float(text) for text in times)
+    return not end or start < end
+
+
+def _link(place: str, link: Row, roles: set[str], departments: Sequence[str]) -> Iterator[FieldViolation]:
     member, role, department = link
     if not SUBJECT.fullmatch(member):
         yield FieldViolation(f"{place}.member", "start it with role:, user:, app: or svc: and a plain name")
     if role not in roles:
         yield FieldViolation(f"{place}.role", "no rule gives this role a meaning; start it with role:")
-    if department not in DEPARTMENTS:
-        yield FieldViolation(f"{place}.department", f"use one of {', '.join(DEPARTMENTS)}: * matches nothing here")
+    if department not in departments:
+        yield FieldViolation(f"{place}.department", f"use one of {', '.join(departments)}: * matches nothing here")
 
 
 def _row_filters(content: Content, inventory: Inventory) -> Iterator[FieldViolation]:
+    departments = content.department_names()
     for position, row_filter in enumerate(content.row_filters):
         place = f"row_filters[{position}]"
         if not SUBJECT.fullmatch(row_filter.subject):
             yield FieldViolation(f"{place}.subject", "start it with role:, user: or app: and a plain name")
-        if row_filter.department not in (*DEPARTMENTS, "*"):
-            yield FieldViolation(f"{place}.department", f"use one of {', '.join(DEPARTMENTS)} or *")
+        if row_filter.department not in (*departments, "*"):
+            yield FieldViolation(f"{place}.department", f"use one of {', '.join(departments)} or *")
         if row_filter.resource not in inventory.actions:
             yield FieldViolation(f"{place}.resource", "no RPC has this resource")
-        if not FIELD_NAME.fullmatch(row_filter.field):
-            yield FieldViolation(f"{place}.field", "write a field name in lower case")
-        elif not {row_filter.field, "*"} & (offered := inventory.rows.get(row_filter.resource, frozenset())):
-            what = f"no method narrows by it: use {', '.join(sorted(offered)) or 'another resource'}"
-            yield FieldViolation(f"{place}.field", what)
-        if not row_filter.values or not all(row_filter.values):
-            yield FieldViolation(f"{place}.values", "give one value at least, none of them empty")
+        else:
+            yield from row_field_faults(f"{place}.field", row_filter.resource, row_filter.field, inventory)
+        yield from row_value_faults(place, row_filter.values)
 
 
 def _size(content: Content, links: Sequence[Row]) -> Iterator[FieldViolation]:
     """Refuse what would not fit into the one message by which every process fetches the policy."""
-    size = sum(len(value) + 2 for row in (*content.rules, *content.links, *links) for value in row)
+    words = {value for row in (*content.rules, *content.links, *links) for value in row}
+    size = sum(len(word) + 3 for word in words) + NUMBER_BYTES * RULE_WORDS * len(content.rules)
+    size += NUMBER_BYTES * LINK_WORDS * (len(content.links) + len(links))
     if size > LARGEST_BYTES:
         yield FieldViolation("rules", f"write fewer rules: {size:,} bytes, {LARGEST_BYTES:,} at most")
 
@@ -194,7 +217,7 @@ def _size(content: Content, links: Sequence[Row]) -> Iterator[FieldViolation]:
 def _depth(content: Content, links: Sequence[Row]) -> Iterator[FieldViolation]:
     """Refuse circles and chains of roles longer than pycasbin follows."""
     direct: dict[tuple[str, str], list[str]] = {}
-    for member, role, department in (*content.links, *links):
+    for member, role, department, *_ in (*content.links, *links):
         direct.setdefault((member, department), []).append(role)
     steps: dict[tuple[str, str], int] = {}
     for member, department in direct:
@@ -223,11 +246,14 @@ def _steps(
 
 def _sandbox(content: Content, links: Sequence[Row], persons: Iterable[Person]) -> Iterator[FieldViolation]:
     """Load the policy as every process will, and into pycasbin itself, and ask both something."""
+    all_links = (*content.links, *links)
     try:
-        plain = PlainRules(content.model, content.rules, (*content.links, *links))
-        rules = build_rules(content.model, content.rules, (*content.links, *links))
+        rules = build_rules(content.model, content.rules, all_links, content.conditions)
+        asked = [rule[: len(COLUMNS)] for rule in content.rules if rule[2] == STRANGER[2]]
+        some = [rule[: len(COLUMNS)] for rule in content.rules[:PLAIN_RULES]]
+        plain = PlainRules(content.model, [*some, *asked], [])
     except (Invalid, Exception):  # pycasbin raises whatever comes
-        yield FieldViolation("rules", "pycasbin cannot load this policy")
+        yield FieldViolation("rules", "pycasbin cannot load this policy; conditions and times need the standard model")
         return
     verdicts = (plain.decide(STRANGER), rules.decide(STRANGER))
     if any(verdict.allowed for verdict in verdicts):

@@ -9,7 +9,8 @@ from typing import Literal
 
 from services.access.domain import errors
 from services.access.domain.tables import PolicyTest
-from services.chassis.access import MODEL, CompiledRules, PlainRules, RowFilter, build_rules
+from services.access.domain.vocabulary import FIRST_DEPARTMENTS
+from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainRules, RowFilter, build_rules
 from services.chassis.access.rules import Rules
 from services.chassis.access.values import NO_PURPOSE
 
@@ -30,13 +31,24 @@ RULE_FIELDS = ("subject", "department", "resource", "action", "purpose")
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a policy says: Casbin's model, its p and g lines, row filters, and the tests it must pass."""
+    """What a policy says: Casbin's model, its p and g lines, row filters, their words, and the tests it must pass.
+
+    A rule may have a seventh field, the names of its conditions joined by "+"; a link a fourth and a fifth, start and
+    end in seconds since 1970, "0" for open.
+    """
 
     rules: tuple[Row, ...]
     links: tuple[Row, ...] = ()
     row_filters: tuple[RowFilter, ...] = ()
     model: str = MODEL
     tests: tuple[PolicyTest, ...] = ()
+    conditions: tuple[NamedCondition, ...] = ()
+    departments: tuple[tuple[str, str], ...] = FIRST_DEPARTMENTS
+    teams: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def department_names(self) -> tuple[str, ...]:
+        """Return the departments there are."""
+        return tuple(name for name, _ in self.departments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +126,7 @@ def _require_current(policy: Policy, current: int) -> None:
 
 def compiled(content: Content, links: Iterable[Row] = ()) -> CompiledRules | PlainRules:
     """Return the rules of a policy with further role links, those of the principals."""
-    return build_rules(content.model, content.rules, (*content.links, *links))
+    return build_rules(content.model, content.rules, (*content.links, *links), content.conditions)
 
 
 def role_names(content: Content) -> list[str]:

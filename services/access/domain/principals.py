@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -86,17 +86,17 @@ class Principal:
         return [(self.subject, role, self.department) for role in self.roles] if self.enabled else []
 
 
-def checked(principal: Principal, known_roles: Iterable[str]) -> Principal:
+def checked(principal: Principal, known_roles: Iterable[str], departments: Sequence[str] = DEPARTMENTS) -> Principal:
     """Return the principal when its fields make sense.
 
     Raises:
-        PrincipalInvalid: naming each bad field; a role must be one the current policy gives meaning.
+        PrincipalInvalid: naming each bad field; department and roles must be of the current policy.
     """
     violations = []
     if not LOGIN.fullmatch(principal.login):
         violations.append(FieldViolation("login", "use lower-case letters, digits, '.', '_' and '-'"))
-    if principal.department not in DEPARTMENTS:
-        violations.append(FieldViolation("department", f"use one of {', '.join(DEPARTMENTS)}"))
+    if principal.department not in departments:
+        violations.append(FieldViolation("department", f"use one of {', '.join(departments)}"))
     known = set(known_roles)
     for position, role in enumerate(principal.roles):
         if role not in known:

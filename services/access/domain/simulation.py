@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from services.chassis.access import NO_PURPOSE, Caller, Condition, Decision, Obligations, PolicySnapshot
+from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Except, Obligations, PolicySnapshot
 from services.chassis.audit import AuditEntry
 
 Kind = Literal["method", "field", "search", "rows"]
@@ -223,8 +223,17 @@ def _seen(side: Obligations, group: str) -> str:
     return "shown" if group in side.shown else "masked" if group in side.masked else "hidden"
 
 
-def rows_in_words(caller: Caller, conditions: Sequence[Condition]) -> str:
-    """Return conditions as words, the caller's own values named as rules name them."""
+def rows_in_words(caller: Caller, clauses: Sequence[Clause]) -> str:
+    """Return clauses as words, the caller's own values named as rules name them."""
     own = {caller.subject: "$subject", caller.department: "$department"}
-    texts = {f"{c.field} in ({', '.join(sorted(own.get(v, v) for v in c.values))})" for c in conditions}
-    return " and ".join(sorted(texts)) or NO_CONDITION
+    return " and ".join(sorted({_clause(own, clause) for clause in clauses})) or NO_CONDITION
+
+
+def _clause(own: Mapping[str, str], clause: Clause) -> str:
+    if isinstance(clause, Either):
+        sets = (" with ".join(_clause(own, each) for each in alternative) for alternative in clause.alternatives)
+        return f"either {' or '.join(sorted(sets))}"
+    field, word, values = clause.field, "in", clause.values
+    if isinstance(clause, Except):
+        field, word, values = clause.without, "not in", clause.excluded
+    return f"{field} {word} ({', '.join(sorted(own.get(value, value) for value in values))})"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from kehu.access.v1 import access_pb2 as pb
 
+from services.access.directory import row_filter_message
+from services.access.domain.errors import PolicyInvalid
 from services.access.domain.policies import Content, Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tables import PolicyTest
+from services.access.domain.vocabulary import FIRST_DEPARTMENTS
 from services.access.searching import Found
-from services.chassis.access import MODEL, RowFilter
+from services.chassis.access import MODEL, Clause, Condition, Except, RowFilter
+from services.chassis.access.conditions import CONDITION_SEPARATOR
 from services.chassis.access.wire import entry_message
+from services.chassis.access.wire_conditions import condition_message, condition_of, seconds, timestamp
+from services.chassis.errors import FieldViolation
 from services.chassis.records import etag_of
 
 STATES = {
@@ -39,31 +45,75 @@ def principal_message(principal: Principal, secret: pb.PrincipalSecret | None = 
 
 def rule_message(rule: Row) -> pb.PolicyRule:
     """Return a line `p`."""
-    subject, department, resource, action, purpose, effect = rule
+    subject, department, resource, action, purpose, effect, *conditions = rule
     return pb.PolicyRule(
-        subject=subject, department=department, resource=resource, action=action, purpose=purpose, effect=effect
-    )
+        subject=subject, department=department, resource=resource, action=action, purpose=purpose, effect=effect,
+        conditions=conditions[0].split(CONDITION_SEPARATOR) if conditions else (),
+    )  # fmt: skip
 
 
-def row_filter_message(found: RowFilter) -> pb.RowFilter:
-    """Return a row filter."""
-    return pb.RowFilter(
-        subject=found.subject,
-        department=found.department,
-        resource=found.resource,
-        field=found.field,
-        values=found.values,
+def rule_of(message: pb.PolicyRule) -> Row:
+    """Return the line `p` of a rule."""
+    m = message
+    row = (m.subject, m.department, m.resource, m.action, m.purpose, m.effect)
+    return (*row, CONDITION_SEPARATOR.join(m.conditions)) if m.conditions else row
+
+
+def link_message(link: Row) -> pb.RoleLink:
+    """Return a line `g`."""
+    member, role, department, *times = link
+    found = pb.RoleLink(member=member, role=role, department=department)
+    for name, text in zip(("start_time", "end_time"), times, strict=False):
+        moment = timestamp(float(text))
+        if moment is not None:
+            getattr(found, name).CopyFrom(moment)
+    return found
+
+
+def link_of(message: pb.RoleLink) -> Row:
+    """Return the line `g` of a link."""
+    row = (message.member, message.role, message.department)
+    if not message.HasField("start_time") and not message.HasField("end_time"):
+        return row
+    times = [
+        str(seconds(getattr(message, name))) if message.HasField(name) else "0" for name in ("start_time", "end_time")
+    ]
+    return (*row, *times)
+
+
+def clause_message(clause: Clause) -> pb.RowClause:
+    """Return what must hold of a row."""
+    if isinstance(clause, Condition):
+        return pb.RowClause(field=clause.field, values=clause.values)
+    if isinstance(clause, Except):
+        return pb.RowClause(field=clause.without, values=clause.excluded, excluded=True)
+    return pb.RowClause(
+        alternatives=[
+            pb.RowAlternative(clauses=[clause_message(each) for each in alternative])
+            for alternative in clause.alternatives
+        ]
     )
 
 
 def content_of(message: pb.Policy) -> Content:
-    """Return the content of a drafted policy."""
+    """Return the content of a drafted policy.
+
+    Raises:
+        PolicyInvalid: a condition has no test.
+    """
+    bad = [n for n, condition in enumerate(message.conditions) if not condition.WhichOneof("test")]
+    if bad:
+        violations = [FieldViolation(f"policy.conditions[{n}]", "give it one test") for n in bad]
+        raise PolicyInvalid("A condition has no test.", violations=violations)
     return Content(
-        tuple((r.subject, r.department, r.resource, r.action, r.purpose, r.effect) for r in message.rules),
-        tuple((link.member, link.role, link.department) for link in message.role_links),
+        tuple(rule_of(rule) for rule in message.rules),
+        tuple(link_of(link) for link in message.role_links),
         tuple(RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in message.row_filters),
         message.model or MODEL,
         tuple(PolicyTest(test.name, test.table) for test in message.tests),
+        tuple(condition_of(condition) for condition in message.conditions),
+        tuple((each.name, each.parent) for each in message.departments) or FIRST_DEPARTMENTS,
+        tuple((each.name, tuple(each.members)) for each in message.teams),
     )
 
 
@@ -85,8 +135,12 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
     if whole:
         message.model = policy.content.model
         message.rules.extend(rule_message(rule) for rule in policy.content.rules)
-        for member, role, department in policy.content.links:
-            message.role_links.add(member=member, role=role, department=department)
+        message.role_links.extend(link_message(link) for link in policy.content.links)
+        message.conditions.extend(condition_message(condition) for condition in policy.content.conditions)
+        for name, parent in policy.content.departments:
+            message.departments.add(name=name, parent=parent)
+        for name, members in policy.content.teams:
+            message.teams.add(name=name, members=members)
         message.row_filters.extend(row_filter_message(found) for found in policy.content.row_filters)
         for test in policy.content.tests:
             message.tests.add(name=test.name, table=test.table)

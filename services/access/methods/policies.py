@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
+from services.access.directory import row_filter_message
 from services.access.domain.checks import faults
 from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, PolicyTestsFailed, RoleNotFound
 from services.access.domain.policies import (
@@ -30,12 +31,28 @@ from services.access.domain.tables import (
     table_faults,
 )
 from services.access.methods.context import Context
-from services.access.methods.messages import content_of, policy_message, row_filter_message, rule_message
-from services.chassis.access import NO_PURPOSE, Caller, RowFilter
+from services.access.methods.messages import clause_message, content_of, policy_message, rule_message
+from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
+from services.chassis.access.wire_conditions import seconds
 from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.records import new_id
 from services.chassis.server import current_call
+
+
+def asked_by(request: pb.ExplainAccessRequest) -> Caller:
+    """Return the caller that an explanation is about."""
+    shown = request.HasField("second_factor_time")
+    return Caller(
+        request.subject,
+        request.subject.partition(":")[0],
+        request.department,
+        request.purpose,
+        auth_time=request.second_factor_time.ToDatetime(UTC) if shown else None,
+        methods=("mfa",) if shown else (),
+        address=request.address,
+        device=tuple(sorted(request.device.items())),
+    )
 
 
 class PolicyMethods:
@@ -121,8 +138,9 @@ class PolicyMethods:
         self, request: pb.ExplainAccessRequest, context: grpc.ServicerContext
     ) -> pb.ExplainAccessResponse:
         """Decide for somebody else, with reasons."""
-        caller = Caller(request.subject, request.subject.partition(":")[0], request.department, request.purpose)
-        snapshot = self._context.directory.snapshot()
+        caller, snapshot = asked_by(request), self._context.directory.snapshot()
+        if request.HasField("time"):
+            snapshot = snapshot.at(seconds(request.time))
         decision = snapshot.decide(caller, request.resource, request.action)
         names, obligations = sorted(snapshot.names(caller)), decision.obligations
         reply = pb.ExplainAccessResponse(
@@ -135,9 +153,13 @@ class PolicyMethods:
             masked_groups=sorted(obligations.masked),
             searchable_groups=sorted(obligations.searchable),
         )
-        for condition in obligations.row_filter:
-            found = RowFilter(caller.subject, caller.department, request.resource, condition.field, condition.values)
-            reply.row_filters.append(row_filter_message(found))
+        for clause in obligations.row_filter:
+            reply.row_clauses.append(clause_message(clause))
+            if isinstance(clause, Condition):
+                found = RowFilter(caller.subject, caller.department, request.resource, clause.field, clause.values)
+                reply.row_filters.append(row_filter_message(found))
+        if decision.reason == "CONDITION_NOT_MET":
+            reply.unmet_conditions.extend(snapshot.rules.unmet(decision.rule, snapshot.facts(caller)))
         if decision.reason == "NO_MATCHING_RULE":
             asked = (request.department, request.resource, request.action, request.purpose or NO_PURPOSE)
             content = self._context.directory.policy.content

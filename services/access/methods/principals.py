@@ -44,7 +44,8 @@ class PrincipalMethods:
         new = Principal(kind, given.login, given.department, tuple(given.roles), "")  # type: ignore[arg-type]
         if request.request_id and c.principals.made_by(request.request_id, new.id):
             return principal_message(self._find_principal(new.id))
-        checked(new, role_names(c.directory.policy.content))
+        content = c.directory.policy.content
+        checked(new, role_names(content), content.department_names())
         new, secret = self._with_secret(new)
         try:
             stored = c.principals.insert(new, request.request_id)
@@ -78,7 +79,8 @@ class PrincipalMethods:
         validate(message)
         with unchanged_since(given.etag, known.version, f"principals/{known.id}"):
             changed = replace(known, department=message.department, roles=tuple(message.roles))
-            return principal_message(self._change(checked(changed, self._roles())))
+            departments = self._context.directory.policy.content.department_names()
+            return principal_message(self._change(checked(changed, self._roles(), departments)))
 
     def DisablePrincipal(self, request: pb.DisablePrincipalRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Shut one out."""

@@ -16,9 +16,11 @@ from services.access.domain.policies import Content, Policy
 from services.access.domain.principals import Credential, Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
+from services.access.domain.vocabulary import FIRST_DEPARTMENTS
 from services.access.store import mongo_trail
 from services.chassis import records
 from services.chassis.access import RowFilter
+from services.chassis.access.conditions import from_plain
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists
 
@@ -211,6 +213,9 @@ def _policy(record: PolicyRecord) -> Policy:
         tuple(RowFilter(**{**row, "values": tuple(row["values"])}) for row in raw["row_filters"]),
         raw["model"],
         tuple(PolicyTest(**test) for test in raw.get("tests", ())),
+        tuple(from_plain(each) for each in raw.get("conditions", ())),
+        tuple((name, parent) for name, parent in raw.get("departments", FIRST_DEPARTMENTS)),
+        tuple((name, tuple(members)) for name, members in raw.get("teams", ())),
     )
     return Policy(
         record.id, record.state, record.number or 0, record.base, record.comment or "", content, record.author,

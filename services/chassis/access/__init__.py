@@ -1,10 +1,13 @@
 """Who calls, what the policy says of it, and how a token and a policy reach this process.
 
-values: what a decision is made of · rules: Casbin's model compiled to an index · snapshot: the policy of this
-moment, its holder and its poller · tokens: bearer tokens verified · stepping: second factors shown minutes ago ·
-wire: the same as protobuf messages.
+values: what a decision is made of · conditions: the typed tests a rule may name · roles: who has which role now ·
+reach: which rows · rules: Casbin's model compiled to an index · snapshot: the policy of this moment, its holder and
+its poller · tokens: bearer tokens verified · stepping: second factors shown minutes ago · wire: the same as protobuf
+messages.
 """
 
+from services.chassis.access.conditions import Facts, NamedCondition
+from services.chassis.access.reach import Organization
 from services.chassis.access.rules import CompiledRules, PlainRules, Verdict, build_rules
 from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder, SnapshotPoller
 from services.chassis.access.stepping import StepUpRequired, UnattendedDenied, assurance, check_step_up
@@ -15,12 +18,17 @@ from services.chassis.access.values import (
     NO_PURPOSE,
     NOTHING_SHOWN,
     Caller,
+    Clause,
     Condition,
     Decision,
+    Either,
+    Except,
     FieldGrant,
     Obligations,
     Revocations,
     RowFilter,
+    in_reach,
+    values_in_reach,
 )
 
 __all__ = [
@@ -30,10 +38,16 @@ __all__ = [
     "NO_PURPOSE",
     "Caller",
     "CompiledRules",
+    "Clause",
     "Condition",
     "Decision",
+    "Either",
+    "Except",
+    "Facts",
     "FieldGrant",
+    "NamedCondition",
     "Obligations",
+    "Organization",
     "PlainRules",
     "PolicySnapshot",
     "Revocations",
@@ -47,4 +61,6 @@ __all__ = [
     "assurance",
     "build_rules",
     "check_step_up",
+    "in_reach",
+    "values_in_reach",
 ]

@@ -7,22 +7,24 @@ random), with two differences on purpose: no rule means no, and an empty field i
 from __future__ import annotations
 
 import logging
+import math
+import operator
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Protocol
 
 import casbin
 
+from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.matcher import Matcher, parse_matcher
+from services.chassis.access.roles import Pause, RoleClosure, Row, in_slices, no_pause
 from services.chassis.errors import Invalid
 
-ROLE_DEPTH = 9  # steps of role in role: pycasbin 2.8's RoleManager(10) gives up at the tenth, silently
+RULE_WORDS, LINK_WORDS = 7, 5  # with conditions, and with start and end
 UNKNOWN_SUBJECTS = 10_000  # pycasbin remembers each name it is asked for; forget them after so many
 ALLOW_AND_NO_DENY = "some(where (p_eft == allow)) && !some(where (p_eft == deny))"
-
-Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +41,41 @@ EMPTY_FIELD = Verdict(False, (), "EMPTY_FIELD")
 BROKEN = Verdict(False, (), "POLICY_ERROR")
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A rule that answers a request, and which of the records it is about; no record condition means all."""
+
+    row: Row
+    allows: bool
+    records: tuple[RecordAttribute, ...] = ()
+
+
 class Rules(Protocol):
     """Something that answers requests by Casbin's semantics."""
 
-    def decide(self, request: Row) -> Verdict:
+    conditional: bool  # whether an answer may depend on the facts
+    closure: RoleClosure  # who has which roles
+
+    def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
         """Answer one request, its fields in the order of the model's request definition."""
 
-    def names(self, subject: str, domain: str) -> frozenset[str]:
-        """Return the subject and all roles it has in the domain."""
+    def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
+        """Return every rule that answers a request now, in the order of the rules."""
 
+    def unmet(self, row: Row, facts: Facts) -> list[str]:
+        """Return the names of a rule's conditions of the request that are not true."""
 
-class RoleClosure:
-    """The names a subject answers to within a domain, itself included; kept for subjects with a role."""
-
-    def __init__(self, links: Iterable[Row]) -> None:
-        """Take rows of (member, role) or (member, role, domain)."""
-        self._direct: dict[tuple[str, str], list[str]] = {}
-        for member, role, *domain in links:
-            self._direct.setdefault((member, domain[0] if domain else ""), []).append(role)
-        self._closed: dict[tuple[str, str], frozenset[str]] = {}
-
-    def names(self, subject: str, domain: str) -> frozenset[str]:
-        """Return the subject and every role it reaches; unknown subjects cost no memory."""
-        key = (subject, domain)
-        known = self._closed.get(key)
-        if known is None:
-            if key not in self._direct:
-                return frozenset((subject,))
-            known = self._closed[key] = self._walk(subject, domain)
-        return known
-
-    def _walk(self, subject: str, domain: str) -> frozenset[str]:
-        reached, edge = {subject}, [subject]
-        for _ in range(ROLE_DEPTH):
-            edge = [role for name in edge for role in self._direct.get((name, domain), ()) if role not in reached]
-            reached.update(edge)
-        return frozenset(reached)
+    def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
+        """Return the subject and all roles it has in the domain; without a time, those that neither begin nor end."""
 
 
 @dataclass(slots=True)
 class _Grant:
-    """The first allowing and the first denying rule of one key and subject; -1 for none."""
+    """The first allowing and the first denying rule of one key and subject, -1 for none; those with conditions."""
 
     allow: int = -1
     deny: int = -1
+    gated: tuple[tuple[int, bool, Gate], ...] = ()
 
 
 class CompiledRules:
@@ -92,59 +85,143 @@ class CompiledRules:
     roles and the key's subjects.
     """
 
-    def __init__(self, matcher: Matcher, model: casbin.Model, rows: Sequence[Row], links: Sequence[Row]) -> None:
-        """Index the rows; `matcher` is the parsed form of the model's own."""
+    def __init__(
+        self,
+        matcher: Matcher,
+        model: casbin.Model,
+        rows: Sequence[Row],
+        links: Sequence[Row],
+        conditions: Iterable[NamedCondition] = (),
+        pause: Pause = no_pause,
+    ) -> None:
+        """Index the rows; `matcher` is the parsed form of the model's own.
+
+        Raises:
+            Invalid: a rule names a condition that is not there.
+        """
         r_tokens, p_tokens = model["r"]["r"].tokens, model["p"]["p"].tokens
-        self._rows = rows
+        self._rows, self._width = rows, len(p_tokens)
         self._request = tuple(r_tokens.index(term.request) for term in matcher.equalities)
         self._subject = r_tokens.index(matcher.role.subject) if matcher.role else -1
         self._domain = r_tokens.index(matcher.role.domain) if matcher.role and matcher.role.domain else -1
-        self._closure = RoleClosure(links)
+        self.closure = RoleClosure(links, 3 if self._domain >= 0 else 2, pause)
+        self._gates = Gates.of(conditions)
         self._buckets: dict[Row, dict[str, _Grant]] = {}
-        rule = tuple(p_tokens.index(term.rule) for term in matcher.equalities)
+        self._index(matcher, p_tokens, pause)
         wildcards = tuple(term.wildcard for term in matcher.equalities)
-        member = p_tokens.index(matcher.role.rule) if matcher.role else -1
-        effect = p_tokens.index("p_eft") if "p_eft" in p_tokens else -1
-        masks: set[tuple[bool, ...]] = set()
-        for position, row in enumerate(rows):
-            key = tuple(row[index] for index in rule)
-            masks.add(tuple(value == wildcard for value, wildcard in zip(key, wildcards, strict=True)))
-            grant = self._buckets.setdefault(key, {}).setdefault(row[member] if matcher.role else "", _Grant())
-            _note(grant, position, row[effect] if effect >= 0 else "allow")
+        masks = {tuple(map(operator.eq, key, wildcards)) for key in in_slices(self._buckets, pause)}
         self._keys = tuple(_key_maker(self._request, mask, len(r_tokens)) for mask in sorted(masks))
         self._wildcards = tuple(wildcard or "" for wildcard in wildcards)
-        self._denials = tuple(Verdict(False, row, "DENIED_BY_RULE") for row in rows)
-        self._allowances = tuple(Verdict(True, row, "ALLOWED") for row in rows)
+        self._verdicts: dict[int, Verdict] = {}
+        self.conditional = self.closure.timed or bool(self._gates.used)
 
-    def decide(self, request: Row) -> Verdict:
-        """Answer one request; a deny that matches wins over every allow."""
+    def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
+        """Answer one request; a deny that matches wins over every allow.
+
+        A rule about some of the records counts if it allows; if it denies, it only narrows (see `matches`).
+        """
         if not all(request):
             return EMPTY_FIELD
-        names = self._names(request)
-        values = request + self._wildcards
-        buckets = self._buckets
-        allow = deny = len(self._rows)
-        for key_of in self._keys:
-            bucket = buckets.get(key_of(values))
-            if bucket:
-                for grant in _shared(bucket, names):
-                    if 0 <= grant.deny < deny:
-                        deny = grant.deny
-                    if 0 <= grant.allow < allow:
-                        allow = grant.allow
-        if deny < len(self._rows):
-            return self._denials[deny]
-        return self._allowances[allow] if allow < len(self._rows) else NO_RULE
+        none = allow = deny = len(self._rows)
+        gated: tuple[tuple[int, bool, Gate], ...] = ()
+        for grant in self._grants(request, facts.now):
+            if 0 <= grant.deny < deny:
+                deny = grant.deny
+            if 0 <= grant.allow < allow:
+                allow = grant.allow
+            if grant.gated:
+                gated += grant.gated
+        unmet = none
+        for position, allows, gate in gated:
+            outcome = gate.outcome(facts)
+            if allows and outcome is True:
+                allow = min(allow, position)
+            elif allows:
+                unmet = min(unmet, position)
+            elif outcome is not False and not gate.records:
+                deny = min(deny, position)
+        if deny < none:
+            return self._verdict(deny, False)
+        if allow < none:
+            return self._verdict(allow, True)
+        return NO_RULE if unmet == none else Verdict(False, self._rows[unmet], "CONDITION_NOT_MET")
 
-    def names(self, subject: str, domain: str) -> frozenset[str]:
+    def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
+        """Return every rule that answers a request now, in the order of the rules."""
+        found: list[tuple[int, bool, tuple[RecordAttribute, ...]]] = []
+        for grant in self._grants(request, facts.now):
+            plain = ((grant.allow, True), (grant.deny, False))
+            found += [(position, allows, ()) for position, allows in plain if position >= 0]
+            for position, allows, gate in grant.gated:
+                outcome = gate.outcome(facts)
+                if outcome is True or (not allows and outcome is None):
+                    found.append((position, allows, gate.records))
+        found.sort(key=itemgetter(0))
+        return [Match(self._rows[position], allows, records) for position, allows, records in found]
+
+    def unmet(self, row: Row, facts: Facts) -> list[str]:
+        """Return the names of a rule's conditions of the request that are not true."""
+        return self._gates.gate(row[self._width]).unmet(facts) if len(row) > self._width else []
+
+    def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and all roles it has in the domain."""
-        return self._closure.names(subject, domain)
+        return self.closure.names(subject, domain, now)
 
-    def _names(self, request: Row) -> frozenset[str]:
+    def _index(self, matcher: Matcher, p_tokens: Sequence[str], pause: Pause) -> None:
+        key_of = _tuple_getter([p_tokens.index(term.rule) for term in matcher.equalities])
+        member = p_tokens.index(matcher.role.rule) if matcher.role else -1
+        effect = p_tokens.index("p_eft") if "p_eft" in p_tokens else -1
+        buckets, width = self._buckets, self._width
+        for position, row in enumerate(in_slices(self._rows, pause)):
+            key = key_of(row)
+            bucket = buckets.get(key)
+            if bucket is None:
+                bucket = buckets[key] = {}
+            name = row[member] if member >= 0 else ""
+            grant = bucket.get(name)
+            if grant is None:
+                grant = bucket[name] = _Grant()
+            word = row[effect] if effect >= 0 else "allow"
+            if len(row) > width:
+                _note_gated(grant, position, word, self._gates.gate(row[width]))
+            elif word == "allow" and grant.allow < 0:
+                grant.allow = position
+            elif word == "deny" and grant.deny < 0:
+                grant.deny = position
+
+    def _grants(self, request: Row, now: float) -> list[_Grant]:
+        """Return the grants of every key of the request that are for one of the subject's names."""
+        names = self._names(request, now)
+        values = request + self._wildcards
+        found: list[_Grant] = []
+        for key_of in self._keys:
+            bucket = self._buckets.get(key_of(values))
+            if bucket:
+                if len(bucket) < len(names):
+                    found += [grant for name, grant in bucket.items() if name in names]
+                else:
+                    found += [bucket[name] for name in names if name in bucket]
+        return found
+
+    def _verdict(self, position: int, allowed: bool) -> Verdict:
+        key = position if allowed else ~position
+        known = self._verdicts.get(key)
+        if known is None:
+            made = Verdict(allowed, self._rows[position], "ALLOWED" if allowed else "DENIED_BY_RULE")
+            known = self._verdicts[key] = made
+        return known
+
+    def _names(self, request: Row, now: float) -> frozenset[str]:
         if self._subject < 0:
             return frozenset(("",))
         domain = request[self._domain] if self._domain >= 0 else ""
-        return self._closure.names(request[self._subject], domain)
+        return self.closure.names(request[self._subject], domain, now)
+
+
+def _tuple_getter(positions: Sequence[int]) -> Callable[[Row], Row]:
+    if len(positions) > 1:
+        return itemgetter(*positions)
+    return lambda values: tuple(values[index] for index in positions)
 
 
 def _key_maker(fields: Sequence[int], mask: Sequence[bool], width: int) -> Callable[[Row], Row]:
@@ -153,20 +230,12 @@ def _key_maker(fields: Sequence[int], mask: Sequence[bool], width: int) -> Calla
         width + position if is_wild else field
         for position, (field, is_wild) in enumerate(zip(fields, mask, strict=True))
     ]
-    return itemgetter(*picked) if len(picked) > 1 else lambda values: tuple(values[index] for index in picked)
+    return _tuple_getter(picked)
 
 
-def _note(grant: _Grant, position: int, effect: str) -> None:
-    if effect == "allow" and grant.allow < 0:
-        grant.allow = position
-    elif effect == "deny" and grant.deny < 0:
-        grant.deny = position
-
-
-def _shared(bucket: Mapping[str, _Grant], names: frozenset[str]) -> list[_Grant]:
-    if len(bucket) < len(names):
-        return [grant for name, grant in bucket.items() if name in names]
-    return [bucket[name] for name in names if name in bucket]
+def _note_gated(grant: _Grant, position: int, effect: str, gate: Gate) -> None:
+    if effect in ("allow", "deny"):
+        grant.gated = (*grant.gated, (position, effect == "allow", gate))
 
 
 class _Rows(casbin.persist.Adapter):  # type: ignore[misc]  # pycasbin is untyped
@@ -182,7 +251,9 @@ class _Rows(casbin.persist.Adapter):  # type: ignore[misc]  # pycasbin is untype
 
 
 class PlainRules:
-    """One pycasbin enforcer behind a lock: right for any matcher, a linear scan per decision."""
+    """One pycasbin enforcer behind a lock: right for any matcher, a linear scan per decision; knows no condition."""
+
+    conditional = False
 
     def __init__(self, model_text: str, rows: Sequence[Row], links: Sequence[Row]) -> None:
         """Load the rows; raises what pycasbin raises for a model or row it refuses."""
@@ -194,11 +265,11 @@ class PlainRules:
         self._enforcer.set_adapter(_Rows(rows, links))
         self._enforcer.load_policy()
         self._known = frozenset(name for row in (*rows, *links) for name in row)
-        self._closure = RoleClosure(links)
+        self.closure = RoleClosure(links, len(links[0]) if links else 3)
         self._strangers = 0
         self._lock = threading.Lock()
 
-    def decide(self, request: Row) -> Verdict:
+    def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
         """Answer one request; any failure inside pycasbin is a no."""
         if not all(request):
             return EMPTY_FIELD
@@ -214,9 +285,18 @@ class PlainRules:
             return Verdict(True, tuple(rule), "ALLOWED")
         return Verdict(False, tuple(rule), "DENIED_BY_RULE") if rule and rule[-1] == "deny" else NO_RULE
 
-    def names(self, subject: str, domain: str) -> frozenset[str]:
+    def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
+        """Return the rule that settles the request, if one allows it."""
+        verdict = self.decide(request)
+        return [Match(verdict.rule, True)] if verdict.allowed else []
+
+    def unmet(self, row: Row, facts: Facts) -> list[str]:
+        """Return nothing: there are no conditions."""
+        return []
+
+    def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and all roles it has in the domain."""
-        return self._closure.names(subject, domain)
+        return self.closure.names(subject, domain)
 
     def _forget_strangers(self, request: Row) -> None:
         if request[0] not in self._known or request[1] not in self._known:
@@ -225,11 +305,21 @@ class PlainRules:
                 self._enforcer.build_role_links()
 
 
-def build_rules(model_text: str, rows: Sequence[Row], links: Sequence[Row]) -> CompiledRules | PlainRules:
+def build_rules(
+    model_text: str,
+    rows: Sequence[Row],
+    links: Sequence[Row],
+    conditions: Iterable[NamedCondition] = (),
+    pause: Pause = no_pause,
+) -> CompiledRules | PlainRules:
     """Return the compiled rules, or pycasbin's own when the matcher or effect is unknown to the compiler.
 
+    A row may have one field more than the model: the names of its conditions, joined by "+". A link may have two
+    more: start and end. `pause` is called now and then.
+
     Raises:
-        Invalid: the model does not parse, or a row is short or has an empty field.
+        Invalid: the model does not parse, a row is short or has an empty field, or a row or link has conditions or
+            times and the matcher is one for pycasbin, which knows neither.
     """
     try:
         model = casbin.Enforcer.new_model(text=model_text)
@@ -238,18 +328,20 @@ def build_rules(model_text: str, rows: Sequence[Row], links: Sequence[Row]) -> C
         link_width = len(model["g"]["g"].tokens) if "g" in model.keys() else 0  # noqa: SIM118
     except Exception as error:
         raise Invalid("the model is not a Casbin model with r, p, e and m sections") from error
-    _check_width("p", rows, width)
-    _check_width("g", links, link_width)
     matcher = parse_matcher(expression)
-    if matcher and _resolves(matcher, model, link_width) and effect == ALLOW_AND_NO_DENY:
-        return CompiledRules(matcher, model, rows, links)
+    known = matcher is not None and _resolves(matcher, model, link_width) and effect == ALLOW_AND_NO_DENY
+    _check_width("p", rows, (width, width + 1) if known else (width,), pause)
+    timed = known and matcher is not None and matcher.role is not None
+    _check_width("g", links, (link_width, link_width + 2) if timed else (link_width,), pause)
+    if known and matcher is not None:
+        return CompiledRules(matcher, model, rows, links, conditions, pause)
     return PlainRules(model_text, rows, links)
 
 
-def _check_width(kind: str, rows: Sequence[Row], width: int) -> None:
-    for position, row in enumerate(rows):
-        if len(row) != width or not all(isinstance(value, str) and value for value in row):
-            raise Invalid(f"rule {kind}[{position}] must have {width} fields, none of them empty")
+def _check_width(kind: str, rows: Sequence[Row], widths: tuple[int, ...], pause: Pause) -> None:
+    for position, row in enumerate(in_slices(rows, pause)):
+        if len(row) not in widths or not all(row) or not all(isinstance(value, str) for value in row):
+            raise Invalid(f"rule {kind}[{position}] must have {widths[0]} fields, none of them empty")
 
 
 def _resolves(matcher: Matcher, model: casbin.Model, link_width: int) -> bool:

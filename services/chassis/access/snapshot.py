@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from services.chassis.access.rules import Row, Rules, Verdict, build_rules
+from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
+from services.chassis.access.reach import NO_ORGANIZATION, Organization, clauses
+from services.chassis.access.roles import Pause, Row, in_slices, no_pause
+from services.chassis.access.rules import Rules, Verdict, build_rules
+from services.chassis.access.stepping import ASSURANCE, assurance
 from services.chassis.access.values import (
     NO_PURPOSE,
     NOTHING_SHOWN,
     Caller,
+    Clause,
     Decision,
     FieldGrant,
     Obligations,
@@ -22,6 +28,8 @@ from services.chassis.errors import Invalid, Unavailable
 
 REQUEST_FIELDS = ("r_sub", "r_dom", "r_obj", "r_act", "r_purpose")
 CACHED_OBLIGATIONS = 20_000  # callers × purposes remembered per snapshot
+READ = "read"  # the action that tells which rows of another resource a caller reaches
+RULE_FIELDS = len(REQUEST_FIELDS) + 1
 FIELD_PREFIX = "fields/"
 
 log = logging.getLogger("kehu.access")
@@ -36,10 +44,14 @@ class PolicySnapshot:
         "keys",
         "revocations",
         "_rules",
+        "organization",
         "_row_filters",
+        "_partial",
+        "_field_gates",
         "_groups",
         "field_grants",
         "_cache",
+        "_now",
     )
 
     def __init__(
@@ -52,22 +64,34 @@ class PolicySnapshot:
         keys: Mapping[str, str] | None = None,
         revocations: Revocations | None = None,
         rules_version: str = "",
+        conditions: Iterable[NamedCondition] = (),
+        organization: Organization = NO_ORGANIZATION,
+        now: Callable[[], float] = time.time,
+        pause: Pause = no_pause,
     ) -> None:
         """Compile the rules; `keys` maps a key id to the base64url public key (the `x` of its JWK).
+
+        `now` tells the time for conditions and role links; `pause` is called now and then while it is built.
 
         Raises:
             Invalid: the model or a row is wrong; the holder then keeps what it has.
         """
-        rows = tuple(tuple(row) for row in p_rules)
+        rows = tuple(tuple(row) for row in in_slices(p_rules, pause))
+        links = tuple(tuple(link) for link in in_slices(g_rules, pause))
+        named = tuple(conditions)
         self.version = version
         self.rules_version = rules_version or str(version)
         self.keys = dict(keys or {})
         self.revocations = revocations or Revocations()
-        self._rules: Rules = build_rules(model_text, rows, tuple(tuple(link) for link in g_rules))
+        self.organization = organization
+        self._rules: Rules = build_rules(model_text, rows, links, named, pause)
         self._row_filters = tuple(row_filters)
-        self.field_grants = _field_grants(model_text, rows)
+        self._partial = _partial(rows, named, pause)
+        self._field_gates = _field_gates(rows, Gates.of(named), pause)
+        self.field_grants = _field_grants(model_text, rows, pause)
         self._groups = tuple(sorted({grant.group for grant in self.field_grants}))
-        self._cache: dict[tuple[str, str, str], Obligations] = {}
+        self._cache: dict[tuple[Hashable, ...], Obligations] = {}
+        self._now = now
 
     def with_revocations(self, revocations: Revocations, keys: Mapping[str, str]) -> PolicySnapshot:
         """Return a snapshot of the same compiled rules with other revocations and keys."""
@@ -78,18 +102,34 @@ class PolicySnapshot:
         other.keys = dict(keys)
         return other
 
+    def at(self, now: float) -> PolicySnapshot:
+        """Return the same policy at a stated time, seconds since 1970: for questions that nobody asks now."""
+        other = self.with_revocations(self.revocations, self.keys)
+        other._now, other._cache = (lambda: now), {}
+        return other
+
     def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
         """Answer whether the caller may do this to the resource, and what the reply then owes.
 
-        `rows_of` are other resources that the reply tells of: their row filters hold too.
+        `rows_of` are other resources that the reply tells of: what the caller reaches of them by reading holds too.
         """
-        verdict = self._ask(caller, resource, action)
+        facts = self.facts(caller) if self._rules.conditional else NO_FACTS
+        verdict = self._ask(caller, resource, action, facts)
         if not verdict.allowed:
             return Decision(False, verdict.reason, self.version, NOTHING_SHOWN, verdict.rule)
-        obligations = self.obligations(caller)
-        if self._row_filters:
-            obligations = self._narrowed(obligations, caller, (resource, *rows_of))
+        obligations = self._fields(caller, facts)
+        if self._row_filters or self._partial:
+            asked = ((resource, action), *((other, READ) for other in rows_of))
+            found = tuple(clause for each in asked for clause in self._clauses(caller, *each, facts))
+            if found:
+                obligations = replace(obligations, row_filter=found)
         return Decision(True, verdict.reason, self.version, obligations, verdict.rule)
+
+    def facts(self, caller: Caller) -> Facts:
+        """Return what conditions may look at: the time, and what is known of the caller."""
+        shown = caller.auth_time is not None and assurance(caller.methods) == ASSURANCE
+        second_factor_at = caller.auth_time.timestamp() if shown and caller.auth_time else None
+        return Facts(self._now(), caller.address, second_factor_at, caller.device)
 
     @property
     def rules(self) -> Rules:
@@ -97,49 +137,75 @@ class PolicySnapshot:
         return self._rules
 
     def names(self, caller: Caller) -> frozenset[str]:
-        """Return the subject and all roles it has in its department."""
-        return self._rules.names(caller.subject, caller.department)
+        """Return the subject and all roles it has in its department now."""
+        return self._rules.names(caller.subject, caller.department, self._now())
 
     def obligations(self, caller: Caller) -> Obligations:
         """Return the field groups this caller sees, sees masked and may search by, for the purpose named."""
+        return self._fields(caller, self.facts(caller) if self._rules.conditional else NO_FACTS)
+
+    def _fields(self, caller: Caller, facts: Facts) -> Obligations:
         if not caller.purpose:
             return NOTHING_SHOWN
-        key = (caller.subject, caller.department, caller.purpose)
+        key: tuple[Hashable, ...] = (caller.subject, caller.department, caller.purpose)
+        if self._rules.conditional:  # roles end and conditions change from one call to the next
+            names = self._rules.names(caller.subject, caller.department, facts.now)
+            key = (*key, names, *[gate.outcome(facts) for gate in self._field_gates])
         known = self._cache.get(key)
         if known is None:
             if len(self._cache) >= CACHED_OBLIGATIONS:
                 self._cache.clear()
-            known = self._cache[key] = self._field_rights(caller)
+            known = self._cache[key] = self._field_rights(caller, facts)
         return known
 
-    def _ask(self, caller: Caller, resource: str, action: str) -> Verdict:
-        purpose = caller.purpose or NO_PURPOSE
-        return self._rules.decide((caller.subject, caller.department, resource, action, purpose))
+    def _request(self, caller: Caller, resource: str, action: str) -> Row:
+        return caller.subject, caller.department, resource, action, caller.purpose or NO_PURPOSE
 
-    def _field_rights(self, caller: Caller) -> Obligations:
+    def _ask(self, caller: Caller, resource: str, action: str, facts: Facts) -> Verdict:
+        return self._rules.decide(self._request(caller, resource, action), facts)
+
+    def _field_rights(self, caller: Caller, facts: Facts) -> Obligations:
         def granted(action: str) -> frozenset[str]:
-            return frozenset(g for g in self._groups if self._ask(caller, FIELD_PREFIX + g, action).allowed)
+            return frozenset(g for g in self._groups if self._ask(caller, FIELD_PREFIX + g, action, facts).allowed)
 
         shown = granted("show")
         return Obligations(shown, granted("mask") - shown, granted("search"))
 
-    def _narrowed(self, obligations: Obligations, caller: Caller, resources: Sequence[str]) -> Obligations:
-        conditions = tuple(f.bound_to(caller) for f in self._row_filters if self._applies(f, caller, resources))
-        if not conditions:
-            return obligations
-        return Obligations(obligations.shown, obligations.masked, obligations.searchable, conditions)
+    def _clauses(self, caller: Caller, resource: str, action: str, facts: Facts) -> tuple[Clause, ...]:
+        """Return what must hold of the rows of one resource."""
+        places, names = ("*", caller.department), self._rules.names(caller.subject, caller.department, facts.now)
+        filters = [
+            f
+            for f in self._row_filters
+            if f.resource in ("*", resource) and f.department in places and f.subject in names
+        ]
+        if not filters and resource not in self._partial:
+            return ()
+        matches = self._rules.matches(self._request(caller, resource, action), facts)
+        return clauses(caller, resource, matches, filters, self._rules.closure, self.organization, facts.now)
 
-    def _applies(self, row_filter: RowFilter, caller: Caller, resources: Sequence[str]) -> bool:
-        if row_filter.resource not in ("*", *resources) or row_filter.department not in (
-            "*",
-            caller.department,
-        ):
-            return False
-        return row_filter.subject in self._rules.names(caller.subject, caller.department)
+
+def _field_gates(rows: Sequence[Row], gates: Gates, pause: Pause) -> tuple[Gate, ...]:
+    """Return the gates of the rules about field groups, each once."""
+    gated = (row for row in in_slices(rows, pause) if len(row) > RULE_FIELDS)
+    named = {row[RULE_FIELDS] for row in gated if row[2].startswith(FIELD_PREFIX)}
+    return tuple(gates.gate(names) for names in sorted(named))
 
 
-def _field_grants(model_text: str, rows: Sequence[Row]) -> tuple[FieldGrant, ...]:
-    """Return the rules about field groups; what the model has no word for counts as any, and as allowed."""
+def _partial(rows: Sequence[Row], conditions: Sequence[NamedCondition], pause: Pause) -> frozenset[str]:
+    """Return the resources some rule of which is about some of the records only."""
+    records = {each.name for each in conditions if isinstance(each.test, RecordAttribute)}
+    if not records:
+        return frozenset()
+    gated = (row for row in in_slices(rows, pause) if len(row) > RULE_FIELDS)
+    return frozenset(row[2] for row in gated if records.intersection(row[RULE_FIELDS].split("+")))
+
+
+def _field_grants(model_text: str, rows: Sequence[Row], pause: Pause) -> tuple[FieldGrant, ...]:
+    """Return the rules about field groups; what the model has no word for counts as any, and as allowed.
+
+    One that denies under conditions is left out: the group may be seen.
+    """
     import casbin
 
     model = casbin.Enforcer.new_model(text=model_text)
@@ -148,11 +214,13 @@ def _field_grants(model_text: str, rows: Sequence[Row]) -> tuple[FieldGrant, ...
     tokens = model["p"]["p"].tokens
     if "p_obj" not in tokens:
         raise Invalid("the model's policy must have the field obj")
-    found = []
-    for row in rows:
+    resource, found = tokens.index("p_obj"), []
+    for row in in_slices(rows, pause):
+        if not row[resource].startswith(FIELD_PREFIX):
+            continue
         rule = {"p_sub": "*", "p_dom": "*", "p_act": "*", "p_purpose": "*", "p_eft": "allow"}
-        rule.update(zip(tokens, row, strict=True))
-        if rule["p_obj"].startswith(FIELD_PREFIX):
+        rule.update(zip(tokens, row, strict=False))
+        if rule["p_eft"] == "allow" or len(row) == len(tokens):
             group = rule["p_obj"].removeprefix(FIELD_PREFIX)
             names = ("p_sub", "p_dom", "p_act", "p_purpose", "p_eft")
             found.append(FieldGrant(group, *(rule[name] for name in names)))

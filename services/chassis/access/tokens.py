@@ -26,6 +26,7 @@ TOKEN_BYTES = 4096  # ours are about 600
 LIFETIME_SECONDS = 900  # issue §2: a token lives fifteen minutes at most
 LEEWAY_SECONDS = 5  # clocks of our own processes
 CACHED_TOKENS = 4096
+DEVICE_CLAIMS = 20
 SUBJECT = re.compile(r"(user|app):[a-z0-9][a-z0-9._-]{0,62}")
 SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")  # base64 decoding drops other characters
 THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
@@ -145,7 +146,8 @@ class TokenVerifier:
         if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
             raise ValueError("amr")
         at = datetime.fromtimestamp(_seconds(claims, "auth_time"), UTC) if "auth_time" in claims else None
-        caller = Caller(subject, match[1], department, "", _text(claims, "jti"), at, tuple(methods))
+        token_id, device = _text(claims, "jti"), _device(claims.get("device", {}))
+        caller = Caller(subject, match[1], department, "", token_id, at, tuple(methods), device=device)
         return _Verified(caller, key_id, times[0], times[1], times[2], _thumbprint(claims))
 
 
@@ -193,6 +195,13 @@ def _text(claims: dict[str, object], name: str) -> str:
     if not isinstance(value, str) or not value or len(value) > 128:
         raise ValueError(name)
     return value
+
+
+def _device(claim: object) -> tuple[tuple[str, str], ...]:
+    """Return what the issuer says of the device: up to 20 short texts by name."""
+    if not isinstance(claim, dict) or len(claim) > DEVICE_CLAIMS:
+        raise ValueError("device")
+    return tuple((name, _text(claim, name)) for name in sorted(claim))
 
 
 def _seconds(claims: dict[str, object], name: str) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeAlias
 
 Disposition = Literal["show", "mask", "hide"]
+ValueOf: TypeAlias = Callable[[str], str | None]
+
 
 NO_PURPOSE = "none"  # what the matcher sees when a caller names no purpose; a grant of fields cannot name it
 
@@ -42,10 +44,16 @@ class Caller:
     token_id: str = ""
     auth_time: datetime | None = None
     methods: tuple[str, ...] = ()
+    address: str = ""
+    device: tuple[tuple[str, str], ...] = ()
 
     def with_purpose(self, purpose: str) -> Caller:
         """Return the same caller, acting for this purpose."""
         return replace(self, purpose=purpose)
+
+    def calling(self, purpose: str, address: str) -> Caller:
+        """Return the same caller, acting for this purpose from this address, as the gateway sees it."""
+        return replace(self, purpose=purpose, address=address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +64,86 @@ class Condition:
     values: tuple[str, ...]
     resource: str = ""
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields it compares."""
+        return (self.field,)
+
+    def holds(self, value_of: ValueOf) -> bool:
+        """Tell whether it holds for a row; a row without the field is out of reach."""
+        return value_of(self.field) in self.values
+
+
+@dataclass(frozen=True, slots=True)
+class Except:
+    """A row is in reach when its field has a value, and none of these."""
+
+    without: str
+    excluded: tuple[str, ...]
+    resource: str = ""
+    field: Literal[""] = ""  # no service has a field of this name: who knows only of Condition shows nothing
+    values: tuple[()] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields it compares."""
+        return (self.without,)
+
+    def holds(self, value_of: ValueOf) -> bool:
+        """Tell whether it holds for a row; a row without the field is out of reach."""
+        value = value_of(self.without)
+        return bool(value) and value not in self.excluded
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A row is in reach when all conditions of one alternative hold."""
+
+    alternatives: tuple[tuple[Condition, ...], ...]
+    resource: str = ""
+    field: Literal[""] = ""
+    values: tuple[()] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields it compares."""
+        return tuple(each.field for alternative in self.alternatives for each in alternative)
+
+    def holds(self, value_of: ValueOf) -> bool:
+        """Tell whether it holds for a row."""
+        return any(all(each.holds(value_of) for each in alternative) for alternative in self.alternatives)
+
+
+Clause: TypeAlias = Condition | Except | Either
+
+
+def in_reach(clauses: Iterable[Clause], value_of: ValueOf) -> bool:
+    """Tell whether all clauses of a row filter hold for a row; `value_of` returns None for a field it has not."""
+    return all(clause.holds(value_of) for clause in clauses)
+
+
+def values_in_reach(clauses: Iterable[Clause], field: str) -> frozenset[str] | None:
+    """Return the values of one field that are in reach, None for any: for a service that compares no other field.
+
+    What asks for another field lets nothing through.
+    """
+    reach: frozenset[str] | None = None
+    for clause in clauses:
+        found: frozenset[str] = frozenset()
+        if isinstance(clause, Either):
+            for alternative in clause.alternatives:
+                found |= values_in_reach(alternative, field) or frozenset()
+        elif clause.field == field:
+            found = frozenset(clause.values)
+        reach = found if reach is None else reach & found
+    return reach
+
 
 @dataclass(frozen=True, slots=True)
 class RowFilter:
     """Narrow what a subject or role reaches of a resource; `*` as department or resource means any.
 
-    A value of `$subject` or `$department` stands for the caller's own.
+    A value of `$subject`, `$team`, `$department` or `$departmentTree` stands for the caller's own.
     """
 
     subject: str
@@ -69,11 +151,6 @@ class RowFilter:
     resource: str
     field: str
     values: tuple[str, ...]
-
-    def bound_to(self, caller: Caller) -> Condition:
-        """Return the condition with the caller's own subject and department filled in."""
-        own = {"$subject": caller.subject, "$department": caller.department}
-        return Condition(self.field, tuple(own.get(value, value) for value in self.values), self.resource)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +169,13 @@ class FieldGrant:
 class Obligations:
     """What a reply owes the decision: field groups shown or masked, fields searchable, rows in reach.
 
-    Groups are written `personal/contact`. Conditions of `row_filter` all hold at once.
+    Groups are written `personal/contact`. Clauses of `row_filter` all hold at once.
     """
 
     shown: frozenset[str] = frozenset()
     masked: frozenset[str] = frozenset()
     searchable: frozenset[str] = frozenset()
-    row_filter: tuple[Condition, ...] = ()
+    row_filter: tuple[Clause, ...] = ()
     everything: bool = False
 
     def disposition(self, classification: str, group: str) -> Disposition:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
+from services.chassis.access.roles import Pause, Row, no_pause
+from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
 from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import Revocations, RowFilter
+from services.chassis.access.wire_conditions import condition_of, organization_of
 from services.chassis.audit import TEXTS, AuditEntry, Batch
 from services.chassis.errors import Invalid
 
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 SNAPSHOT_TIMEOUT_SECONDS = 5.0
 AUDIT_TIMEOUT_SECONDS = 10.0
+BREATH_SECONDS = 0.0002
+
+
+def breathe() -> None:
+    """Let the threads that serve requests run."""
+    time.sleep(BREATH_SECONDS)
 
 
 class AccessStub(Protocol):
@@ -32,11 +42,14 @@ class AccessStub(Protocol):
         """Append a batch."""
 
 
-def snapshot_fetcher(stub: AccessStub) -> Callable[[PolicySnapshot | None], PolicySnapshot | None]:
+def snapshot_fetcher(
+    stub: AccessStub, pause: Pause = breathe
+) -> Callable[[PolicySnapshot | None], PolicySnapshot | None]:
     """Return the `fetch` of a SnapshotPoller that asks the access service."""
 
     def fetch(known: PolicySnapshot | None) -> PolicySnapshot | None:
-        return updated(known, stub.GetPolicySnapshot(request_for(known), timeout=SNAPSHOT_TIMEOUT_SECONDS))
+        reply = stub.GetPolicySnapshot(request_for(known), timeout=SNAPSHOT_TIMEOUT_SECONDS)
+        return updated(known, reply, pause if known else no_pause)
 
     return fetch
 
@@ -62,7 +75,9 @@ def request_for(known: PolicySnapshot | None) -> pb.GetPolicySnapshotRequest:
     return pb.GetPolicySnapshotRequest(rules_version=known.rules_version, revocations_version=known.revocations.version)
 
 
-def updated(known: PolicySnapshot | None, reply: pb.GetPolicySnapshotResponse) -> PolicySnapshot | None:
+def updated(
+    known: PolicySnapshot | None, reply: pb.GetPolicySnapshotResponse, pause: Pause = no_pause
+) -> PolicySnapshot | None:
     """Return the snapshot that `known` becomes by this reply; None when nothing is new.
 
     Raises:
@@ -73,23 +88,49 @@ def updated(known: PolicySnapshot | None, reply: pb.GetPolicySnapshotResponse) -
     if reply.HasField("revocations"):
         revocations = _revocations(reply.revocations)
     if reply.HasField("rules"):
-        return _compiled(reply.rules, keys, revocations)
+        return _compiled(reply.rules, keys, revocations, pause)
     if known is None or (known.keys == keys and not reply.HasField("revocations")):
         return None
     return known.with_revocations(revocations, keys)
 
 
-def _compiled(rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations) -> PolicySnapshot:
+def _compiled(rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations, pause: Pause) -> PolicySnapshot:
+    words = list(rules.words)
     return PolicySnapshot(
         rules.policy_version,
         rules.model,
-        (row.values for row in rules.rules),
-        (row.values for row in rules.role_links),
+        _rows(words, rules.rule_words, RULE_WORDS),
+        _rows(words, rules.link_words, LINK_WORDS),
         [RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in rules.row_filters],
         keys,
         revocations,
         rules.rules_version,
+        conditions=[condition_of(message) for message in rules.conditions],
+        organization=organization_of(rules.departments, rules.teams),
+        pause=pause,
     )
+
+
+def coded(rows: Iterable[Row], width: int, known: dict[str, int]) -> list[int]:
+    """Return rows as numbers of words, `width` each, 0 for a field that a row has not; adds new words to `known`."""
+    numbers: list[int] = []
+    for row in rows:
+        numbers += [known.setdefault(word, len(known)) for word in row]
+        numbers += [0] * (width - len(row))
+    return numbers
+
+
+def _rows(words: list[str], numbers: Iterable[int], width: int) -> Iterator[Row]:
+    """Yield the rows that `coded` wrote.
+
+    Raises:
+        Invalid: a number has no word, or the last row is short.
+    """
+    try:
+        for row in zip(*[iter(numbers)] * width, strict=True):
+            yield tuple([words[number] for number in row if number])
+    except (IndexError, ValueError):
+        raise Invalid("the rules of the snapshot are damaged") from None
 
 
 def _revocations(found: pb.RevocationSet) -> Revocations:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.chassis.access import Caller, Decision, FieldGrant
 
 CERTIFICATE_HEADER = "x-client-certificate"  # thumbprint (RFC 8705) of the certificate the caller connected with
+CALLER_ADDRESS = "x-caller-address"  # metadata between our processes: where the call came from, as the gateway saw it
 
 
 @dataclass(frozen=True, slots=True)

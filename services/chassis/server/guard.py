@@ -24,7 +24,7 @@ from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder,
 from services.chassis.config import SERVICES, TRUST_DOMAIN
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
-from services.chassis.server.calls import CERTIFICATE_HEADER, Call, serving_call
+from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, Call, serving_call
 from services.chassis.server.plans import MethodPlan
 from services.chassis.server.requests import check_readable, readable, validate, validated
 from services.chassis.server.seen import NOTHING, Seen, seen_in
@@ -180,8 +180,8 @@ class Guard(grpc.ServerInterceptor):
         headers = {key: value for key, value in context.invocation_metadata()}
         request_id = str(headers.get("x-request-id", "")) or uuid.uuid4().hex
         authorization = str(headers.get("authorization", ""))
-        thumbprint = str(headers.get(CERTIFICATE_HEADER, ""))  # our own processes' word: the peer is one of them
-        caller = self._caller(plan, peer, authorization, str(headers.get("x-purpose", "")), thumbprint)
+        thumbprint = str(headers.get(CERTIFICATE_HEADER, ""))  # our own processes' word, as all these
+        caller = self._caller(plan, peer, authorization, headers)
         decision = self._decide(plan, peer, caller)
         policy = self._holder.known
         grants = policy.field_grants if policy else ()
@@ -201,14 +201,16 @@ class Guard(grpc.ServerInterceptor):
             error.metadata["decision_id"] = decision_id
             raise
 
-    def _caller(self, plan: MethodPlan, peer: str, authorization: str, purpose: str, thumbprint: str) -> Caller:
+    def _caller(self, plan: MethodPlan, peer: str, authorization: str, headers: Mapping[str, str | bytes]) -> Caller:
+        purpose = str(headers.get("x-purpose", ""))
         if plan.audience == options.AUDIENCE_PUBLIC:
             return Caller(subject="anonymous", kind="anonymous")
         if authorization and plan.audience == options.AUDIENCE_PRINCIPAL:
             scheme, _, token = authorization.partition(" ")
             if scheme.lower() != "bearer":
                 raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
-            return self._tokens.verify(token, thumbprint).with_purpose(purpose)
+            thumbprint, address = (str(headers.get(name, "")) for name in (CERTIFICATE_HEADER, CALLER_ADDRESS))
+            return self._tokens.verify(token, thumbprint).calling(purpose, address)
         return Caller(subject=f"svc:{peer}", kind="svc", purpose=purpose)
 
     def _decide(self, plan: MethodPlan, peer: str, caller: Caller) -> Decision:
@@ -270,10 +272,11 @@ def _check_rows(plan: MethodPlan, decision: Decision) -> None:
     Raises:
         RowsNotNarrowed: naming the field.
     """
-    for condition in decision.obligations.row_filter:
-        if condition.field not in plan.row_fields and "*" not in plan.row_fields:
-            metadata = {"field": condition.field, "resource": plan.resource}
-            raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {condition.field}", metadata=metadata)
+    for clause in decision.obligations.row_filter:
+        unknown = [field for field in clause.fields if field not in plan.row_fields]
+        if unknown and "*" not in plan.row_fields:
+            metadata = {"field": unknown[0], "resource": plan.resource}
+            raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {unknown[0]}", metadata=metadata)
 
 
 def _drain(requests: Iterator[Message]) -> None:

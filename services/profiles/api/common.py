@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis import paging
+from services.chassis.access import values_in_reach
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
@@ -111,14 +112,8 @@ def departments_in_reach() -> tuple[str, ...] | None:
 
     A row filter on anything but the owner department is one that profiles cannot apply, so nothing is shown.
     """
-    reach: set[str] | None = None
-    for condition in current_call().decision.obligations.row_filter:
-        if condition.field != DEPARTMENT_FIELD:
-            return None
-        reach = set(condition.values) if reach is None else reach & set(condition.values)
-    if reach is None:
-        return ()
-    return tuple(sorted(reach)) or None
+    reach = values_in_reach(current_call().decision.obligations.row_filter, DEPARTMENT_FIELD)
+    return () if reach is None else tuple(sorted(reach)) or None
 
 
 def is_in_reach(profile: Profile) -> bool:

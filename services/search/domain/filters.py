@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from services.chassis.access import Clause, Condition, Either, Except
 from services.chassis.errors import Denied, FieldViolation, Invalid
 
 TYPES = ("profiles", "tickets")
@@ -49,11 +50,10 @@ class TypeUnknown(Invalid):
 
 @dataclass(frozen=True, slots=True)
 class RowRule:
-    """A field must have one of these values, whatever the caller asks for; in documents of one type, or of all."""
+    """A field must have one of these values, whatever the caller asks for."""
 
     field: str
     values: frozenset[str]
-    type: str = ""
 
 
 def parse_filter(text: str) -> dict[str, frozenset[str]]:
@@ -135,8 +135,6 @@ def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -
     narrowed = dict(wanted)
     narrowed["type"] = narrowed.get("type", types) & types
     for rule in rows:
-        if rule.type:
-            continue
         field = ROW_FIELDS.get(rule.field, rule.field)
         if field not in FILTER_FIELDS and field != "type":
             narrowed["type"] = frozenset()
@@ -146,14 +144,33 @@ def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -
     return narrowed
 
 
-def rows_by_type(rows: Iterable[RowRule]) -> tuple[Filters, ...]:
-    """Return for each rule about one type what a document must satisfy at least once: another type, or the rule."""
-    return tuple(_of_type(rule) for rule in rows if rule.type)
+def plain_rows(clauses: Iterable[Clause]) -> list[RowRule]:
+    """Return the rules that hold of documents of every type."""
+    return [
+        RowRule(each.field, frozenset(each.values))
+        for each in clauses
+        if isinstance(each, Condition) and each.resource not in TYPES
+    ]
 
 
-def _of_type(rule: RowRule) -> Filters:
-    field = ROW_FIELDS.get(rule.field, rule.field)
-    others = frozenset(TYPES) - {rule.type}
-    if field == "type":
-        return {"type": others | rule.values}
-    return {"type": others, field: rule.values} if field in FILTER_FIELDS else {"type": others}
+def rows_of(clauses: Iterable[Clause]) -> tuple[tuple[Filters, ...], ...]:
+    """Return for each other clause of a row filter the filters of which a document must satisfy one.
+
+    A clause about profiles or tickets lets documents of other types through. What the index cannot tell, a field it
+    has not or what a document lacks, lets nothing through.
+    """
+    others = (each for each in clauses if not isinstance(each, Condition) or each.resource in TYPES)
+    return tuple(tuple(_choices(each)) for each in others)
+
+
+def _choices(clause: Clause) -> Iterator[Filters]:
+    if clause.resource in TYPES:
+        yield {"type": frozenset(TYPES) - {clause.resource}}
+    if isinstance(clause, Except):
+        return
+    alternatives = clause.alternatives if isinstance(clause, Either) else ((clause,),)
+    own = frozenset({clause.resource} if clause.resource in TYPES else TYPES)
+    for alternative in alternatives:
+        narrowed = with_rows({}, own, [RowRule(each.field, frozenset(each.values)) for each in alternative])
+        if all(narrowed.values()):
+            yield narrowed

@@ -14,8 +14,12 @@ Json = Mapping[str, object]
 
 def body(query: IndexQuery) -> dict[str, object]:
     """Return the search request."""
-    filters = _terms(query.filters)
-    filters += [{"bool": {"should": _terms(choice), "minimum_should_match": 1}} for choice in query.either]
+    filters: list[Json] = [{"terms": {field: sorted(values)}} for field, values in query.filters.items()]
+    for rows in query.either:
+        some = [
+            {"bool": {"filter": [{"terms": {field: sorted(values)}} for field, values in row.items()]}} for row in rows
+        ]
+        filters.append({"bool": {"should": some, "minimum_should_match": 1}} if some else {"match_none": {}})
     filters.append({"term": {"deleted": False}})
     must = [_clause(clause) for clause in query.clauses]
     return {
@@ -28,10 +32,6 @@ def body(query: IndexQuery) -> dict[str, object]:
         "_source": ["id", "payload"],
         "aggs": {field: {"terms": {"field": field, "size": FACET_VALUES}} for field in query.facets},
     }
-
-
-def _terms(wanted: Mapping[str, frozenset[str]]) -> list[Json]:
-    return [{"terms": {field: sorted(values)}} for field, values in wanted.items()]
 
 
 def _clause(clause: Clause) -> Json:

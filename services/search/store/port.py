@@ -64,7 +64,7 @@ class Tombstone:
 class IndexQuery:
     """Every clause by one of its matches, every filter by one of its values; no clauses match everything.
 
-    Of each of `either` one filter at least must hold.
+    Of each set in `either`, one row holds: each of its fields has one of the values.
     """
 
     clauses: tuple[Clause, ...]
@@ -72,7 +72,7 @@ class IndexQuery:
     facets: tuple[str, ...] = ()
     offset: int = 0
     limit: int = 20
-    either: tuple[Mapping[str, frozenset[str]], ...] = ()
+    either: tuple[tuple[Mapping[str, frozenset[str]], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

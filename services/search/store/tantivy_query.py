@@ -31,19 +31,30 @@ def run(schema: tantivy.Schema, fields: frozenset[str], searcher: tantivy.Search
 def _compiled(schema: tantivy.Schema, fields: frozenset[str], query: IndexQuery) -> tantivy.Query:
     known = [tuple(match for match in clause if match.field in fields) for clause in query.clauses]
     parts: Parts = [(tantivy.Occur.Must, _clause(schema, clause)) for clause in known]
-    allowed = [_among(schema, fields, *item) for item in query.filters.items()]
-    for choice in query.either:
-        some = [(tantivy.Occur.Should, _among(schema, fields, *item)) for item in choice.items()]
-        allowed.append(tantivy.Query.boolean_query(some))
-    parts += [(tantivy.Occur.Must, tantivy.Query.const_score_query(each, 0.0)) for each in allowed]
+    for field, values in query.filters.items():
+        parts.append((tantivy.Occur.Must, _allowed(schema, fields, field, values)))
+    for rows in query.either:
+        parts.append((tantivy.Occur.Must, _one_of(schema, fields, rows)))
     alive = tantivy.Query.term_query(schema, "deleted", False)
     parts.append((tantivy.Occur.Must, tantivy.Query.const_score_query(alive, 0.0)))
     return tantivy.Query.boolean_query(parts)
 
 
-def _among(schema: tantivy.Schema, fields: frozenset[str], field: str, values: frozenset[str]) -> tantivy.Query:
+def _allowed(schema: tantivy.Schema, fields: frozenset[str], field: str, values: frozenset[str]) -> tantivy.Query:
     some = values and field in fields
-    return tantivy.Query.term_set_query(schema, field, sorted(values)) if some else _nothing()
+    allowed = tantivy.Query.term_set_query(schema, field, sorted(values)) if some else _nothing()
+    return tantivy.Query.const_score_query(allowed, 0.0)
+
+
+def _one_of(
+    schema: tantivy.Schema, fields: frozenset[str], rows: Sequence[Mapping[str, frozenset[str]]]
+) -> tantivy.Query:
+    alternatives: Parts = []
+    for row in rows:
+        every: Parts = [(tantivy.Occur.Must, _allowed(schema, fields, field, values)) for field, values in row.items()]
+        alternatives.append((tantivy.Occur.Should, tantivy.Query.boolean_query(every)))
+    found = tantivy.Query.boolean_query(alternatives) if alternatives else _nothing()
+    return tantivy.Query.const_score_query(found, 0.0)
 
 
 def _nothing() -> tantivy.Query:

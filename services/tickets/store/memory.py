@@ -9,6 +9,7 @@ from datetime import datetime
 
 from kehu.tickets.v1 import events_pb2
 
+from services.chassis.access import in_reach
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.identities import MemoryIdentities
 from services.chassis.records import Fact
@@ -151,6 +152,6 @@ def _fits(ticket: Ticket, narrowed: TicketFilter) -> bool:
         (narrowed.department, ticket.department),
         (narrowed.assignee, ticket.assignee),
     )
-    return all(not want or want == have for want, have in wanted) and all(
-        getattr(ticket, field) in values for field, values in narrowed.rows
+    return all(not want or want == have for want, have in wanted) and in_reach(
+        narrowed.rows, lambda field: getattr(ticket, field)
     )

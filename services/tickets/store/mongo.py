@@ -10,6 +10,7 @@ from kehu.tickets.v1 import events_pb2
 from pymongo.errors import DuplicateKeyError
 
 from services.chassis import records
+from services.chassis.access import Clause, Either, Except
 from services.chassis.crypto import Sealer
 from services.chassis.errors import Conflict, Unavailable
 from services.chassis.identities import MongoIdentities
@@ -199,5 +200,15 @@ def _narrowing(narrowed: TicketFilter) -> Document:
         "assignee": narrowed.assignee,
     }
     query: Document = {field: value for field, value in wanted.items() if value}
-    rows = [{field: {"$in": sorted(values)}} for field, values in narrowed.rows]
+    rows = [_clause(clause) for clause in narrowed.rows]
     return {**query, "$and": rows} if rows else query
+
+
+def _clause(clause: Clause) -> Document:
+    """Return what must hold of a ticket as a query; the fields are those of rows.ROW_FIELDS."""
+    if isinstance(clause, Either):
+        some = [{"$and": [_clause(each) for each in every]} for every in clause.alternatives]
+        return {"$or": some} if some else {"department": {"$in": []}}
+    if isinstance(clause, Except):
+        return {clause.without: {"$nin": ["", None, *sorted(clause.excluded)]}}
+    return {clause.field: {"$in": sorted(clause.values)}}

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from kehu.tickets.v1 import events_pb2
 
+from services.chassis.access import Clause
 from services.chassis.identities import Identities
 from services.tickets.domain.sla import Kind, SlaPolicy
 from services.tickets.domain.ticket import Category, Ticket
@@ -34,7 +35,7 @@ class TicketFilter:
     kind: Kind | None = None
     department: str = ""
     assignee: str = ""
-    rows: tuple[tuple[str, frozenset[str]], ...] = ()
+    rows: tuple[Clause, ...] = ()
 
 
 class TicketsStore(Protocol):
