@@ -2,7 +2,8 @@
 
 A batch of one record at a time, 20 a second, by gRPC with the guard; every second one is of a person who is stored
 already and joins that profile. What is stored grows between the rounds: sealed profiles of people made up, copied
-under ids and tokens of their own. Our CPU is that of this process, which is caller, guard and service in one.
+under ids and tokens of their own. Our CPU is that of this process, which is caller, guard and service in one; the
+caller keeps its stub, as callers do.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from services.chassis import records
 from services.profiles.documents import ProfileDocument
 from services.profiles.store import MongoStore
 from tests.bench.bench_import import Clock, embedded_database
-from tests.harness import Harness
 from tests.profiles.people import Service, batch, person, source_request
 
 REACH_TRIPS, REACH_CPU, FLAT = 3.0, 5.0, 1.5
@@ -65,9 +65,8 @@ class Level:
     commands: Counter[str]
 
 
-def write_one(harness: Harness, source_id: str, number: int) -> float:
+def write_one(stub: profiles_pb2_grpc.ProfilesServiceStub, source_id: str, number: int) -> float:
     """Write one record, of the shop when the person is known already; return the seconds."""
-    stub = harness.stub(profiles_pb2_grpc.ProfilesServiceStub)
     began = time.perf_counter()
     reply = stub.BatchUpsertRecords(batch(source_id, (str(number), person(number))), timeout=60)
     seconds = time.perf_counter() - began
@@ -95,23 +94,29 @@ def fill(client: pymongo.MongoClient, count: int) -> None:
             database[name].insert_many(documents, ordered=False)
 
 
-def measure(harness: Harness, trips: Trips, clock: Clock, numbers: Sequence[tuple[str, int]], stored: int) -> Level:
+def measure(
+    stub: profiles_pb2_grpc.ProfilesServiceStub,
+    trips: Trips,
+    clock: Clock,
+    numbers: Sequence[tuple[str, int]],
+    stored: int,
+) -> Level:
     """Write these records, first one after the other for trips and CPU, then 20 a second for the slowest."""
     half = len(numbers) // 2
     trips.commands.clear()
     cpu, database = time.process_time(), clock.seconds()
     for source_id, number in numbers[:half]:
-        write_one(harness, source_id, number)
+        write_one(stub, source_id, number)
     cpu, database = time.process_time() - cpu, clock.seconds() - database
     commands = trips.commands.copy()
-    seconds = _at_rate(harness, numbers[half:])
+    seconds = _at_rate(stub, numbers[half:])
     return Level(
         stored, commands.total() / half, cpu / half * 1e3, database / half * 1e3,
         seconds[len(seconds) // 2] * 1e3, seconds[len(seconds) * 99 // 100] * 1e3, commands,
     )  # fmt: skip
 
 
-def _at_rate(harness: Harness, numbers: Sequence[tuple[str, int]]) -> list[float]:
+def _at_rate(stub: profiles_pb2_grpc.ProfilesServiceStub, numbers: Sequence[tuple[str, int]]) -> list[float]:
     """Return what the writes took, sorted, each from the moment at which it was due."""
     began = time.perf_counter()
 
@@ -119,7 +124,7 @@ def _at_rate(harness: Harness, numbers: Sequence[tuple[str, int]]) -> list[float
         return began + at / RATE
 
     def write(at: int) -> float:
-        write_one(harness, *numbers[at])
+        write_one(stub, *numbers[at])
         return time.perf_counter() - due(at)
 
     with ThreadPoolExecutor(16) as pool:
@@ -153,8 +158,8 @@ def levels(sizes: Sequence[int], writes: int) -> list[Level]:
                 fill(client, size)
                 numbers = [("shop", next(known)) if at % 2 else ("till", next(new)) for at in range(writes + 20)]
                 for source_id, number in numbers[:20]:
-                    write_one(harness, source_id, number)
-                found.append(measure(harness, trips, clock, numbers[20:], size))
+                    write_one(stub, source_id, number)
+                found.append(measure(stub, trips, clock, numbers[20:], size))
     return found
 
 
