@@ -3,8 +3,17 @@
 import re
 from functools import lru_cache
 
+from services.profiles.domain.beginnings import beginnings
 from services.profiles.domain.blocked import is_empty_word
-from services.profiles.domain.divisions import MUNICIPALITIES, DivisionTable, city_code_of, division_table, level_of
+from services.profiles.domain.divisions import (
+    MUNICIPALITIES,
+    SUFFIXES,
+    DivisionTable,
+    city_code_of,
+    division_table,
+    is_full,
+    level_of,
+)
 from services.profiles.domain.english_addresses import read_english
 from services.profiles.domain.places import read_place
 from services.profiles.domain.text import clean, simplify
@@ -19,7 +28,6 @@ _DIRECT = re.compile("^(?:市辖区|(?:省|自治区)?直辖县级行政(?:单�
 _DIGIT = re.compile("[0-9]")
 _REMEMBERED = 65_536  # beginnings of addresses up to the street
 _CITY_DISTRICT = re.compile("[南北中]区")
-_SUFFIXES = frozenset("市县区旗州盟省")
 _JUMP = 30  # characters within which a full name may follow other words
 # Words that make the short name before them the name of a road, a village or a house, not of a division.
 _ROAD = re.compile(
@@ -115,11 +123,16 @@ def _full_names() -> re.Pattern[str]:
 
 
 def _located(rest: str) -> tuple[str, str, str]:
-    """Return what _locate does; nothing behind the first digit matters to it, and streets repeat."""
+    """Return what _locate does; nothing behind the first digit matters to it, and beginnings repeat."""
+    if known := beginnings().county_at(rest):
+        return *known, ""
     digit = _DIGIT.search(rest)
     head = rest[: digit.start()] + "0" if digit else rest
     code, length, reason = _located_head(head)
-    return code, rest[len(head) - length :], reason
+    after = rest[len(head) - length :]
+    if level_of(code or "0000") == 6 and not reason:
+        beginnings().learn(rest[: len(rest) - len(after)], code, after)
+    return code, after, reason
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -143,11 +156,7 @@ def _locate(rest: str, table: DivisionTable) -> tuple[str, str, str]:
 def _may_go_on(text: str, code: str, table: DivisionTable) -> bool:
     """Say whether the text may name divisions again; below a county only a full name is no part of a street's."""
     names = table.starts.get(text[:2], ())
-    return any(text.startswith(name) and (level_of(code) < 6 or _is_full(name)) for name in names)
-
-
-def _is_full(name: str) -> bool:
-    return name[-1] in _SUFFIXES and (name[-1] != "州" or len(name) > 2)  # 恩施州, but not 广州
+    return any(text.startswith(name) and (level_of(code) < 6 or is_full(name)) for name in names)
 
 
 def _walk(text: str, code: str, table: DivisionTable) -> tuple[str, str, str]:
@@ -202,7 +211,7 @@ def _take_county(text: str, code: str, table: DivisionTable) -> tuple[str, str, 
         name, found = _county_at(text, "", table)
     if not name or not _is_whole(name, text, bool(code), is_county=True):
         return code, text, ""
-    is_bare = not code and name[-1] not in _SUFFIXES and len(text) > len(name)
+    is_bare = not code and name[-1] not in SUFFIXES and len(text) > len(name)
     if is_bare and not _ZONE.match(text, len(name)):  # a district's short name is a common word
         found = tuple(item for item in found if not table.by_code[item].name.endswith("区"))
         if not found:
@@ -253,7 +262,7 @@ def _with_zone(code: str, rest: str) -> str:
 
 def _is_whole(name: str, text: str, has_parent: bool, is_county: bool = False) -> bool:
     """Say whether a name is meant as a division: a short form is not when a road's or house's word follows it."""
-    if _is_full(name) or len(text) == len(name):
+    if is_full(name) or len(text) == len(name):
         return True
     if _ROAD.match(text, len(name)):
         return False

@@ -13,6 +13,7 @@ _NAMES_WORDS = """
 customer user guest member admin administrator demo
 """
 _NAMES = frozenset(_NAMES_WORDS.split())
+_NO_NAMES = _NAMES | _EMPTY_WORDS
 _PHONES = frozenset(("13800138000", "13800000000", "13900000000", "13000000000", "12345678901", "13712345678"))
 _EMAILS_WORDS = """
 test@test.com a@a.com noemail@noemail.com none@none.com abc@abc.com test@example.com 123@123.com
@@ -38,6 +39,11 @@ def is_empty_word(text: str) -> bool:
 def is_blocked_name(text: str) -> bool:
     """Say whether a cleaned name is a placeholder."""
     return text.casefold() in _NAMES
+
+
+def is_no_name(text: str) -> bool:
+    """Say of a few Chinese characters what is_empty_word and is_blocked_name say together."""
+    return text in _NO_NAMES
 
 
 def is_blocked_phone(digits: str) -> bool:

@@ -13,6 +13,7 @@ from importlib import resources
 from services.profiles.domain.text import simplify
 
 MUNICIPALITIES = frozenset(("11", "12", "31", "50"))
+SUFFIXES = frozenset("市县区旗州盟省")
 _LINE = re.compile(r'(\s*)(\d+)\s+(?:province|county)="([^"]*)"')
 _PERIOD = re.compile(r"\[(\d*)-(\d*)\](.*)")
 _NOT_PLACES = re.compile("^(市辖区|县|市|区|.*直辖县级行政(单位|区划)|.*直辖行政单位)$")
@@ -170,6 +171,11 @@ def level_of(code: str) -> int:
     if code.endswith("0000"):
         return 2
     return 4 if code.endswith("00") else 6
+
+
+def is_full(name: str) -> bool:
+    """Say whether a name ends as a division's full name does: 恩施州, but not 广州."""
+    return name[-1] in SUFFIXES and (name[-1] != "州" or len(name) > 2)
 
 
 def _entries() -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import re
 
-from services.profiles.domain.blocked import is_blocked_name, is_empty_word
+from services.profiles.domain.blocked import is_blocked_name, is_empty_word, is_no_name
 from services.profiles.domain.pinyin import is_pinyin, is_pinyin_surname
 from services.profiles.domain.text import clean, is_han, simplify
 from services.profiles.domain.values import PersonName
@@ -25,6 +25,7 @@ _PLAIN = re.compile(  # two or three characters that neither begin as a nickname
     "(?![老小阿].$)[\u4e00-\u9fff]{1,2}(?![先生女士小姐太人老师同志学经理董事长主任医大夫护教授律傅阿姨叔板娘总监裁副管店队书记"
     "院处局科部行厂所站工程会计秘博校哥嫂某])[\u4e00-\u9fff]"
 )
+_HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af]")  # as is_han says
 _SEVERAL = re.compile(r"\s*[、/&;,|+]\s*")
 _NICKNAME = re.compile(r"^([老小阿])(\S)$")
 _PARENTHESES = re.compile(r"[(\[【<「].*?[)\]】>」]|[(\[【<「].*$")
@@ -40,9 +41,10 @@ _NAME_LENGTH_LIMIT = 60
 def parse_name(text: str) -> tuple[PersonName | None, str]:
     """Return (name, "") or (None, reason); both empty for empty text."""
     if len(text) < _PLAIN_LIMIT and _PLAIN.fullmatch(text):  # such a text is clean
-        text = simplify(text)
-        if _PLAIN.fullmatch(text) and not is_empty_word(text) and not is_blocked_name(text):
-            return split_han_name(text), ""
+        simple = simplify(text)
+        if (simple is text or _PLAIN.fullmatch(simple)) and not is_no_name(simple):
+            return split_han_name(simple), ""
+        text = simple
     text = clean(text)
     if is_empty_word(text):
         return None, "NAME_BLOCKED" if text else ""
@@ -51,7 +53,7 @@ def parse_name(text: str) -> tuple[PersonName | None, str]:
     plain = _LABEL.sub("", _PARENTHESES.sub(" ", text).strip(" ,;:-_'\"")) or text
     if _names_several(plain):
         return None, "NAME_SEVERAL"
-    name = _han_name(plain) if any(map(is_han, plain)) else _latin_name(plain)
+    name = _han_name(plain) if _HAN.search(plain) else _latin_name(plain)
     if name is None:
         return None, "NAME_UNREADABLE"
     return (None, "NAME_BLOCKED") if is_blocked_name(name.full) else (name, "")
@@ -59,10 +61,10 @@ def parse_name(text: str) -> tuple[PersonName | None, str]:
 
 def _names_several(text: str) -> bool:
     """Say whether every part between separators is a whole Chinese name: 张三、李四, not 欧阳,娜娜."""
+    if not _SEVERAL.search(text):
+        return False
     parts = _SEVERAL.split(text)
-    return len(parts) > 1 and all(
-        1 < len(part) < 5 and all(map(is_han, part)) and part not in COMPOUND_SURNAMES for part in parts
-    )
+    return all(1 < len(part) < 5 and all(map(is_han, part)) and part not in COMPOUND_SURNAMES for part in parts)
 
 
 def _han_name(text: str) -> PersonName | None:

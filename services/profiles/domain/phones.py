@@ -1,6 +1,7 @@
 """Phone numbers to E.164, several in one cell, Chinese mobiles without the weight of a library."""
 
 import re
+from functools import lru_cache
 
 from services.profiles.domain.blocked import is_blocked_phone, is_empty_word
 from services.profiles.domain.text import clean, is_han
@@ -24,6 +25,7 @@ _COUNTRY = re.compile(r"^(?:\+|00)*86(?=0?1[3-9]\d{9}$|0?[2-9]\d{8,10}$)")
 _CARRIER = re.compile(r"^(?:179\d\d|1259\d|1010[12]\d|1019[03]|11808)(?=0?1[3-9]\d{9}$|0\d{9,11}$)")
 _TRUNK = re.compile(r"^0(?=1[3-9]\d{9}$)")
 _LOCAL = re.compile(r"[2-9]\d{6,7}")  # a Chinese subscriber's number without its area
+_TRUNK_LANDLINE = re.compile(r"0[1-9][0-9]{8,10}")
 _AREA = re.compile(r"\+86(10|2\d|[3-9]\d\d)(\d{7,8})")
 _HAN_NUMBER = re.compile("[〇零一幺二两三四五六七八九\\s-]{7,}")
 _HAN_DIGITS = str.maketrans("〇零一幺二两三四五六七八九", "0011223456789")
@@ -122,7 +124,31 @@ def _parse_bare(text: str, region: str, extension: str) -> tuple[Phone | None, s
         return Phone(f"+86{bare}", "mobile", extension), ""
     if region == "CN" and _LOCAL.fullmatch(bare):
         return None, "PHONE_AREA_MISSING"
+    if region == "CN" and _TRUNK_LANDLINE.fullmatch(bare) and _is_landline(bare[1:]):
+        if is_blocked_phone(bare[1:]):
+            return None, "PHONE_BLOCKED"
+        return Phone(f"+86{bare[1:]}", "landline", extension), ""
     return _parse_rare(bare, region, extension)
+
+
+def _is_landline(number: str) -> bool:
+    """Say whether phonenumbers takes this number for a Chinese landline and for nothing else, by its own table."""
+    landline, *others = _chinese_forms()
+    return landline.fullmatch(number) is not None and not any(form.fullmatch(number) for form in others)
+
+
+@lru_cache(maxsize=1)
+def _chinese_forms() -> tuple[re.Pattern[str], ...]:
+    """Return the forms of Chinese numbers as phonenumbers has them, landlines first."""
+    from phonenumbers import PhoneMetadata
+
+    table = PhoneMetadata.metadata_for_region("CN")
+    kinds = (
+        "fixed_line", "mobile", "premium_rate", "toll_free", "shared_cost", "voip", "personal_number", "pager", "uan",
+        "voicemail",
+    )  # fmt: skip
+    forms = (getattr(getattr(table, kind), "national_number_pattern", None) for kind in kinds)
+    return tuple(re.compile(form) for form in forms if form)
 
 
 def _parse_rare(bare: str, region: str, extension: str) -> tuple[Phone | None, str]:

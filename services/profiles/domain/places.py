@@ -28,12 +28,19 @@ _ROOM = re.compile(
     rf"((?:{_NO}{{1,3}}(?:层|楼|[fF])(?:之)?)?[A-Za-z]?\d{{1,5}}[A-Z]?(?:-\d{{1,5}})?(?:室|房|户|号房?)?|{_NO}{{1,3}}(?:层|楼|[fF]))$"
 )
 _TRIPLE = re.compile(r"(\d{1,3})-(\d{1,2})-(\d{2,5})$")
+_COMMON = re.compile(  # street, number, building, unit and room, of words in which no other form finds its own
+    r"((?:(?![镇乡街道路巷弄胡同公马大步行场木区园新])[\u4e00-\u9fff]|花园){1,8}[路街])(\d{1,5}号)"
+    r"((?![院楼馆门线])(?:(?![号栋幢座期附弄之])[\u4e00-\u9fff]){0,6}\d{1,4}[栋幢])?(\d{1,2}单元)?(\d{1,5}室)?",
+    re.ASCII,
+)
 _LATIN = re.compile(r"(?=.*[A-Za-z]{2})[^\u4e00-\u9fff]*")
 _TAIL = re.compile(r"\([^)]*\)?$")
 
 
 def read_place(detail: str) -> Place:
     """Return the parts of an address's detail; what cannot be told, or is not Chinese, stays in the detail only."""
+    if match := _COMMON.fullmatch(detail):
+        return Place("", *match.groups(""))
     if _LATIN.fullmatch(detail):
         return Place()
     rest = _TAIL.sub("", detail).lstrip("-/")

@@ -115,7 +115,7 @@ def _deleted(record: StandardRecord, field: str) -> StandardRecord:
 
 
 def _surname_only(record: StandardRecord) -> StandardRecord:
-    return replace(record, name=replace(record.name, given="") if record.name and record.name.surname else None)
+    return replace(record, name=record.name._replace(given="") if record.name and record.name.surname else None)
 
 
 def _year_only(record: StandardRecord) -> StandardRecord:

@@ -38,8 +38,7 @@ class RawRecord:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PersonName:
+class PersonName(NamedTuple):
     """A person's name in simplified characters without its title.
 
     `given` is empty in "张先生". `style` is "han" (欧阳娜娜), "latin" (John Smith) or "dotted" (阿依古丽·买买提, own
@@ -67,8 +66,7 @@ class PersonName:
         return bool(self.surname and self.given)
 
 
-@dataclass(frozen=True, slots=True)
-class Phone:
+class Phone(NamedTuple):
     """A dialable number in E.164; `kind` is mobile, landline or other."""
 
     number: str
@@ -84,8 +82,7 @@ class Document:
     number: str
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """The parts of an address below the county as they are written; empty where the text does not tell.
 
     `town` is a town, a street office or a development zone; `street` also a village.
@@ -99,8 +96,7 @@ class Place:
     room: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """A postal address; codes are GB/T 2260 with six digits, empty where the level is unknown.
 
     `detail` is all that follows the county as it is written, `place` what was read from it.
