@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands import deadletters, erasures, keys, mail, policy, search
+from infra.commands import audit, deadletters, erasures, keys, mail, policy, search
 from infra.commands.options import DEFAULT_DATA, Data, fail
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Kehu (客户): a customer-data middle office.",
 )
 app.add_typer(policy.app, name="policy", help="Access policies, through the gateway's API.")
+app.add_typer(audit.app, name="audit", help="The audit trail, to prove it elsewhere.")
 app.add_typer(deadletters.app, name="deadletters", help="Events that were parked after their tries.")
 app.add_typer(erasures.app, name="erasures", help="Erasures of people, and backups.")
 app.add_typer(keys.app, name="keys", help="The key files of services.")

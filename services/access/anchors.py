@@ -37,6 +37,8 @@ class FolderAnchor:
         """Write one."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._folder / f"checkpoint-{checkpoint.number:08d}.json"
+        if path.exists() and _read(path) == checkpoint:
+            return  # another process of access shares the folder
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
         with os.fdopen(descriptor, "wb") as file:
             file.write(orjson.dumps(checkpoint.document()))

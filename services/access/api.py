@@ -5,6 +5,7 @@ from __future__ import annotations
 from kehu.access.v1 import access_pb2_grpc
 
 from services.access.methods.credentials import CredentialMethods
+from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.sessions import SessionMethods
@@ -21,6 +22,7 @@ class AccessServicer(
     ReviewMethods,
     TrailMethods,
     WatchMethods,
+    ProofMethods,
     access_pb2_grpc.AccessServiceServicer,
 ):
     """Serves kehu.access.v1.AccessService."""

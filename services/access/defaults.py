@@ -1,4 +1,4 @@
-"""The first policy of an installation, as data: six roles, one per department."""
+"""The first policy of an installation, as data: a role per department, and the auditor beside the administrator."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ROLES = (
     ("role:seller", "sales", "sales"),
     ("role:analyst", "analytics", "analysis"),
     ("role:steward", "data-office", "stewardship"),
+    ("role:auditor", "administration", "administration"),  # a person of their own beside the administrators
     ("role:administrator", "administration", "administration"),
 )
 
@@ -54,10 +55,14 @@ ACTIONS = {
         "lifecycles": "*", "matchModels": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
-        "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*",
+        "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*", "auditEntries": "disclosures",
+    },
+    "role:auditor": {
+        "auditEntries": "*", "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
-        "masterKeys": "*", "principals": "*", "roles": "*", "policies": "*", "auditEntries": "*", "operations": "*",
+        "masterKeys": "*", "principals": "*", "roles": "*", "policies": "*", "auditEntries": "list verify export",
+        "operations": "*",
         "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
         "fields": "list read list_changes read_change approve_change reject_change",
     },

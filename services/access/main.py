@@ -10,12 +10,14 @@ from services.access.bootstrap import read_bootstrap, seed
 from services.access.chain import Chain
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer
+from services.access.events import AccessConsumer
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.keeper import Keeper
 from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
 from services.access.store import mongo, once
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
+from services.access.store.names import MongoNames, Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
 from services.access.store.sessions import MongoSessions, Sessions
@@ -33,13 +35,15 @@ def serving(config: ProcessConfig) -> Serving:
     sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
     stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), MongoBlocks())
     mongo_uses, mongo_once, mongo_sessions = once.MongoUses(), once.MongoOnce(), MongoSessions()
-    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once, mongo_sessions)
+    names = MongoNames()
+    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once, mongo_sessions, names)
 
     def prepare() -> None:
         mongo.ensure_indexes()
         mongo_uses.ensure_indexes()
         mongo_once.ensure_indexes()
         mongo_sessions.ensure_indexes()
+        names.ensure_indexes()
         seed(context, wanted)
         context.chain.head()
 
@@ -62,6 +66,7 @@ def build_context(
     uses: Uses,
     spent: Once,
     sessions: Sessions,
+    names: Names,
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
     folder, keys = config.keys_dir, token_keys(config.keys_dir)
@@ -83,12 +88,15 @@ def build_context(
         uses=uses,
         once=spent,
         sessions=sessions,
+        names=names,
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 
 
-def consuming(config: ProcessConfig) -> None:
-    """Access listens to no events."""
+def consuming(config: ProcessConfig) -> AccessConsumer:
+    """Return what `kehu consume access` runs."""
+    records.connect(config, "access")
+    return AccessConsumer(MongoNames())
 
 
 def working(config: ProcessConfig) -> None:

@@ -20,6 +20,7 @@ from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
 from services.access.store.memory import MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
+from services.access.store.names import MemoryNames
 from services.access.store.once import MemoryOnce, MemoryUses
 from services.access.store.sessions import MemorySessions
 from services.chassis.access import TokenVerifier
@@ -104,6 +105,7 @@ def new_world(**changes: object) -> World:
         uses=MemoryUses(),
         once=MemoryOnce(),
         sessions=MemorySessions(),
+        names=MemoryNames(),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),
         now=clock,
     )

@@ -18,6 +18,7 @@ from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
+from services.access.store.names import Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations
 from services.access.store.sessions import Sessions
@@ -72,6 +73,7 @@ class Context:
     uses: Uses
     once: Once
     sessions: Sessions
+    names: Names
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
