@@ -31,7 +31,7 @@ ACTIONS = {
     },
     "role:agent": {
         "tickets": "*", "slaPolicies": "*", "operations": "*",
-        "profiles": "read list lookup", "search": "read",
+        "profiles": "read list lookup reveal", "search": "read",
         "consents": "create list decide revoke", "purposes": "read list", "notices": "read list",
         "interactions": "list", "scores": "read", "deliveries": "list", "fields": "list read",
         "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
@@ -81,6 +81,7 @@ FIELDS = {
         "show": "personal/name personal/contact personal/address personal/behaviour personal/content personal/consent",
         "mask": "personal/birth sensitive/document",
         "search": "personal/name personal/contact personal/content",
+        "reveal": "sensitive/document",
     },
     "role:seller": {
         "show": "personal/name personal/contact personal/behaviour personal/consent",

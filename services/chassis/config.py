@@ -70,6 +70,7 @@ class ProcessConfig:
     certificate_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     audit_anchor: Path | None = None
     audit_years: float = 3
+    reveals_per_day: int = 20  # values one person may reveal in a day
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -185,6 +186,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         protection=_protection(read),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
+        reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
     )
     for name, value in (

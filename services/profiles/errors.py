@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.chassis.errors import AlreadyExists, Conflict, Invalid, NotAllowed, NotFound
+from services.chassis.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotAllowed, NotFound
 
 
 class SourceNotFound(NotFound):
@@ -63,6 +63,12 @@ class RejectClosed(NotAllowed):
     """The set-apart row was replayed already."""
 
     reason = "REJECT_CLOSED"
+
+
+class RevealsUsedUp(Exhausted):
+    """Somebody revealed as many values today as they may."""
+
+    reason = "REVEALS_USED_UP"
 
 
 class RejectStillRefused(Invalid):

@@ -58,7 +58,8 @@ def serving(config: ProcessConfig) -> Serving:
     models = Models(store)
     taker = SharedTaker(Taker(store, vault, models, dictionary))
     consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
-    tools = Tools(store, vault, taker, jobs, dictionary, consents=consents, models=models)
+    tools = Tools(store, vault, taker, jobs, dictionary, consents=consents, models=models,
+                  reveals_per_day=config.reveals_per_day)  # fmt: skip
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],

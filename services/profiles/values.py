@@ -245,6 +245,17 @@ class Unstaged:
 
 
 @dataclass(frozen=True, slots=True)
+class RevealCount:
+    """How many values somebody revealed on a day; the id is `{subject}/{day}`."""
+
+    id: str
+    count: int = 0
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredHold:
     """A legal hold; `scope` is profile, source, rule or everything, `target` the id of what is held."""
 

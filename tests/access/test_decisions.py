@@ -82,6 +82,7 @@ def test_fields_are_shown_masked_or_hidden_as_listed_for_the_roles_purpose_only(
         assert obligations.shown == (set(table.shown) if right else set()), purpose
         assert obligations.masked == (set(table.masked) if right else set()), purpose
         assert obligations.searchable == (set(table.searchable) if right else set()), purpose
+        assert obligations.revealable == (set(table.revealable) if right else set()), purpose
 
 
 def test_a_stranger_may_do_nothing() -> None:

@@ -48,7 +48,8 @@ def differences(base: Content, other: Content) -> list[Difference]:
 
 
 SPOKEN = ("rules", "links", "row_filters", "tests", "model")
-ACTIONS = {"show": ("sees", "可见"), "mask": ("sees masked", "可见掩码后的"), "search": ("may search by", "可按其检索")}
+ACTIONS = {"show": ("sees", "可见"), "mask": ("sees masked", "可见掩码后的"), "search": ("may search by", "可按其检索"),
+           "reveal": ("may reveal one by one", "可逐个查看明文")}  # fmt: skip
 
 
 def _of_part(part: str, base: Iterable[object], other: Iterable[object]) -> Iterator[Difference]:

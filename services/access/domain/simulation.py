@@ -13,10 +13,13 @@ from typing import Literal
 from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Except, Obligations, PolicySnapshot
 from services.chassis.audit import AuditEntry
 
-Kind = Literal["method", "field", "search", "rows"]
+Kind = Literal["method", "field", "search", "reveal", "rows"]
 Direction = Literal["loss", "gain", "other"]
 PRINCIPALS = ("user:", "app:")
-RANKS = {"hidden": 0, "masked": 1, "shown": 2, "denied": 0, "allowed": 1, "not searched": 0, "searched": 1}
+RANKS = {
+    "hidden": 0, "masked": 1, "shown": 2, "denied": 0, "allowed": 1, "not searched": 0, "searched": 1,
+    "not revealed": 0, "revealed": 1,
+}  # fmt: skip
 NO_CONDITION = "all rows"
 DENIALS = (
     "DENIED_BY_RULE",
@@ -208,15 +211,23 @@ def _of_decision(caller: Caller, resource: str, action: str, one: Decision, othe
 def _of_fields(caller: Caller, one: Obligations, other: Obligations) -> Iterator[Difference]:
     if one == other:
         return
-    groups = one.shown | one.masked | one.searchable | other.shown | other.masked | other.searchable
+    groups = set[str]().union(
+        *(getattr(side, name) for side in (one, other) for name in ("shown", "masked", "searchable", "revealable"))
+    )
     for group in sorted(groups):
         before, after = _seen(one, group), _seen(other, group)
         if before != after:
             yield Difference("field", caller.department, f"fields/{group}", "", before, after)
-        if (group in one.searchable) != (group in other.searchable):
-            words = ("not searched", "searched")
-            before, after = words[group in one.searchable], words[group in other.searchable]
-            yield Difference("search", caller.department, f"fields/{group}", "", before, after)
+        yield from _of_right("search", "searched", caller, group, one.searchable, other.searchable)
+        yield from _of_right("reveal", "revealed", caller, group, one.revealable, other.revealable)
+
+
+def _of_right(
+    kind: Kind, word: str, caller: Caller, group: str, one: frozenset[str], other: frozenset[str]
+) -> Iterator[Difference]:
+    if (group in one) != (group in other):
+        words = (f"not {word}", word)
+        yield Difference(kind, caller.department, f"fields/{group}", "", words[group in one], words[group in other])
 
 
 def _seen(side: Obligations, group: str) -> str:

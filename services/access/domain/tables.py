@@ -1,7 +1,7 @@
 """Policy tests: tables in YAML that a lawyer can read; what a table does not list is denied.
 
 A table says of one role (or one subject), in one department, for one purpose: which actions of which resources are
-allowed, which field groups are shown, masked and searchable. The form is that of Cerbos's test suites, by role.
+allowed, which field groups are shown, masked, searchable and revealable. The form is that of Cerbos's test suites, by role.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from services.chassis.errors import FieldViolation
 TABLES = 200
 TABLE_CHARACTERS = 20_000
 FAILURES_SHOWN = 100
-FORM = "role or subject, department, purpose, allow, shown, masked, searchable"
+GROUPS = ("shown", "masked", "searchable", "revealable")
+FORM = "role or subject, department, purpose, allow, shown, masked, searchable, revealable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Table:
     shown: frozenset[str] = frozenset()
     masked: frozenset[str] = frozenset()
     searchable: frozenset[str] = frozenset()
+    revealable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def read_table(text: str) -> Table:
     texts = [who[0], raw["department"], raw.get("purpose") or ""]
     if not all(isinstance(text, str) for text in texts):
         raise TableFault("write role, subject, department and purpose as words")
-    groups = {name: frozenset(_words(raw.get(name), name)) for name in ("shown", "masked", "searchable")}
+    groups = {name: frozenset(_words(raw.get(name), name)) for name in GROUPS}
     return Table(texts[0], texts[1], texts[2], _allow(raw.get("allow") or {}), **groups)
 
 
@@ -139,8 +141,8 @@ def _unknown(table: Table, inventory: Inventory) -> Iterator[str]:
             yield f"allow names {resource[:100]!r}, which no RPC has"
         elif not set(actions) <= {*offered, "*"}:
             yield f"allow.{resource} may name {', '.join(sorted(offered))} or *"
-    if not table.shown | table.masked | table.searchable <= inventory.groups:
-        yield "shown, masked and searchable name field groups such as personal/contact"
+    if not table.shown | table.masked | table.searchable | table.revealable <= inventory.groups:
+        yield "shown, masked, searchable and revealable name field groups such as personal/contact"
 
 
 def links_of(tests: Sequence[PolicyTest]) -> list[tuple[str, str, str]]:
@@ -182,6 +184,7 @@ def _rows(
         row = f"fields/{group}"
         yield row, _seen(group, table.shown, table.masked), _seen(group, obligations.shown, obligations.masked)
         yield f"{row} search", words[group in table.searchable], words[group in obligations.searchable]
+        yield f"{row} reveal", words[group in table.revealable], words[group in obligations.revealable]
 
 
 def _seen(group: str, shown: frozenset[str], masked: frozenset[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office", "administration")
 FIRST_DEPARTMENTS = tuple((name, "") for name in DEPARTMENTS)  # of a policy that names none; each with no parent
 PURPOSES = ("marketing", "service", "sales", "analysis", "stewardship", "administration")
-FIELD_ACTIONS = ("show", "mask", "search")
+FIELD_ACTIONS = ("show", "mask", "search", "reveal")
 PROTECTED = ("personal", "sensitive")
 CALLERS_OWN = ("$subject", "$team", "$department", "$departmentTree")  # what stands for the caller's own in a value
 

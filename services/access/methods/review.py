@@ -34,6 +34,7 @@ KINDS = {
     "method": review_pb2.SIMULATED_KIND_METHOD,
     "field": review_pb2.SIMULATED_KIND_FIELD,
     "search": review_pb2.SIMULATED_KIND_SEARCH,
+    "reveal": review_pb2.SIMULATED_KIND_REVEAL,
     "rows": review_pb2.SIMULATED_KIND_ROWS,
 }
 DIRECTIONS = {

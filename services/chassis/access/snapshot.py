@@ -169,7 +169,7 @@ class PolicySnapshot:
             return frozenset(g for g in self._groups if self._ask(caller, FIELD_PREFIX + g, action, facts).allowed)
 
         shown = granted("show")
-        return Obligations(shown, granted("mask") - shown, granted("search"))
+        return Obligations(shown, granted("mask") - shown, granted("search"), revealable=granted("reveal"))
 
     def _clauses(self, caller: Caller, resource: str, action: str, facts: Facts) -> tuple[Clause, ...]:
         """Return what must hold of the rows of one resource."""

@@ -167,7 +167,7 @@ class FieldGrant:
 
 @dataclass(frozen=True, slots=True)
 class Obligations:
-    """What a reply owes the decision: field groups shown or masked, fields searchable, rows in reach.
+    """What a reply owes the decision: field groups shown or masked, searchable, revealable one by one, rows in reach.
 
     Groups are written `personal/contact`. Clauses of `row_filter` all hold at once.
     """
@@ -177,6 +177,12 @@ class Obligations:
     searchable: frozenset[str] = frozenset()
     row_filter: tuple[Clause, ...] = ()
     everything: bool = False
+    revealable: frozenset[str] = frozenset()
+
+    def with_revealed(self, groups: Iterable[str]) -> Obligations:
+        """Return what a reply owes in which these groups were revealed."""
+        lifted = frozenset(groups) & self.revealable
+        return replace(self, shown=self.shown | lifted, masked=self.masked - lifted) if lifted else self
 
     def disposition(self, classification: str, group: str) -> Disposition:
         """Return what becomes of a field of this class (`public`, `internal`, `personal`, `sensitive`).

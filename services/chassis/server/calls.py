@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.chassis.access import Caller, Decision, FieldGrant
 
@@ -19,7 +19,7 @@ class Call:
     """One served call; `authorization` is the caller's own token, forwarded to other services.
 
     `field_grants` are the rules about field groups of the policy that decided it; `thumbprint` is of the certificate
-    the caller connected with, empty for none.
+    the caller connected with, empty for none; `revealed` are the groups the servicer revealed, with the reasons.
     """
 
     caller: Caller
@@ -29,6 +29,11 @@ class Call:
     authorization: str = ""
     field_grants: Sequence[FieldGrant] = ()
     thumbprint: str = ""
+    revealed: dict[str, str] = field(default_factory=dict)
+
+    def reveal(self, group: str, why: str) -> None:
+        """Show a field group in the reply to this call in full; the audit entry says `why`."""
+        self.revealed[group] = why
 
     def seconds_left(self) -> float:
         """Return how many seconds the caller still waits, never less than 0."""

@@ -242,13 +242,14 @@ class Guard(grpc.ServerInterceptor):
             validate(request)
         with serving_call(call), telemetry.span(plan.path, _carrier(context)):
             reply = method(request, context)
-        obligations = call.decision.obligations
+        obligations = call.decision.obligations.with_revealed(call.revealed)
         if not obligations.everything:
             apply_obligations(reply, obligations, self._today())
         if plan.audit == options.AUDIT_LEVEL_DATA or (plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only):
             asked = request if isinstance(request, Message) else None
             seen = seen_in(asked, reply, obligations)
-            self._trail.record(call, plan, resource, "OK", call.decision.reason, seen)
+            reason = "; ".join(call.revealed.values()) or call.decision.reason
+            self._trail.record(call, plan, resource, "OK", reason, seen)
         return reply
 
     def _after_refusal(self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError) -> None:

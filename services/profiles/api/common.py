@@ -49,6 +49,7 @@ class Tools:
     sources_at_hand: dict[str, Remembered[Source | None]] = field(default_factory=dict)
     consents: Consents = NOBODY_ALLOWED
     models: Models | None = None
+    reveals_per_day: int = 20
 
     def match_models(self) -> Models:
         """Return the match models: those by which records are taken in."""

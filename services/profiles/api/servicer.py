@@ -22,6 +22,7 @@ from services.profiles.api.rejects import RejectsPart
 from services.profiles.api.relations import RelationsPart
 from services.profiles.api.resolutions import ResolutionsPart
 from services.profiles.api.retention import RetentionPart
+from services.profiles.api.reveals import RevealsPart
 from services.profiles.api.rules import RulesPart
 from services.profiles.api.sources import SourcesPart
 from services.profiles.api.streams import StreamsPart
@@ -47,6 +48,7 @@ class ProfilesServicer(
     QualityRulesPart,
     QualityPart,
     ProtectionPart,
+    RevealsPart,
     LifecyclePart,
     ModelsPart,
     InternalPart,

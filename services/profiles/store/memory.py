@@ -27,6 +27,7 @@ from services.profiles.values import (
     Pair,
     Profile,
     Reject,
+    RevealCount,
     Source,
     StoredHold,
     StoredReceipt,
@@ -70,6 +71,7 @@ class MemoryStore:
         self.holds: MemoryShelf[StoredHold] = MemoryShelf()
         self.receipts: MemoryShelf[StoredReceipt] = MemoryShelf()
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
+        self.reveals: MemoryShelf[RevealCount] = MemoryShelf()
         self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
         self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
         self.match_models: MemoryShelf[StoredModel] = MemoryShelf()

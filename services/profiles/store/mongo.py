@@ -46,6 +46,7 @@ from services.profiles.values import (
     Pair,
     Profile,
     Reject,
+    RevealCount,
     Source,
     StoredHold,
     StoredReceipt,
@@ -89,6 +90,7 @@ class MongoStore(KeysPart, AgeingPart):
         self.holds: MongoShelf[StoredHold] = MongoShelf(StoredHold, lambda: self._collection("legal_holds"))
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
+        self.reveals = self._shelf(RevealCount, "reveals")
         self.match_models = self._shelf(StoredModel, "match_models")
         self.model_use = self._shelf(ModelUse, "model_use")
         self.quality_rules = self._shelf(StoredQualityRule, "quality_rules")

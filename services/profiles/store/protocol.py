@@ -25,6 +25,7 @@ from services.profiles.values import (
     Pair,
     Profile,
     Reject,
+    RevealCount,
     Source,
     StoredHold,
     StoredReceipt,
@@ -130,6 +131,10 @@ class Store(Protocol):
     @property
     def unstaged(self) -> Shelf[Unstaged]:
         """Return the profiles whose stage is to be looked at."""
+
+    @property
+    def reveals(self) -> Shelf[RevealCount]:
+        """Return how many values who revealed on which day."""
 
     @property
     def holds(self) -> Shelf[StoredHold]:
