@@ -1,7 +1,8 @@
 """Policy tests: tables in YAML that a lawyer can read; what a table does not list is denied.
 
 A table says of one role (or one subject), in one department, for one purpose: which actions of which resources are
-allowed, which field groups are shown, masked, searchable and revealable. The form is that of Cerbos's test suites, by role.
+allowed, which field groups are shown, masked, searchable and revealable. The form is that of Cerbos's test suites,
+by role.
 """
 
 from __future__ import annotations
