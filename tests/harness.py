@@ -60,6 +60,7 @@ class OpenPolicy:
     obligations: Obligations = ALL_SHOWN
     denied: set[tuple[str, str]] = field(default_factory=set)
     field_grants: tuple[FieldGrant, ...] = ()
+    shadow: None = None
 
     @property
     def known(self) -> OpenPolicy:

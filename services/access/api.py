@@ -9,6 +9,7 @@ from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.sessions import SessionMethods
+from services.access.methods.shadowing import ShadowMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
 from services.access.methods.watching import WatchMethods
@@ -20,6 +21,7 @@ class AccessServicer(
     QuestionMethods,
     SessionMethods,
     ReviewMethods,
+    ShadowMethods,
     TrailMethods,
     WatchMethods,
     ProofMethods,

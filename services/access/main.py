@@ -21,6 +21,7 @@ from services.access.store.names import MongoNames, Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
 from services.access.store.sessions import MongoSessions, Sessions
+from services.access.store.shadows import MongoShadows
 from services.chassis import records
 from services.chassis.access import TokenVerifier
 from services.chassis.config import ProcessConfig
@@ -86,6 +87,7 @@ def build_context(
         decoy=passwords.hash("nobody has this secret"),
         self_approval=config.allow_self_approval,
         uses=uses,
+        shadows=MongoShadows(),
         once=spent,
         sessions=sessions,
         names=names,

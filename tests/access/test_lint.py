@@ -23,9 +23,8 @@ EVERYBODY = [
     ("app:m", "marketing"), ("user:agent", "service"), ("user:seller", "sales"), ("user:analyst", "analytics"),
     ("user:steward", "data-office"), ("user:root", "administration"), ("user:second", "administration"),
 ]  # fmt: skip
-ROLE_OF = {"marketing": "marketer", "service": "agent", "sales": "seller", "analytics": "analyst",
-           "data-office": "steward", "administration": "administrator"}  # fmt: skip
-LINKS = [(subject, f"role:{ROLE_OF[where]}", where) for subject, where in EVERYBODY]
+# everybody holds every role of their department
+LINKS = sorted({(s, rule[0], where) for s, where in EVERYBODY for rule in default_content().rules if rule[1] == where})
 PERSONS = [person for person in EVERYBODY if person[0].startswith("user:")]
 MARKETER = ("role:marketer", "marketing")
 

@@ -23,6 +23,7 @@ from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.names import MemoryNames
 from services.access.store.once import MemoryOnce, MemoryUses
 from services.access.store.sessions import MemorySessions
+from services.access.store.shadows import MemoryShadows
 from services.chassis.access import TokenVerifier
 from services.chassis.server import Serving
 from tests.harness import Harness, running
@@ -103,6 +104,7 @@ def new_world(**changes: object) -> World:
         decoy=passwords.hash("nobody"),
         self_approval=False,
         uses=MemoryUses(),
+        shadows=MemoryShadows(),
         once=MemoryOnce(),
         sessions=MemorySessions(),
         names=MemoryNames(),

@@ -20,7 +20,7 @@ from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
 from services.access.store.names import Names
 from services.access.store.once import Once, Uses
-from services.access.store.ports import Policies, Principals, Revocations
+from services.access.store.ports import Policies, Principals, Revocations, Shadows
 from services.access.store.sessions import Sessions
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
@@ -71,6 +71,7 @@ class Context:
     decoy: str = field(repr=False)
     self_approval: bool
     uses: Uses
+    shadows: Shadows
     once: Once
     sessions: Sessions
     names: Names

@@ -11,6 +11,8 @@ from services.access.domain.policies import Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation
 from services.access.domain.trail import Block
+from services.access.store.shadows import ShadowTotals
+from services.chassis.access.shadow import ShadowCounts, ShadowKey
 
 
 class Principals(Protocol):
@@ -108,3 +110,22 @@ class Checkpoints(Protocol):
 
     def ascending(self, first: int) -> Iterator[Checkpoint]:
         """Walk them in order, holes left out."""
+
+
+class Shadows(Protocol):
+    """Which candidate is decided alongside, and what was counted."""
+
+    def current(self) -> str:
+        """Return the id of the candidate, empty for none."""
+
+    def set(self, policy_id: str) -> None:
+        """Take a candidate, or none; counts of earlier ones stay."""
+
+    def add(self, policy_id: str, counts: ShadowCounts) -> None:
+        """Add what one process counted; different differences beyond 10,000 are in the sums only."""
+
+    def totals(self, policy_id: str) -> ShadowTotals:
+        """Return the sums."""
+
+    def page(self, policy_id: str, after: str, limit: int) -> list[tuple[str, ShadowKey, int]]:
+        """Return up to `limit` differences with their counts, by place, those after a place."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.reach import NO_ORGANIZATION, Organization, clauses
@@ -31,6 +32,9 @@ CACHED_OBLIGATIONS = 20_000  # callers × purposes remembered per snapshot
 READ = "read"  # the action that tells which rows of another resource a caller reaches
 RULE_FIELDS = len(REQUEST_FIELDS) + 1
 FIELD_PREFIX = "fields/"
+
+if TYPE_CHECKING:
+    from services.chassis.access.shadow import Shadow
 
 log = logging.getLogger("kehu.access")
 
@@ -234,6 +238,7 @@ class SnapshotHolder:
         """Start empty: nothing can be decided until a first snapshot comes."""
         self._snapshot: PolicySnapshot | None = None
         self._loaded = threading.Event()
+        self.shadow: Shadow | None = None  # a candidate decided alongside, never in place
 
     @property
     def current(self) -> PolicySnapshot:

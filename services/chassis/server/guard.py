@@ -224,7 +224,11 @@ class Guard(grpc.ServerInterceptor):
             return Decision(False, "service not listed by the method", 0)
         if plan.purpose_required and not caller.purpose:
             return Decision(False, PurposeRequired.reason, 0)
-        return self._holder.current.decide(caller, plan.resource, plan.action, plan.rows_of)
+        decision = self._holder.current.decide(caller, plan.resource, plan.action, plan.rows_of)
+        shadow = self._holder.shadow
+        if shadow is not None:
+            shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision)
+        return decision
 
     def _answer(
         self,

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.chassis.access import SnapshotHolder, SnapshotPoller, TokenVerifier
+from services.chassis.access.shadow import ShadowPoller
 from services.chassis.access.wire import batch_writer, snapshot_fetcher
 from services.chassis.audit import AuditSpool, Shipper
 from services.chassis.client import Channels
@@ -48,7 +49,8 @@ def serve(serving: Serving, config: ProcessConfig) -> None:
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
     plans = plans_by_path(service_names(serving))
     guard = Guard(serving.service, plans, holder, tokens, SpoolTrail(serving.service, spool))
-    background: list[Background] = [Shipper(spool, batch_writer(access)), poller, *serving.background]
+    shipper, shadow = Shipper(spool, batch_writer(access)), ShadowPoller(holder, access)
+    background: list[Background] = [shipper, poller, shadow, *serving.background]
     relay = _relay(serving, config)
     if relay is not None:
         background.append(relay)

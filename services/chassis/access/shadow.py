@@ -1,0 +1,189 @@
+"""A candidate policy decided alongside: its answers are compared and counted, never given (OpenFGA's shadow resolver).
+
+Every process asks access for the candidate and hands over what it counted, every five seconds; a candidate that fails
+to compile or to decide changes nothing but the count of failures.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kehu.access.v1 import access_pb2 as pb
+
+from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder
+from services.chassis.access.values import NO_PURPOSE, Caller, Decision
+from services.chassis.access.wire import updated
+
+KEPT = 1_000  # different differences between two reports; more are counted in the sum only
+TIMEOUT_SECONDS = 5.0
+log = logging.getLogger("kehu.access.shadow")
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowKey:
+    """One request that live policy and candidate answer differently."""
+
+    subject: str
+    department: str
+    purpose: str
+    resource: str
+    action: str
+    before: str
+    after: str
+
+
+@dataclass(slots=True)
+class ShadowCounts:
+    """What was counted since the last report."""
+
+    compared: int = 0
+    differing: int = 0
+    failed: int = 0
+    differences: Counter[ShadowKey] = field(default_factory=Counter)
+
+    def add(self, other: ShadowCounts) -> None:
+        """Take over the counts of another."""
+        self.compared += other.compared
+        self.differing += other.differing
+        self.failed += other.failed
+        self.differences.update(other.differences)
+
+
+class Shadow:
+    """One candidate in one process."""
+
+    def __init__(self, policy_id: str, mark: str, snapshot: PolicySnapshot | None) -> None:
+        """`snapshot` is None when the candidate did not compile: then every comparison is a failure."""
+        self.policy_id, self.mark, self._snapshot = policy_id, mark, snapshot
+        self._counts = ShadowCounts()
+        self._lock = threading.Lock()
+
+    def compare(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str], live: Decision) -> None:
+        """Decide alongside and count; never raises, for the live decision is made already."""
+        try:
+            if self._snapshot is None:
+                raise ValueError("not compiled")
+            other = self._snapshot.decide(caller, resource, action, rows_of)
+            same = other.allowed == live.allowed and (not live.allowed or other.obligations == live.obligations)
+            failed = False
+        except Exception:  # whatever a candidate does, the live policy has answered
+            other, same, failed = None, True, True
+        with self._lock:
+            counts = self._counts
+            counts.compared += 1
+            counts.failed += failed
+            if same or other is None:
+                return
+            counts.differing += 1
+            key = _key(caller, resource, action, live, other)
+            if key in counts.differences or len(counts.differences) < KEPT:
+                counts.differences[key] += 1
+
+    def take(self) -> ShadowCounts:
+        """Return the counts and begin anew."""
+        with self._lock:
+            taken, self._counts = self._counts, ShadowCounts()
+            return taken
+
+    def put_back(self, counts: ShadowCounts) -> None:
+        """Keep counts that could not be handed over."""
+        with self._lock:
+            self._counts.add(counts)
+
+
+def _key(caller: Caller, resource: str, action: str, live: Decision, other: Decision) -> ShadowKey:
+    if live.allowed != other.allowed:
+        words = ("denied", "allowed")
+        before, after = words[live.allowed], words[other.allowed]
+    else:
+        fields = ("shown", "masked", "searchable", "row_filter")
+        what = [name for name in fields if getattr(live.obligations, name) != getattr(other.obligations, name)]
+        before, after = "allowed", f"allowed, with other {', '.join(what)}"
+    purpose = caller.purpose or NO_PURPOSE
+    return ShadowKey(caller.subject, caller.department, purpose[:100], resource, action, before, after)
+
+
+class ShadowStub(Protocol):
+    """The method of the access service that this asks."""
+
+    def SyncShadow(self, request: pb.SyncShadowRequest, *, timeout: float) -> pb.SyncShadowResponse:
+        """Hand over counts and return the candidate."""
+
+
+class ShadowPoller:
+    """A thread that keeps the holder's shadow as access wants it and hands over what was counted."""
+
+    def __init__(self, holder: SnapshotHolder, stub: ShadowStub, interval_seconds: float = 5.0) -> None:
+        self._holder, self._stub, self._interval = holder, stub, interval_seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="shadow-poller", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hand over the last counts and end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        if self._holder.shadow is not None:
+            self.sync_once()
+
+    def sync_once(self) -> bool:
+        """Report and fetch once; tell whether access answered."""
+        shadow = self._holder.shadow
+        counts = shadow.take() if shadow else ShadowCounts()
+        try:
+            reply = self._stub.SyncShadow(_request(shadow, counts), timeout=TIMEOUT_SECONDS)
+        except Exception as error:  # access is away: what is counted stays, the live policy goes on
+            if shadow is not None:
+                shadow.put_back(counts)
+            log.debug("no answer about a candidate policy: %s", type(error).__name__)
+            return False
+        if not reply.policy_id:
+            self._holder.shadow = None
+        elif reply.HasField("rules"):
+            self._holder.shadow = Shadow(reply.policy_id, reply.mark, _compiled(reply))
+        return True
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            self.sync_once()
+
+
+def _compiled(reply: pb.SyncShadowResponse) -> PolicySnapshot | None:
+    try:
+        return updated(None, pb.GetPolicySnapshotResponse(rules=reply.rules))
+    except Exception as error:
+        log.warning("a candidate policy does not compile: %s", type(error).__name__)
+        return None
+
+
+def _request(shadow: Shadow | None, counts: ShadowCounts) -> pb.SyncShadowRequest:
+    if shadow is None:
+        return pb.SyncShadowRequest()
+    request = pb.SyncShadowRequest(
+        policy_id=shadow.policy_id,
+        mark=shadow.mark,
+        compared=counts.compared,
+        differing=counts.differing,
+        failed=counts.failed,
+    )
+    for key, count in counts.differences.items():
+        request.differences.add(
+            subject=key.subject,
+            department=key.department,
+            purpose=key.purpose,
+            resource=key.resource,
+            action=key.action,
+            before=key.before,
+            after=key.after,
+            count=count,
+        )
+    return request
