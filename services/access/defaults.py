@@ -61,9 +61,9 @@ ACTIONS = {
         "auditEntries": "*", "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
-        "masterKeys": "*", "principals": "*", "roles": "*", "policies": "*", "auditEntries": "list verify export",
-        "operations": "*",
-        "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
+        "masterKeys": "*", "principals": "*", "issuers": "*", "roles": "*", "policies": "*",
+        "auditEntries": "list verify export",
+        "operations": "*", "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
         "fields": "list read list_changes read_change approve_change reject_change",
     },
 }  # fmt: skip

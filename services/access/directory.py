@@ -1,6 +1,6 @@
 """What is in force now: policy, principals, revocations and keys, kept in memory and refreshed from the stores.
 
-Every process of the system asks for this every two seconds, so a request costs three queries by an index at
+Every process of the system asks for this twice a second, so a request costs three queries by an index at
 most, and usually none. Two access processes give the same version marks to the same state.
 """
 

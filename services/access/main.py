@@ -8,6 +8,7 @@ from services.access.anchors import FolderAnchor
 from services.access.api import AccessServicer
 from services.access.bootstrap import read_bootstrap, seed
 from services.access.chain import Chain
+from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer
 from services.access.events import AccessConsumer
@@ -16,6 +17,7 @@ from services.access.keeper import Keeper
 from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
 from services.access.store import mongo, once
+from services.access.store.issuers import IssuerRecord, Issuers, MongoIssuers
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.names import MongoNames, Names
 from services.access.store.once import Once, Uses
@@ -36,8 +38,8 @@ def serving(config: ProcessConfig) -> Serving:
     sealer = Sealer("access", config.keys_dir, config.protection.cipher_of_keys)
     stores = (mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations(), MongoBlocks())
     mongo_uses, mongo_once, mongo_sessions = once.MongoUses(), once.MongoOnce(), MongoSessions()
-    names = MongoNames()
-    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once, mongo_sessions, names)
+    names, issuers = MongoNames(), MongoIssuers()
+    context = build_context(config, *stores, MongoCheckpoints(), mongo_uses, mongo_once, mongo_sessions, names, issuers)
 
     def prepare() -> None:
         mongo.ensure_indexes()
@@ -51,7 +53,7 @@ def serving(config: ProcessConfig) -> Serving:
     return Serving(
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
-        records=mongo.RECORDS,
+        records=(*mongo.RECORDS, IssuerRecord),
         background=[Keeper(context.chain, config.audit_years)],
         prepare=prepare,
     )
@@ -68,6 +70,7 @@ def build_context(
     spent: Once,
     sessions: Sessions,
     names: Names,
+    issuers: Issuers,
 ) -> Context:
     """Return the servicer's context over these stores, with the keys of the installation."""
     folder, keys = config.keys_dir, token_keys(config.keys_dir)
@@ -91,6 +94,8 @@ def build_context(
         once=spent,
         sessions=sessions,
         names=names,
+        issuers=issuers,
+        companies=Companies(config.loopback_issuers),
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 

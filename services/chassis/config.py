@@ -71,6 +71,7 @@ class ProcessConfig:
     audit_anchor: Path | None = None
     audit_years: float = 3
     reveals_per_day: int = 20  # values one person may reveal in a day
+    loopback_issuers: bool = False
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -184,6 +185,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
+        loopback_issuers=read.flag("KEHU_LOOPBACK_ISSUERS"),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),

@@ -14,10 +14,12 @@ from kehu.access.v1 import access_pb2_grpc
 from services.access.api import AccessServicer
 from services.access.bootstrap import Wanted, seed
 from services.access.chain import Chain
+from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
+from services.access.store.issuers import MemoryIssuers
 from services.access.store.memory import MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.names import MemoryNames
@@ -108,6 +110,8 @@ def new_world(**changes: object) -> World:
         once=MemoryOnce(),
         sessions=MemorySessions(),
         names=MemoryNames(),
+        issuers=MemoryIssuers(),
+        companies=Companies(loopback=True),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),
         now=clock,
     )

@@ -135,3 +135,27 @@ class CredentialLimit(errors.NotAllowed):
     """The app has as many living credentials of the kind as it may."""
 
     reason = "CREDENTIAL_LIMIT"
+
+
+class IssuerNotFound(errors.NotFound):
+    """No issuer has this id."""
+
+    reason = "ISSUER_NOT_FOUND"
+
+
+class IssuerExists(errors.AlreadyExists):
+    """An issuer has this id or URL already."""
+
+    reason = "ISSUER_EXISTS"
+
+
+class IssuerInvalid(errors.Invalid):
+    """An issuer's fields make no sense, or it cannot be discovered."""
+
+    reason = "ISSUER_INVALID"
+
+
+class PersonOfIssuer(errors.NotAllowed):
+    """A person who signs in at a company issuer gets no password here."""
+
+    reason = "PERSON_OF_ISSUER"

@@ -70,6 +70,8 @@ class Principal:
     create_time: datetime | None = None
     update_time: datetime | None = None
     credentials: tuple[Credential, ...] = ()  # of an app, beside the secret it was made with
+    issuer: str = ""  # of a person who signs in at a company: the issuer's id
+    external_id: str = ""  # and its `sub` there, once it is known
 
     @property
     def id(self) -> str:

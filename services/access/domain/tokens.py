@@ -44,6 +44,7 @@ class Grant:
     methods: tuple[str, ...]
     thumbprint: str = ""
     expire_time: datetime | None = None
+    auth_time: datetime | None = None  # when the person proved itself, if not now
 
     def seconds(self, now: datetime) -> int:
         """Return how long a token issued now lives: never longer than what it was got by."""
@@ -80,7 +81,8 @@ class Issuer:
         if grant.thumbprint:
             claims["cnf"] = {"x5t#S256": grant.thumbprint}  # RFC 8705 §3.1
         if principal.kind == "user":
-            claims |= {"auth_time": int(issued), "acr": assurance(grant.methods)}
+            proved = int((grant.auth_time or now).timestamp())
+            claims |= {"auth_time": proved, "acr": assurance(grant.methods)}
         return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": "at+jwt", "kid": key.key_id})
 
 

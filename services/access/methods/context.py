@@ -13,11 +13,13 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from services.access.chain import Chain
+from services.access.company import Companies
 from services.access.directory import Directory
 from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
+from services.access.store.issuers import Issuers
 from services.access.store.names import Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations, Shadows
@@ -75,6 +77,8 @@ class Context:
     once: Once
     sessions: Sessions
     names: Names
+    issuers: Issuers
+    companies: Companies
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

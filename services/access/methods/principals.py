@@ -11,6 +11,7 @@ from kehu.access.v1 import people_pb2 as people
 from services.access.domain.credentials import without_secrets
 from services.access.domain.errors import (
     LastAdministrator,
+    PersonOfIssuer,
     PrincipalExists,
     PrincipalInvalid,
     PrincipalNotFound,
@@ -101,7 +102,10 @@ class PrincipalMethods:
 
     def RotateSecret(self, request: pb.RotateSecretRequest, context: grpc.ServicerContext) -> pb.Principal:
         """Give one a new secret."""
-        changed, secret = self._with_secret(self._find_principal(request.principal_id))
+        known = self._find_principal(request.principal_id)
+        if known.issuer:
+            raise PersonOfIssuer("This person signs in at its company.", metadata={"issuer_id": known.issuer})
+        changed, secret = self._with_secret(known)
         return principal_message(self._change(replace(changed, failures=0, locked_until=None)), secret)
 
     def _find_principal(self, principal_id: str) -> Principal:

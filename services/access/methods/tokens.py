@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 import grpc
@@ -11,22 +12,25 @@ from kehu.access.v1 import access_pb2 as pb
 from services.access.directory import key_message
 from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
+from services.access.domain.issuers import EXCHANGE
 from services.access.domain.principals import Principal, confirm_person, sign_in_person
 from services.access.domain.sessions import OVER, opened, prolonged
 from services.access.domain.tokens import LIFETIME_SECONDS, METHODS, Grant, revoke_token
 from services.access.methods.context import Context
 from services.access.methods.credentials import grant_of, prove_app
+from services.access.methods.issuers import IssuerMethods
 from services.chassis.access import Caller
 from services.chassis.errors import Conflict, Unauthenticated
 from services.chassis.server import current_call
 
+ISSUED = "urn:ietf:params:oauth:token-type:access_token"  # RFC 8693 §2.2.1
 TRIES = 5  # of storing a sign-in that others of the same person overtake
 STEP_UP = "urn:kehu:params:oauth:grant-type:step-up"  # absolute, as RFC 6749 §4.5 asks
 
 Tried = tuple[Principal | None, bool]  # the state to store, and whether they are in
 
 
-class TokenMethods:
+class TokenMethods(IssuerMethods):
     """The token methods of AccessService."""
 
     def __init__(self, context: Context) -> None:
@@ -43,11 +47,12 @@ class TokenMethods:
         if request.grant_type == "client_credentials":
             proof = self._app(request)
             signed_in, grant, prefix = proof.app, grant_of(proof), f"{proof.credential_id}."
+        elif request.grant_type == EXCHANGE:
+            signed_in, grant, now = self._visitor(request, now)
+            prefix = self._session(signed_in, grant.methods, now)
         elif request.grant_type == "password":
             signed_in = self._person(f"user-{request.username}", partial(self._try_password, request))
-            session = opened(self._context.secrets.session_id(), signed_in.id, METHODS["user"], now)
-            self._context.sessions.add(session)
-            prefix = f"{session.id}."
+            prefix = self._session(signed_in, METHODS["user"], now)
         elif request.grant_type == STEP_UP:
             caller = self._subject(request.subject_token)
             session = prolonged(self._context.sessions.get(caller.token_id.partition(".")[0]), "otp", now)
@@ -56,10 +61,13 @@ class TokenMethods:
                 raise SubjectTokenRefused(OVER)
             grant, prefix = Grant(session.methods), f"{session.id}."
         else:
-            raise GrantTypeUnsupported(f"Use grant_type client_credentials, password or {STEP_UP}.")
+            raise GrantTypeUnsupported(f"Use grant_type client_credentials, password, {STEP_UP} or {EXCHANGE}.")
         token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)
+        issued = ISSUED if request.grant_type == EXCHANGE else ""
         seconds = grant.seconds(now) if grant else LIFETIME_SECONDS
-        return pb.CreateTokenResponse(access_token=token, token_type="Bearer", expires_in=seconds)
+        return pb.CreateTokenResponse(
+            access_token=token, token_type="Bearer", expires_in=seconds, issued_token_type=issued
+        )
 
     def RevokeToken(self, request: pb.RevokeTokenRequest, context: grpc.ServicerContext) -> pb.RevokeTokenResponse:
         """Revoke one token; what is no living token of ours needs no revocation (RFC 7009 §2.2)."""
@@ -84,6 +92,21 @@ class TokenMethods:
             raise
         self._note(proof.app, refused=False)
         return proof
+
+    def _session(self, person: Principal, methods: tuple[str, ...], now: datetime) -> str:
+        """Return what the ids of a new session's tokens begin with."""
+        session = opened(self._context.secrets.session_id(), person.id, methods, now)
+        self._context.sessions.add(session)
+        return f"{session.id}."
+
+    def _visitor(self, request: pb.CreateTokenRequest, now: datetime) -> tuple[Principal, Grant, datetime]:
+        try:
+            person, grant, now = self.exchange(request, now)
+        except CredentialsRefused:
+            self._note(None, refused=True)
+            raise
+        self._note(person, refused=False)
+        return person, grant, now
 
     def _subject(self, token: str) -> Caller:
         """Return the person a living token of ours is of.
