@@ -28,7 +28,7 @@ STAYS = {
     "kehu.access.v1.AuditEntry.profiles": "audit keeps what it saw, in a chain that nothing changes",
     "kehu.access.v1.ListAuditEntriesRequest.profile_id": "asks the trail by one name; `:disclosures` follows",
     "kehu.access.v1.Disclosure.profiles": "names the ids a person was seen under",
-    "kehu.access.v1.ListDisclosuresRequest.profile_id": "follows merges and unmerges in time (tests/access/test_proof.py)",
+    "kehu.access.v1.ListDisclosuresRequest.profile_id": "follows in time (tests/access/test_proof.py)",
     "kehu.search.v1.TicketDisplay.profile_id": "sealed in the index, shown as TicketHit.profile, which follows",
     "kehu.profiles.v1.ProfileChanged.profile_id": TELLING,
     "kehu.profiles.v1.ProfileChanged.merged_into": TELLING,

@@ -23,6 +23,7 @@ from services.access.domain.errors import AuditBatchChanged
 from services.chassis.audit import SPAN, AuditEntry
 
 GENESIS = "0" * 64
+PROFILES = "profiles/"
 EVERYTHING = "*"  # the term every block is found by
 OF_SPOOL = re.compile(r"([a-z0-9]{32})-([0-9]{16})")
 # What a list may ask for, the rarest first: a search reads the blocks of the first one asked for.
@@ -133,19 +134,31 @@ def values_of(entry: AuditEntry) -> dict[str, tuple[str, ...]]:
 
 def terms_of(entries: Iterable[AuditEntry]) -> tuple[str, ...]:
     """Return the terms of a block, sorted: `subject:user:ann`, `profile:…`; and the one every block has."""
-    found = {
-        f"{name}:{value}"
-        for entry in entries
-        for name, values in values_of(entry).items()
-        if name != "entry_id"
-        for value in values
-    }
-    return (EVERYTHING, *sorted(found))
+    found: dict[str, set[str]] = {name: set() for name in SEARCHABLE}
+    for entry in entries:
+        for name, values in values_of(entry).items():
+            if name == "target":
+                _add_target(found, values[0])
+            elif name != "entry_id":
+                found[name].update(values)
+    return (EVERYTHING, *sorted(f"{name}:{value}" for name, values in found.items() for value in values))
+
+
+def _add_target(found: dict[str, set[str]], target: str) -> None:
+    """Index what an entry is about; a customer under their id only, which most entries name anyway."""
+    profile = _profile_of(target)
+    found["profile" if profile else "target"].add(profile or target)
+
+
+def _profile_of(target: str) -> str:
+    return target.removeprefix(PROFILES).partition("/")[0] if target.startswith(PROFILES) else ""
 
 
 def rarest_term(wanted: dict[str, str]) -> str:
     """Return the term by which the fewest blocks must be read."""
-    return next((f"{name}:{wanted[name]}" for name in SEARCHABLE if name in wanted), EVERYTHING)
+    name = next((name for name in SEARCHABLE if name in wanted), "")
+    profile = _profile_of(wanted[name]) if name == "target" else ""
+    return f"profile:{profile}" if profile else f"{name}:{wanted[name]}" if name else EVERYTHING
 
 
 def matches(entry: AuditEntry, wanted: dict[str, str]) -> bool:
