@@ -14,7 +14,7 @@ from services.profiles.resolution.people import newest_versions, train_people
 
 TRAINING_SEED = 19491001
 BANDS = (7.0, 1.0)  # bits: a merge is wrong less than once in 128; below 2:1 on nobody is asked
-VERSION = "sample-2026.11-3"
+VERSION = "sample-2026.11-4"
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from services.profiles.domain.nicknames import NONE, Callings, are_nicknames, callings_of
 from services.profiles.domain.places import places_of
-from services.profiles.domain.similarity import grams_of, is_alike, is_one_edit, sounds_of_name
+from services.profiles.domain.similarity import SILENT, Sounds, grams_of, is_alike, is_one_edit, sounds_of_name
 from services.profiles.domain.values import Address, PersonName, StandardRecord
 
 MISSING = ""  # the level of a comparison that lacks a value on either side; it weighs nothing
@@ -14,7 +14,7 @@ SAME = "same"
 OTHER = "other"
 
 LEVELS: dict[str, tuple[str, ...]] = {
-    "name": (EXACT, "swapped", "sound", "edit", "initial", "nickname", "grams", "surname", OTHER),
+    "name": (EXACT, "swapped", "sound", "near_sound", "edit", "initial", "nickname", "grams", "surname", OTHER),
     "phone": (SAME, "near", OTHER),
     "email": (SAME, "near", OTHER),
     "resident_id": (SAME, "document", OTHER),
@@ -23,6 +23,7 @@ LEVELS: dict[str, tuple[str, ...]] = {
         "detail",
         "room",
         "building",
+        "number",
         "street",
         "district",
         "city",
@@ -32,9 +33,9 @@ LEVELS: dict[str, tuple[str, ...]] = {
     ),
     "gender": (SAME, OTHER),
 }
+NESTED = {"address": ("detail", "room", "building", "number", "street", "district", "city")}  # each lies in the next
 
-
-_PLACES = ("room", "building", "street")
+_PLACES = ("room", "building", "number", "street")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Traits:
     key: tuple[str, str]
     name: PersonName | None
     full_name: str
-    sounds: tuple[str, str]
+    sounds: Sounds
     phones: frozenset[str]
     implied_phones: frozenset[str]
     emails: frozenset[str]
@@ -57,7 +58,7 @@ class Traits:
     grams: tuple[str, ...] = ()
     documents: Mapping[str, frozenset[str]] = field(default_factory=dict)
     birth_years: tuple[int, int] | None = None
-    places: tuple[str, str, str] = ("", "", "")
+    places: tuple[str, str, str, str] = ("", "", "", "")
 
 
 def traits_of(record: StandardRecord) -> Traits:
@@ -67,7 +68,7 @@ def traits_of(record: StandardRecord) -> Traits:
         record.key,
         name,
         name.full if name else "",
-        sounds_of_name(name) if name else ("", ""),
+        sounds_of_name(name) if name else SILENT,
         frozenset(phone.number for phone in record.phones),
         frozenset(implied_phones(record.emails)),
         frozenset(record.emails),
@@ -146,8 +147,10 @@ def _complete_level(left: Traits, right: Traits) -> str:
         return EXACT
     if a.style == b.style and left.full_name in _rotations(right.full_name):
         return "swapped"
-    if not _sound_orders(left).isdisjoint(_sound_orders(right)):
+    if not left.sounds.whole.isdisjoint(right.sounds.whole):
         return "sound"
+    if not left.sounds.near.isdisjoint(right.sounds.near):
+        return "near_sound"
     if min(len(left.full_name), len(right.full_name)) > 2 and is_one_edit(left.full_name, right.full_name):
         return "edit"
     if a.surname == b.surname and len(left.full_name) != len(right.full_name):
@@ -165,12 +168,7 @@ def _incomplete_level(left: Traits, right: Traits) -> str:
     if a.surname == b.surname:
         return "initial"
     shorter, longer = (left, right) if a.is_complete < b.is_complete else (right, left)
-    return "initial" if shorter.sounds[0] in longer.sounds else OTHER
-
-
-def _sound_orders(traits: Traits) -> set[str]:
-    surname, given = traits.sounds
-    return {surname + given, given + surname}
+    return OTHER if shorter.sounds.surnames.isdisjoint(longer.sounds.words) else "initial"
 
 
 def _rotations(text: str) -> tuple[str, ...]:

@@ -35,9 +35,12 @@ ONE_PER_SOURCE = "ONE_PER_SOURCE"
 CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
 _BORN_THE_SAME_DAY = (SAME, "swapped")
 _SAID_THE_SAME = (EXACT, "swapped", "sound")
-_LOOSE = ("edit", "initial", "nickname", "grams", MISSING)
+_LOOSE = ("near_sound", "edit", "initial", "nickname", "grams", MISSING)
+CALLED = ("initial", "nickname")
 _SAME_PAPER = (SAME, "document")
 _AT_HOME = ("detail", "room")
+_AT_THE_DOOR = (*_AT_HOME, "building", "number")
+_IN_THE_DISTRICT = (*_AT_THE_DOOR, "street", "district")
 
 
 def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
@@ -106,7 +109,8 @@ def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
         vetoes.append(LOOSE_NAME)
     is_anchored = levels["resident_id"] in _SAME_PAPER or SAME in (levels["phone"], levels["email"], birth)
     is_slip = name in _SAID_THE_SAME and levels["phone"] == "near" and birth not in ("year", OTHER)
-    if not is_anchored and levels["address"] not in _AT_HOME and not is_slip:
+    is_home = levels["address"] in (_AT_THE_DOOR if name == EXACT else _AT_HOME)
+    if not (is_anchored or is_home or is_slip):
         vetoes.append(NO_ANCHOR)
     return tuple(vetoes)
 
@@ -124,8 +128,14 @@ def _is_supported(levels: Mapping[str, str]) -> bool:
     contacts = (levels["phone"], levels["email"]).count(SAME)
     if levels["birth_date"] in _BORN_THE_SAME_DAY:
         return contacts > 0 or levels["address"] in _AT_HOME
-    contacts += levels["address"] in _AT_HOME and levels["gender"] == SAME
-    return levels["name"] in ("initial", "nickname") and contacts > 1 and levels["birth_date"] == MISSING
+    if levels["birth_date"] not in (MISSING, "near") or levels["gender"] == OTHER:
+        return False
+    is_home, is_near = (levels["address"] in places for places in (_AT_HOME, _IN_THE_DISTRICT))
+    if levels["name"] == "initial":  # 张女士: who has the surname, the number and the gender
+        return contacts > 0 and (levels["gender"] == SAME or contacts + is_home > 1)
+    if levels["name"] == "nickname":
+        return contacts + is_near > 1
+    return contacts > 0 if levels["name"] == "near_sound" else levels["name"] == "edit" and contacts + is_home > 2
 
 
 def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:
@@ -140,13 +150,18 @@ def may_join(scores: Sequence[MatchScore]) -> bool:
     """Say whether two groups may become one, from the scores of all pairs across them.
 
     No pair may have two resident IDs, and pairs that agree must be at least as many as pairs that conflict:
-    one strong edge does not chain two people together.
+    one strong edge does not chain two people together. Who agrees by a surname or a nickname only has half a vote:
+    张先生 may be the father or the son.
     """
     if any(DIFFERENT_RESIDENT_ID in score.vetoes for score in scores):
         return False
     conflicts = sum(not CONFLICTS.isdisjoint(score.vetoes) for score in scores)
-    agreements = sum(score.band is Band.MERGE for score in scores)
-    return agreements >= max(1, conflicts)
+    votes = [1 if _is_called(score) else 2 for score in scores if score.band is Band.MERGE]
+    return sum(votes) >= max(1, 2 * conflicts)
+
+
+def _is_called(score: MatchScore) -> bool:
+    return any(step.comparison == "name" and step.level in CALLED for step in score.steps)
 
 
 def decide(

@@ -3,7 +3,8 @@
 import re
 
 from services.profiles.domain.blocked import is_blocked_name, is_empty_word, is_no_name
-from services.profiles.domain.pinyin import is_pinyin, is_pinyin_surname
+from services.profiles.domain.pinyin import is_pinyin, is_pinyin_surname, is_syllable
+from services.profiles.domain.romanized import is_romanized_surname
 from services.profiles.domain.text import clean, is_han, simplify
 from services.profiles.domain.values import PersonName
 
@@ -134,7 +135,8 @@ def _latin_name(text: str) -> PersonName | None:
         return _checked(PersonName(_capitalized(words[0]), "", title, "latin"))
     surname_at = _surname_start(words, bool(comma and _WORD.search(before)))
     surname, given = words[surname_at], words[:surname_at] + words[surname_at + 1 :]
-    is_chinese = is_pinyin_surname(surname) and all(map(is_pinyin, given))
+    is_surname = is_pinyin_surname(surname) or is_romanized_surname(surname)
+    is_chinese = is_surname and all(map(is_pinyin, given))
     while not is_chinese and len(given) > 1 and given[-1].casefold() in _PARTICLES:
         surname = f"{given.pop()} {surname}"
     return _checked(PersonName(_capitalized(surname), _capitalized(" ".join(given)), title, "latin", is_chinese))
@@ -143,16 +145,23 @@ def _latin_name(text: str) -> PersonName | None:
 def _surname_start(words: list[str], has_comma: bool) -> int:
     """Return the position of the surname among the words of a Latin name, given name first after a comma.
 
-    Where all words are pinyin, what is no Chinese surname is not taken for one while another word is.
+    Where all words are Chinese, what is no Chinese surname is not taken for one while another word is: first a
+    spelling that can be nothing else (Cheung Feng), then pinyin, then one that pinyin has, too (Chan Ying).
     """
     last = len(words) - 1
     loud = [at for at, word in enumerate(words) if _is_loud(word)]
     told = last if has_comma or len(loud) != 1 or loud[0] not in (0, last) else loud[0]
     is_told = has_comma or bool(loud)
-    if all(map(is_pinyin, words)):
+    if all(is_pinyin(word) or is_romanized_surname(word) for word in words):
         order = (told, 0, min(1, last), last) if is_told else (0, last)
-        return next((at for at in order if is_pinyin_surname(words[at])), told)
+        for fits in (_is_only_surname, is_pinyin_surname, is_romanized_surname):
+            if found := [at for at in order if fits(words[at])]:
+                return found[0]
     return told
+
+
+def _is_only_surname(word: str) -> bool:
+    return is_romanized_surname(word) and not is_syllable(word)
 
 
 def _is_loud(word: str) -> bool:

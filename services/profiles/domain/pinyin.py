@@ -12,6 +12,7 @@ _SYLLABLE = (
     "|[jqx](?:i|ia|ie|iao|iu|ian|in|ing|iang|iong|u|ue|un|uan)"
     "|y(?:a|e|i|o|ao|ou|an|in|ang|ing|ong|u|ue|un|uan)|w(?:a|o|ai|ei|an|en|ang|eng|u)|er|[ae](?:i|n|ng)?|ao|ou?)"
 )
+_ONE = re.compile(_SYLLABLE, re.IGNORECASE)
 _WORD = re.compile(f"{_SYLLABLE}{{1,3}}", re.IGNORECASE)
 _SURNAMES_WORDS = """
 li wang zhang liu chen yang zhao huang zhou wu xu sun hu zhu gao lin he guo ma luo liang song zheng xie han tang feng
@@ -29,6 +30,11 @@ _SURNAMES = frozenset(_SURNAMES_WORDS.split())
 def is_pinyin(word: str) -> bool:
     """Say whether a word is one to three syllables of pinyin without tones, hyphens aside."""
     return _WORD.fullmatch(word.replace("-", "").replace("'", "").replace("’", "")) is not None
+
+
+def is_syllable(word: str) -> bool:
+    """Say whether a word is one syllable of pinyin without tones."""
+    return _ONE.fullmatch(word) is not None
 
 
 def is_pinyin_surname(word: str) -> bool:

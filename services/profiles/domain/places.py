@@ -65,19 +65,20 @@ _NUMERALS = str.maketrans("一二三四五六七八九〇零", "12345678900")
 _AROUND = re.compile(r"号楼|单元|[号栋幢座室房户院弄楼层门\-—#]|\s")
 
 
-def places_of(address: Address | None) -> tuple[str, str, str]:
-    """Return names for the room, the building and the street of an address, equal however they are written.
+def places_of(address: Address | None) -> tuple[str, str, str, str]:
+    """Return names for the room, the building, the house number (门牌号) and the street, equal however they are written.
 
     Empty where the address does not tell them; each names the city, the street its district.
     """
     if address is None or not address.city_code:
-        return "", "", ""
+        return "", "", "", ""
     place = address.place
-    building = "/".join(map(_plain, (address.city_code, place.street, place.number, place.building)))
+    number = "/".join(map(_plain, (address.city_code, place.street, place.number)))
+    building = f"{number}/{_plain(place.building)}"
     is_told = bool((place.street and place.number) or place.building)
     room = f"{building}/{_plain(place.unit)}/{_plain(place.room)}" if is_told and place.room else ""
     street = f"{address.district_code}/{place.street}" if address.district_code and place.street else ""
-    return room, building if is_told else "", street
+    return room, building if is_told else "", number if place.street and place.number else "", street
 
 
 def _plain(text: str) -> str:

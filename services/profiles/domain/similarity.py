@@ -1,8 +1,12 @@
 """How alike two texts are: one typing error apart, or of one sound."""
 
+import re
 from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 
+from services.profiles.domain.pinyin import is_pinyin
+from services.profiles.domain.romanized import READINGS
 from services.profiles.domain.text import is_han
 from services.profiles.domain.values import PersonName
 
@@ -62,12 +66,54 @@ def sound_of(char: str) -> str:
     return lazy_pinyin(char, v_to_u=False)[0]
 
 
-def sounds_of_name(name: PersonName) -> tuple[str, str]:
-    """Return the pinyin of surname and given name; Latin names are taken as they are written."""
-    surname = _SURNAME_SOUNDS.get(name.surname) or "".join(map(sound_of, name.surname))
-    return surname, "".join(map(sound_of, name.given.replace(" ", "")))
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """How a name may be read: its surname alone, surname and given name each, both together in either order.
+
+    `near` is the last without what dialects leave out (模糊音): zh as z, n as l, ing as in.
+    """
+
+    surnames: frozenset[str] = frozenset()
+    words: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
+    near: frozenset[str] = frozenset()
 
 
-def sound_key(name: PersonName) -> str:
-    """Return the name's letters in alphabetical order: one key for 王伟, 伟王, 王玮 and Wang Wei."""
-    return "".join(sorted("".join(sounds_of_name(name))))
+SILENT = Sounds()
+
+
+def sounds_of_name(name: PersonName) -> Sounds:
+    """Return the sounds of a name in pinyin; Latin letters that spell Chinese otherwise also as they are read."""
+    return _sounds(name.surname, name.given, is_latin=name.style == "latin")
+
+
+def sound_keys(name: PersonName) -> tuple[str, ...]:
+    """Return the letters of each reading in alphabetical order: 王伟, 伟王, 王玮, Wang Wei and Wong Wei share one."""
+    return tuple(sorted({"".join(sorted(text)) for text in sounds_of_name(name).near}))
+
+
+@lru_cache(maxsize=4096)
+def _sounds(surname: str, given: str, *, is_latin: bool) -> Sounds:
+    own = _SURNAME_SOUNDS.get(surname) or "".join(map(sound_of, surname))
+    rest = "".join(map(sound_of, given.replace(" ", "")))
+    surnames, pairs = [own], [(own, rest)]
+    is_chinese = not is_latin or (is_pinyin(rest) and (is_pinyin(own) or own in READINGS))
+    if is_latin and (is_chinese or not rest):
+        surnames += READINGS.get(own, ())
+        pairs += [(one, rest) for one in surnames[1:]]
+        pairs += [(own, one) for one in READINGS.get(rest, ())]  # either word may be the surname
+    whole = frozenset(text for one, two in pairs for text in (one + two, two + one))
+    near = whole
+    if is_chinese:
+        heard = [(_near(one), _near(two)) for one, two in pairs]
+        near = frozenset(text for one, two in heard for text in (one + two, two + one))
+    return Sounds(frozenset(surnames), frozenset((*surnames, rest)), whole, near)
+
+
+def _near(sound: str) -> str:
+    """Return pinyin as who tells neither zh from z, n from l, nor ing from in would write it."""
+    return _NASAL.sub("n", _RETROFLEX.sub(r"\1", sound)).replace("n", "l")
+
+
+_RETROFLEX = re.compile("([zcs])h")
+_NASAL = re.compile("ng(?![aeiouv])")  # before a vowel the g begins the next syllable

@@ -6,7 +6,7 @@ as counted patterns of levels (Enamorado, Fifield and Imai 2019): the cost does 
 a person has judged keep that verdict in every round (Larsen and Rubin, JASA 2001); none are needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from math import log2, prod
 from typing import Any
@@ -17,6 +17,7 @@ from services.profiles.domain.model import FLOOR, MatchModel, make_model
 
 EM_ROUNDS = 60
 _SETTLED = 1e-5  # largest change of a probability in the last round
+_TELLING = 30  # pairs at a level between others: fewer teach chance
 _SMOOTHING = 0.5  # pseudo-counts per level
 
 
@@ -54,7 +55,8 @@ class Material:
     """What is learnt from: random pairs, pairs by kind of key, and how many pairs there are at all.
 
     `same` gives the probability of a comparison's first level for two people where it is known better than from
-    random pairs: from the frequencies of the values.
+    random pairs: from the frequencies of the values. `nested` are levels of a comparison of which each includes the
+    one before: the finer one weighs at least as much.
     """
 
     levels: Mapping[str, Sequence[str]]
@@ -62,6 +64,7 @@ class Material:
     lessons: Sequence[Lesson]
     pairs: float
     same: Mapping[str, float] = field(default_factory=dict)
+    nested: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def train(
@@ -89,7 +92,7 @@ def train(
             raise ValueError(f"no pairs to learn {name} from")
     learnt = [_learn(lesson, names, u_shares) for lesson in lessons]
     voted = [_voted(name, at, lessons, learnt) for at, name in enumerate(names)]
-    m_shares = {name: np.where(_is_met(material, at), voted[at], u_shares[at]) for at, name in enumerate(names)}
+    m_shares = {name: np.where(_met(material, at) > 0, voted[at], u_shares[at]) for at, name in enumerate(names)}
     present = {name: _present(name, at, lessons, learnt) for at, name in enumerate(names)}
     met = [
         found.matches / lesson.share / prod(m_shares[name][0] * present[name] for name in lesson.equal)
@@ -100,6 +103,10 @@ def train(
         name: _odds(material.levels[name], m_shares[name], u_shares[at], prior, material.same.get(name, FLOOR))
         for at, name in enumerate(names)
     }
+    for name, levels in material.nested.items():
+        reached = _met(material, names.index(name))
+        known = {level for level, count in zip(material.levels[name], reached, strict=True) if count >= _TELLING}
+        odds[name] |= _ordered(levels, odds[name], known)
     return make_model(
         version,
         log2(prior / (1 - prior)),
@@ -160,6 +167,26 @@ def _odds(
     return dict(zip(levels, pairs, strict=True))
 
 
+def _ordered(
+    levels: Sequence[str], odds: Mapping[str, tuple[float, float]], met: Set[str]
+) -> dict[str, tuple[float, float]]:
+    """Return odds that do not rise from level to level: neighbours that do share theirs (pool adjacent violators).
+
+    What too few pairs reached lies evenly between the weights of its neighbours.
+    """
+    pools: list[tuple[float, float, list[str]]] = []
+    for level in filter(met.__contains__, levels):
+        m, u, own = *odds[level], [level]
+        while pools and pools[-1][0] * u < m * pools[-1][1]:
+            before = pools.pop()
+            m, u, own = m + before[0], u + before[1], before[2] + own
+        pools.append((m, u, own))
+    known = {level: log2(m / u) for m, u, own in pools for level in own}
+    places = [at for at, level in enumerate(levels) if level in known]
+    bits = np.interp(range(len(levels)), places, [known[levels[at]] for at in places]).tolist() if places else ()
+    return {level: (odds[level][1] * 2**weight, odds[level][1]) for level, weight in zip(levels, bits, strict=False)}
+
+
 def _learn(lesson: Lesson, names: Sequence[str], u_shares: Sequence[np.ndarray]) -> _Learnt:
     """Return m by EM with u held fixed, and the expected number of matching pairs."""
     digits, counts, known = _with_verdicts(lesson)
@@ -218,11 +245,11 @@ def _first_guess(size: int) -> np.ndarray:
     return weights / weights.sum()
 
 
-def _is_met(material: Material, at: int) -> np.ndarray:
-    """Say of each level whether any pair reached it; a level that was never met says nothing, for or against."""
+def _met(material: Material, at: int) -> np.ndarray:
+    """Return how many pairs reached each level; one that was never met says nothing, for or against."""
     patterns = (material.random, *(lesson.patterns for lesson in material.lessons))
     size = len(list(material.levels.values())[at])
-    return np.sum([_counts(item, at, size) for item in patterns], axis=0) > 0
+    return np.sum([_counts(item, at, size) for item in patterns], axis=0)
 
 
 def _counts(patterns: Patterns, at: int, size: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from services.profiles.resolution.judging import CONFLICT, MERGE, TWO_PEOPLE, Judged
+from services.profiles.resolution.judging import CONFLICT, HALF_A_VOTE, MERGE, TWO_PEOPLE, Judged
 from services.profiles.resolution.kernels import compiled, unite
 
 LARGEST = 500  # records whose pairs are all compared; what hangs together beyond that needs stronger edges
@@ -164,7 +164,7 @@ def _fits(
     flags: np.ndarray,
     unique: np.ndarray,
 ) -> bool:
-    agreements, conflicts, size = 0, 0, own.size
+    votes, conflicts, size = 0, 0, own.size
     for left in range(size):
         if own[left] != one and own[left] != other:
             continue
@@ -175,6 +175,7 @@ def _fits(
             pair = base + left * (2 * size - left - 1) // 2 + right - left - 1
             if flags[pair] & TWO_PEOPLE or (source >= 0 and source == unique[members[begin + right]]):
                 return False
-            agreements += bands[pair] == MERGE
+            if bands[pair] == MERGE:
+                votes += 1 if flags[pair] & HALF_A_VOTE else 2
             conflicts += (flags[pair] & CONFLICT) != 0
-    return agreements >= max(1, conflicts)
+    return votes >= max(1, 2 * conflicts)

@@ -114,8 +114,8 @@ class Gathered:
         return _numbers(getattr(self, f"_{name}"), np.int32)
 
     def addresses(self) -> np.ndarray:
-        """Return a row of codes for each record: province, city, district, detail, room, building, street."""
-        return _numbers(self._addresses, np.int32).reshape(-1, 7)
+        """Return a row of codes for each record: province, city, district, detail, room, building, number, street."""
+        return _numbers(self._addresses, np.int32).reshape(-1, 8)
 
     def years(self) -> np.ndarray:
         """Return the first and last year of birth of each record, 0 where unknown."""

@@ -9,7 +9,7 @@ from services.profiles.domain.model import MatchModel
 from services.profiles.resolution.comparing import Comparisons
 from services.profiles.resolution.kernels import compiled
 
-DECIDES, FORBIDS_MERGE, CONFLICT, TWO_PEOPLE = 1, 2, 4, 8  # what the rules say of a pattern
+DECIDES, FORBIDS_MERGE, CONFLICT, TWO_PEOPLE, HALF_A_VOTE = 1, 2, 4, 8, 16  # what the rules say of a pattern
 APART, REVIEW, MERGE = 0, 1, 2
 
 

@@ -9,8 +9,8 @@ from itertools import product
 import numpy as np
 
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
-from services.profiles.domain.comparison import EXACT, LEVELS, MISSING, SAME
-from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
+from services.profiles.domain.comparison import EXACT, LEVELS, MISSING, NESTED, SAME
+from services.profiles.domain.match import CALLED, CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.nicknames import callings_of
 from services.profiles.domain.similarity import grams_of, sounds_of_name
@@ -26,6 +26,7 @@ from services.profiles.resolution.judging import (
     CONFLICT,
     DECIDES,
     FORBIDS_MERGE,
+    HALF_A_VOTE,
     TWO_PEOPLE,
     Frequency,
     Judge,
@@ -39,6 +40,7 @@ from services.profiles.resolution.person_levels import (
     Nicknames,
     Papers,
     Sets,
+    Sounds,
 )
 
 RANDOM_PAIRS = 1_000_000
@@ -53,13 +55,14 @@ _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it 
     "name_address": ("name", "address"),
 }
 
+_SAID_ALIKE = (EXACT, "swapped", "sound", "near_sound")
 _BROUGHT_BY: Mapping[str, Mapping[str, Sequence[str]]] = {  # kind of key: the levels that its pairs have
     "phone": {"phone": (SAME,)},
     "email": {"email": (SAME,)},
     "resident_id": {"resident_id": (SAME,)},
     "document": {"resident_id": ("document",)},
-    "name_birth": {"name": (EXACT, "swapped", "sound"), "birth_date": (SAME,)},
-    "name_address": {"name": (EXACT, "swapped", "sound"), "address": ("detail", "room")},
+    "name_birth": {"name": _SAID_ALIKE, "birth_date": (SAME,)},
+    "name_address": {"name": _SAID_ALIKE, "address": ("detail", "room", "building", "number")},
 }
 Verdict = tuple[Mapping[str, str], bool]  # levels of a judged pair, and whether it is one person
 
@@ -97,12 +100,14 @@ class People:
     def names(self) -> Names:
         """Return the names."""
         items = self.gathered.bearers
-        fulls, styles, surnames, sounds = Codes(), Codes(), Codes(), Codes()
-        parts = np.full((len(items), 8), -1, np.int32)
+        fulls, styles, surnames, said = Codes(), Codes(), Codes(), Codes()
+        parts = np.full((len(items), 4), -1, np.int32)
+        heard = [Lists(said) for _ in Sounds.__slots__]
         for row, name in zip(parts, items, strict=True):
-            surname, given = sounds_of_name(name)
-            row[:4] = fulls.of(name.full), styles.of(name.style), name.is_complete, surnames.of(name.surname)
-            row[4:] = [sounds.of(sound) for sound in (surname, given, surname + given, given + surname)]
+            row[:] = fulls.of(name.full), styles.of(name.style), name.is_complete, surnames.of(name.surname)
+            found = sounds_of_name(name)
+            for kind, texts in zip(Sounds.__slots__, heard, strict=True):
+                texts.add(sorted(getattr(found, kind)))
         full, given_texts = texts_of([name.full for name in items]), texts_of([name.given for name in items])
         callings = [callings_of(name) for name in items]
         codes = Codes()
@@ -113,9 +118,10 @@ class People:
             grams.add(grams_of(name.full))
         nothing = np.zeros(0, np.int32)
         bare = np.array([calling.is_bare for calling in callings], bool)
+        sounds = Sounds(*(texts.sets(nothing) for texts in heard))
         nicknames = Nicknames(calls.sets(nothing), answers.sets(nothing), bare)
         return Names(
-            self.gathered.column("names"), full, given_texts, parts, nicknames, _sorted(grams.sets(nothing))
+            self.gathered.column("names"), full, given_texts, parts, sounds, nicknames, _sorted(grams.sets(nothing))
         )  # fmt: skip
 
     def _births(self) -> Births:
@@ -158,10 +164,12 @@ def _flags() -> np.ndarray:
     choices = [(MISSING, *levels) for levels in LEVELS.values()]
     found = []
     for levels in product(*reversed(choices)):  # the first comparison is the digit that changes fastest
-        rule, vetoes = ruling(dict(zip(LEVELS, reversed(levels), strict=True)))
+        named = dict(zip(LEVELS, reversed(levels), strict=True))
+        rule, vetoes = ruling(named)
         flag = DECIDES if rule else 0
         flag |= FORBIDS_MERGE if vetoes else 0
         flag |= 0 if CONFLICTS.isdisjoint(vetoes) else CONFLICT
+        flag |= HALF_A_VOTE if named["name"] in CALLED else 0
         found.append(flag | (TWO_PEOPLE if DIFFERENT_RESIDENT_ID in vetoes else 0))
     return np.array(found, np.uint8)
 
@@ -271,7 +279,7 @@ def learn(
     ]
     count = people.gathered.size
     random = random_patterns(count, RANDOM_PAIRS, people.comparisons, seed)
-    material = Material(LEVELS, random, lessons, count * (count - 1) / 2)
+    material = Material(LEVELS, random, lessons, count * (count - 1) / 2, nested=NESTED)
     surnames, given_names = people.name_shares()
     return train(material, version, bands, surnames, given_names)
 

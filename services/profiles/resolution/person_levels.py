@@ -21,6 +21,7 @@ class Names:
     full: Texts
     given: Texts
     parts: np.ndarray
+    sounds: "Sounds"
     nicknames: "Nicknames"
     grams: "Sets"
     name: str = "name"
@@ -28,15 +29,17 @@ class Names:
 
     def write(self, left: np.ndarray, right: np.ndarray, radix: int, patterns: np.ndarray) -> None:
         """See Comparison."""
-        full, given, called, grams = self.full, self.given, self.nicknames, self.grams
+        full, given, called, grams, said = self.full, self.given, self.nicknames, self.grams, self.sounds
         _write_names(
             self.codes, self.parts, full.chars, full.offsets, given.chars, given.offsets,
+            (said.surnames.codes, said.surnames.starts, said.words.codes, said.words.starts),
+            (said.whole.codes, said.whole.starts, said.near.codes, said.near.starts),
             (called.calls.codes, called.calls.starts, called.answers.codes, called.answers.starts, called.is_bare),
             (grams.codes, grams.starts), left, right, radix, patterns,
         )  # fmt: skip
 
 
-_FULL, _STYLE, _COMPLETE, _SURNAME, _SURNAME_SOUND, _GIVEN_SOUND, _SOUND, _TURNED = range(8)
+_FULL, _STYLE, _COMPLETE, _SURNAME = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,16 @@ class Sets:
 
     codes: np.ndarray
     starts: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """How distinct names may be read, as domain.similarity.Sounds has it."""
+
+    surnames: Sets
+    words: Sets
+    whole: Sets
+    near: Sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +123,7 @@ class Births:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """A row for each record: the codes of province, city, district, detail, room, building, street; -1 is unknown."""
+    """A row for each record: the codes of province, city, district, detail, room, building, number, street; -1: unknown."""
 
     parts: np.ndarray
     name: str = "address"
@@ -140,23 +153,45 @@ def _starts_with(chars: np.ndarray, a: int, a_end: int, b: int, b_end: int) -> b
 
 
 @compiled
+def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
+    for i in range(starts[a], starts[a + 1]):
+        for j in range(other_starts[b], other_starts[b + 1]):
+            if one[i] == other[j]:
+                return True
+    return False
+
+
+_TwoSets = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@compiled
+def _is_initial(words: _TwoSets, shorter: int, longer: int) -> bool:
+    surnames, starts, both, both_starts = words
+    return _meet(surnames, starts, shorter, both, both_starts, longer)
+
+
+@compiled
 def _name_level(
-    one: np.ndarray,
-    other: np.ndarray,
+    parts: np.ndarray,
+    a_name: int,
+    b_name: int,
     full: np.ndarray,
     ends: tuple[int, int, int, int],
     given: np.ndarray,
     given_ends: tuple[int, int, int, int],
+    words: _TwoSets,
+    sounds: _TwoSets,
 ) -> int:
+    one, other = parts[a_name], parts[b_name]
     a, a_end, b, b_end = ends
     if not (one[_COMPLETE] and other[_COMPLETE]):
         if one[_SURNAME] < 0 or other[_SURNAME] < 0:
-            return 9
+            return 10
         if one[_SURNAME] == other[_SURNAME]:
-            return 5
-        shorter, longer = (one, other) if one[_COMPLETE] < other[_COMPLETE] else (other, one)
-        sound = shorter[_SURNAME_SOUND]
-        return 5 if sound == longer[_SURNAME_SOUND] or sound == longer[_GIVEN_SOUND] else 9
+            return 6
+        if one[_COMPLETE] < other[_COMPLETE]:
+            return 6 if _is_initial(words, a_name, b_name) else 10
+        return 6 if _is_initial(words, b_name, a_name) else 10
     if one[_FULL] == other[_FULL]:
         return 1
     size, other_size = a_end - a, b_end - b
@@ -164,24 +199,17 @@ def _name_level(
         for by in (1, 2, size - 1, size - 2):
             if 0 < by < size and _is_rotation(full, a, b, size, by):
                 return 2
-    for sound in (one[_SOUND], one[_TURNED]):
-        if sound == other[_SOUND] or sound == other[_TURNED]:
-            return 3
-    if min(size, other_size) > 2 and within_one(full, a, a_end, b, b_end):
+    whole, whole_starts, near, near_starts = sounds
+    if _meet(whole, whole_starts, a_name, whole, whole_starts, b_name):
+        return 3
+    if _meet(near, near_starts, a_name, near, near_starts, b_name):
         return 4
+    if min(size, other_size) > 2 and within_one(full, a, a_end, b, b_end):
+        return 5
     if one[_SURNAME] != other[_SURNAME]:
-        return 9
+        return 10
     c, c_end, d, d_end = given_ends
-    return 4 if size != other_size and _starts_with(given, c, c_end, d, d_end) else 8
-
-
-@compiled
-def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
-    for i in range(starts[a], starts[a + 1]):
-        for j in range(other_starts[b], other_starts[b + 1]):
-            if one[i] == other[j]:
-                return True
-    return False
+    return 5 if size != other_size and _starts_with(given, c, c_end, d, d_end) else 9
 
 
 _Called = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -236,6 +264,8 @@ def _write_names(
     full_offsets: np.ndarray,
     given: np.ndarray,
     given_offsets: np.ndarray,
+    words: _TwoSets,
+    sounds: _TwoSets,
     called: _Called,
     grams: _Grams,
     left: np.ndarray,
@@ -248,13 +278,13 @@ def _write_names(
         if a >= 0 and b >= 0:
             ends = (full_offsets[a], full_offsets[a + 1], full_offsets[b], full_offsets[b + 1])
             givens = (given_offsets[a], given_offsets[a + 1], given_offsets[b], given_offsets[b + 1])
-            level = _name_level(parts[a], parts[b], full, ends, given, givens)
-            if level > 7:
+            level = _name_level(parts, a, b, full, ends, given, givens, words, sounds)
+            if level > 8:
                 same_surname = parts[a, _SURNAME] == parts[b, _SURNAME]
                 if _are_nicknames(called, a, b, same_surname):
-                    level = 6
-                elif parts[a, _STYLE] == parts[b, _STYLE] and _is_alike(grams, a, b):
                     level = 7
+                elif parts[a, _STYLE] == parts[b, _STYLE] and _is_alike(grams, a, b):
+                    level = 8
             patterns[at] += radix * level
 
 
@@ -334,12 +364,14 @@ def _write_addresses(parts: np.ndarray, left: np.ndarray, right: np.ndarray, rad
             level = 3
         elif a[6] >= 0 and a[6] == b[6]:
             level = 4
-        elif a[2] >= 0 and a[2] == b[2]:
+        elif a[7] >= 0 and a[7] == b[7]:
             level = 5
+        elif a[2] >= 0 and a[2] == b[2]:
+            level = 6
         elif a[1] >= 0 and a[1] == b[1]:
-            level = 7 if a[2] >= 0 and b[2] >= 0 else 6
+            level = 8 if a[2] >= 0 and b[2] >= 0 else 7
         else:
-            level = 8 if a[0] == b[0] else 9
+            level = 9 if a[0] == b[0] else 10
         patterns[at] += level * radix
 
 
