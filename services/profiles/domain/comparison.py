@@ -14,7 +14,7 @@ SAME = "same"
 OTHER = "other"
 
 LEVELS: dict[str, tuple[str, ...]] = {
-    "name": (EXACT, "swapped", "sound", "near_sound", "edit", "initial", "nickname", "grams", "surname", OTHER),
+    "name": (EXACT, "swapped", "sound", "near", "edit", "initial", "nickname", "grams", "surname", OTHER),
     "phone": (SAME, "near", OTHER),
     "email": (SAME, "near", OTHER),
     "resident_id": (SAME, "document", OTHER),
@@ -150,7 +150,7 @@ def _complete_level(left: Traits, right: Traits) -> str:
     if not left.sounds.whole.isdisjoint(right.sounds.whole):
         return "sound"
     if not left.sounds.near.isdisjoint(right.sounds.near):
-        return "near_sound"
+        return "near"
     if min(len(left.full_name), len(right.full_name)) > 2 and is_one_edit(left.full_name, right.full_name):
         return "edit"
     if a.surname == b.surname and len(left.full_name) != len(right.full_name):

@@ -35,7 +35,7 @@ ONE_PER_SOURCE = "ONE_PER_SOURCE"
 CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
 _BORN_THE_SAME_DAY = (SAME, "swapped")
 _SAID_THE_SAME = (EXACT, "swapped", "sound")
-_LOOSE = ("near_sound", "edit", "initial", "nickname", "grams", MISSING)
+_LOOSE = ("near", "edit", "initial", "nickname", "grams", MISSING)
 CALLED = ("initial", "nickname")
 _SAME_PAPER = (SAME, "document")
 _AT_HOME = ("detail", "room")
@@ -135,7 +135,7 @@ def _is_supported(levels: Mapping[str, str]) -> bool:
         return contacts > 0 and (levels["gender"] == SAME or contacts + is_home > 1)
     if levels["name"] == "nickname":
         return contacts + is_near > 1
-    return contacts > 0 if levels["name"] == "near_sound" else levels["name"] == "edit" and contacts + is_home > 2
+    return contacts > 0 if levels["name"] == "near" else levels["name"] == "edit" and contacts + is_home > 2
 
 
 def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:

@@ -66,7 +66,7 @@ _AROUND = re.compile(r"号楼|单元|[号栋幢座室房户院弄楼层门\-—#
 
 
 def places_of(address: Address | None) -> tuple[str, str, str, str]:
-    """Return names for the room, the building, the house number (门牌号) and the street, equal however they are written.
+    """Return names for room, building, house number (门牌号) and street, equal however they are written.
 
     Empty where the address does not tell them; each names the city, the street its district.
     """

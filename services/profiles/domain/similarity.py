@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 
 from services.profiles.domain.pinyin import is_pinyin
 from services.profiles.domain.romanized import READINGS
@@ -70,7 +71,8 @@ def sound_of(char: str) -> str:
 class Sounds:
     """How a name may be read: its surname alone, surname and given name each, both together in either order.
 
-    `near` is the last without what dialects leave out (模糊音): zh as z, n as l, ing as in.
+    `near` are the last without what dialects leave out (模糊音): zh as z, n as l, ing as in; and the characters, each
+    in place of all that look like it (形近字).
     """
 
     surnames: frozenset[str] = frozenset()
@@ -84,30 +86,36 @@ SILENT = Sounds()
 
 def sounds_of_name(name: PersonName) -> Sounds:
     """Return the sounds of a name in pinyin; Latin letters that spell Chinese otherwise also as they are read."""
-    return _sounds(name.surname, name.given, is_latin=name.style == "latin")
+    pairs, heard = _readings(name.surname, name.given, is_latin=name.style == "latin")
+    surnames = frozenset(surname for surname, given in pairs if given == pairs[0][1])
+    near = {text for one, two in heard for text in (one + two, two + one)}
+    if name.style != "latin":
+        near.add(name.full.translate(_looks()))
+    whole = frozenset(text for one, two in pairs for text in (one + two, two + one))
+    return Sounds(surnames, surnames | {pairs[0][1]}, whole, frozenset(near))
 
 
 def sound_keys(name: PersonName) -> tuple[str, ...]:
     """Return the letters of each reading in alphabetical order: 王伟, 伟王, 王玮, Wang Wei and Wong Wei share one."""
-    return tuple(sorted({"".join(sorted(text)) for text in sounds_of_name(name).near}))
+    heard = _readings(name.surname, name.given, is_latin=name.style == "latin")[1]
+    return tuple(sorted({"".join(sorted(one + two)) for one, two in heard}))
+
+
+_Pairs = tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=4096)
-def _sounds(surname: str, given: str, *, is_latin: bool) -> Sounds:
+def _readings(surname: str, given: str, *, is_latin: bool) -> tuple[_Pairs, _Pairs]:
+    """Return surname and given name in all their readings, and the same as dialects have them."""
     own = _SURNAME_SOUNDS.get(surname) or "".join(map(sound_of, surname))
     rest = "".join(map(sound_of, given.replace(" ", "")))
-    surnames, pairs = [own], [(own, rest)]
+    pairs = [(own, rest)]
     is_chinese = not is_latin or (is_pinyin(rest) and (is_pinyin(own) or own in READINGS))
     if is_latin and (is_chinese or not rest):
-        surnames += READINGS.get(own, ())
-        pairs += [(one, rest) for one in surnames[1:]]
+        pairs += [(one, rest) for one in READINGS.get(own, ())]
         pairs += [(own, one) for one in READINGS.get(rest, ())]  # either word may be the surname
-    whole = frozenset(text for one, two in pairs for text in (one + two, two + one))
-    near = whole
-    if is_chinese:
-        heard = [(_near(one), _near(two)) for one, two in pairs]
-        near = frozenset(text for one, two in heard for text in (one + two, two + one))
-    return Sounds(frozenset(surnames), frozenset((*surnames, rest)), whole, near)
+    heard = [(_near(one), _near(two)) for one, two in pairs] if is_chinese else pairs
+    return tuple(pairs), tuple(heard)
 
 
 def _near(sound: str) -> str:
@@ -117,3 +125,10 @@ def _near(sound: str) -> str:
 
 _RETROFLEX = re.compile("([zcs])h")
 _NASAL = re.compile("ng(?![aeiouv])")  # before a vowel the g begins the next syllable
+
+
+@lru_cache(maxsize=1)
+def _looks() -> dict[int, str]:
+    """Return for each character of a group that looks alike the first of them (infra.lookalikes draws the groups)."""
+    groups = resources.files("services.profiles.domain").joinpath("lookalikes.txt").read_text("utf-8").split()
+    return {ord(char): group[0] for group in groups for char in group}

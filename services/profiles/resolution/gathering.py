@@ -114,7 +114,7 @@ class Gathered:
         return _numbers(getattr(self, f"_{name}"), np.int32)
 
     def addresses(self) -> np.ndarray:
-        """Return a row of codes for each record: province, city, district, detail, room, building, number, street."""
+        """Return a row of codes for each record, as Addresses has them."""
         return _numbers(self._addresses, np.int32).reshape(-1, 8)
 
     def years(self) -> np.ndarray:

@@ -55,7 +55,7 @@ _DECIDED_BY = {  # kind of blocking key that is learnt from: the comparisons it 
     "name_address": ("name", "address"),
 }
 
-_SAID_ALIKE = (EXACT, "swapped", "sound", "near_sound")
+_SAID_ALIKE = (EXACT, "swapped", "sound", "near")
 _BROUGHT_BY: Mapping[str, Mapping[str, Sequence[str]]] = {  # kind of key: the levels that its pairs have
     "phone": {"phone": (SAME,)},
     "email": {"email": (SAME,)},

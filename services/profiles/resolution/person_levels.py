@@ -123,7 +123,7 @@ class Births:
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """A row for each record: the codes of province, city, district, detail, room, building, number, street; -1: unknown."""
+    """Codes of province, city, district, detail, room, building, number, street by record; -1 is unknown."""
 
     parts: np.ndarray
     name: str = "address"
