@@ -241,7 +241,7 @@ def test_a_surname_with_a_title_is_its_only_bearer_on_the_phone_at_the_full_addr
         ("刘桂英", "刘桂音", "near"),
         ("刘晨", "牛晨", "near"),
         ("王志强", "王自强", "near"),
-        ("杨志强", "扬志强", "near"),
+        ("刘洁", "刘浩", "near"),
         ("王丹", "玉丹", "near"),
         ("王国强", "王建国", "surname"),
         ("John Ng", "Johl Ng", "edit"),
