@@ -223,6 +223,8 @@ def speed_rows(data: Path, folder: Path, count: int, rounds: int, short: bool) -
         against("read, learnt, resolved: CPU", "core_cpu", "core_cpu", 8),
         against("model kept, against predict and cluster alone: wall", "with_kept_model", "predict_and_cluster", 5),
         against("the same: CPU", "with_kept_model_cpu", "predict_and_cluster_cpu", 5),
+        against("tables read on both sides, predict and cluster alone: wall", "steps_alone", "predict_and_cluster", 5),
+        against("the same: CPU", "steps_alone_cpu", "predict_and_cluster_cpu", 5),
         row(
             what + "peak memory of the process", f"{mine:.0f} MB", f"splink {other:.0f} MB", f"{ratio:.2f}", "≤ 0.6×",
             None if short else ratio <= 0.6,

@@ -52,6 +52,8 @@ def resolve(job: dict, most: int = 0) -> dict[str, object]:
         "core_cpu": ended[1] - began[1],
         "train": trained[0] - ready[0],
         "with_kept_model": ended[0] - began[0] - (trained[0] - ready[0]),
+        "steps_alone": ended[0] - trained[0],
+        "steps_alone_cpu": ended[1] - trained[1],
         "with_kept_model_cpu": ended[1] - began[1] - (trained[1] - ready[1]),
         "quality": pair_quality(people, labels, sides if sides.size else None),
     }
