@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from services.chassis.access.roles import Pause, RoleClosure, Row, in_slices, no
 from services.chassis.errors import Invalid
 
 RULE_WORDS, LINK_WORDS = 7, 5  # with conditions, and with start and end
+KNOWN_REQUESTS = 20_000  # department, resource, action, purpose: of which it is remembered where they are indexed
 UNKNOWN_SUBJECTS = 10_000  # pycasbin remembers each name it is asked for; forget them after so many
 ALLOW_AND_NO_DENY = "some(where (p_eft == allow)) && !some(where (p_eft == deny))"
 
@@ -69,20 +71,26 @@ class Rules(Protocol):
         """Return the subject and all roles it has in the domain; without a time, those that neither begin nor end."""
 
 
+NONE = sys.maxsize
+
+
 @dataclass(slots=True)
 class _Grant:
-    """The first allowing and the first denying rule of one key and subject, -1 for none; those with conditions."""
+    """The first allowing and the first denying rule of one key and subject, NONE for none; those with conditions."""
 
-    allow: int = -1
-    deny: int = -1
+    allow: int = NONE
+    deny: int = NONE
     gated: tuple[tuple[int, bool, Gate], ...] = ()
+
+
+NO_GRANTS: list[_Grant] = []
 
 
 class CompiledRules:
     """The hash index: rule key → subject → first allow and deny; a decision looks up a few keys.
 
-    Cost of a decision: one look-up per combination of wildcards in use, then the smaller of the subject's
-    roles and the key's subjects.
+    Cost of a decision: one look-up of what was asked before, else one per combination of wildcards in use; then the
+    smaller of the subject's roles and the key's subjects.
     """
 
     def __init__(
@@ -112,6 +120,8 @@ class CompiledRules:
         masks = {tuple(map(operator.eq, key, wildcards)) for key in in_slices(self._buckets, pause)}
         self._keys = tuple(_key_maker(self._request, mask, len(r_tokens)) for mask in sorted(masks))
         self._wildcards = tuple(wildcard or "" for wildcard in wildcards)
+        self._asked = _tuple_getter(self._request)
+        self._known: dict[Row, tuple[dict[str, _Grant], ...]] = {}
         self._verdicts: dict[int, Verdict] = {}
         self.conditional = self.closure.timed or bool(self._gates.used)
 
@@ -120,14 +130,14 @@ class CompiledRules:
 
         A rule about some of the records counts if it allows; if it denies, it only narrows (see `matches`).
         """
-        if not all(request):
+        if "" in request:
             return EMPTY_FIELD
         none = allow = deny = len(self._rows)
         gated: tuple[tuple[int, bool, Gate], ...] = ()
         for grant in self._grants(request, facts.now):
-            if 0 <= grant.deny < deny:
+            if grant.deny < deny:
                 deny = grant.deny
-            if 0 <= grant.allow < allow:
+            if grant.allow < allow:
                 allow = grant.allow
             if grant.gated:
                 gated += grant.gated
@@ -151,7 +161,7 @@ class CompiledRules:
         found: list[tuple[int, bool, tuple[RecordAttribute, ...]]] = []
         for grant in self._grants(request, facts.now):
             plain = ((grant.allow, True), (grant.deny, False))
-            found += [(position, allows, ()) for position, allows in plain if position >= 0]
+            found += [(position, allows, ()) for position, allows in plain if position < NONE]
             for position, allows, gate in grant.gated:
                 outcome = gate.outcome(facts)
                 if outcome is True or (not allows and outcome is None):
@@ -184,24 +194,32 @@ class CompiledRules:
             word = row[effect] if effect >= 0 else "allow"
             if len(row) > width:
                 _note_gated(grant, position, word, self._gates.gate(row[width]))
-            elif word == "allow" and grant.allow < 0:
+            elif word == "allow" and grant.allow == NONE:
                 grant.allow = position
-            elif word == "deny" and grant.deny < 0:
+            elif word == "deny" and grant.deny == NONE:
                 grant.deny = position
 
     def _grants(self, request: Row, now: float) -> list[_Grant]:
         """Return the grants of every key of the request that are for one of the subject's names."""
+        asked = self._asked(request)
+        buckets = self._known.get(asked)
+        if buckets is None:
+            buckets = self._buckets_of(request, asked)
+        if not buckets:
+            return NO_GRANTS
         names = self._names(request, now)
+        if len(buckets[0]) < len(names):
+            return [grant for bucket in buckets for name, grant in bucket.items() if name in names]
+        return [bucket[name] for bucket in buckets for name in names if name in bucket]
+
+    def _buckets_of(self, request: Row, asked: Row) -> tuple[dict[str, _Grant], ...]:
+        """Look a request up under each combination of wildcards in use, and remember what was found."""
         values = request + self._wildcards
-        found: list[_Grant] = []
-        for key_of in self._keys:
-            bucket = self._buckets.get(key_of(values))
-            if bucket:
-                if len(bucket) < len(names):
-                    found += [grant for name, grant in bucket.items() if name in names]
-                else:
-                    found += [bucket[name] for name in names if name in bucket]
-        return found
+        found = [self._buckets.get(key_of(values)) for key_of in self._keys]
+        if len(self._known) >= KNOWN_REQUESTS:
+            self._known.clear()
+        buckets = self._known[asked] = tuple(bucket for bucket in found if bucket)
+        return buckets
 
     def _verdict(self, position: int, allowed: bool) -> Verdict:
         key = position if allowed else ~position
