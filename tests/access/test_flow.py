@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -12,7 +13,9 @@ import pytest
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import review_pb2
 
-from services.access.domain.differences import rule_words
+from services.access.defaults import default_content
+from services.access.domain.differences import differences, link_words, rule_words
+from services.chassis.access.conditions import NamedCondition, Network
 from tests.access.test_api import SECOND, new_person, refusal
 from tests.access.test_review import DENY_SEGMENTS, draft, entry, record
 from tests.access.world import World, running_world
@@ -220,3 +223,28 @@ def test_a_draft_cannot_be_watched(world: World) -> None:
         world.stub().WatchPolicy(review_pb2.WatchPolicyRequest(policy_id=draft(world)), timeout=10)
 
     assert refusal(caught.value) == ("FAILED_PRECONDITION", "POLICY_STATE")
+
+
+def test_conditions_departments_and_teams_are_differences_with_what_they_say() -> None:
+    base = default_content()
+    network = NamedCondition("office-net", Network(("10.0.0.0/8",)))
+    wider = NamedCondition("office-net", Network(("10.0.0.0/8", "192.168.0.0/16")))
+    one = replace(base, conditions=(network,), teams=(("north", ("user:ann",)),))
+    two = replace(base, conditions=(wider,), departments=(*base.departments, ("stores", "sales")))
+
+    found = {
+        (d.change, d.kind, d.before and d.before.english, d.after and d.after.english) for d in differences(one, two)
+    }
+
+    assert found == {
+        ("removed", "team", "team north (user:ann)", None),
+        ("changed", "condition", "condition office-net: network (ranges ('10.0.0.0/8',))",
+         "condition office-net: network (ranges ('10.0.0.0/8', '192.168.0.0/16'))"),
+        ("added", "department", None, "department stores (sales)"),
+    }  # fmt: skip
+
+
+def test_a_role_for_a_time_says_until_when() -> None:
+    words = link_words(("user:ann", "role:seller", "sales", "0", "1796083200"))
+
+    assert words.english == "user:ann has role:seller in sales (… to 2026-12-01T00:00+00:00)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import grpc
 import pytest
@@ -215,3 +217,44 @@ def test_the_default_policy_simulated_against_itself_is_the_same_by_asking_every
 
     assert together.changes == alone.changes
     assert len(together.changes) > 10
+
+
+def test_a_condition_on_the_time_flips_those_decisions_alone_that_were_made_outside_of_it() -> None:
+    from services.access.domain.simulation import asked_of, compare
+    from services.chassis.access import MODEL, PolicySnapshot
+    from services.chassis.access.conditions import NamedCondition, TimeOfDay
+
+    rule, link = ("role:seller", "sales", "profiles", "read", "*", "allow"), ("user:x", "role:seller", "sales")
+    office = NamedCondition("office", TimeOfDay("Asia/Shanghai", "09:00", "18:00"))
+    base = PolicySnapshot(1, MODEL, [rule], [link])
+    candidate = PolicySnapshot(2, MODEL, [(*rule, "office")], [link], conditions=[office])
+    asked = []
+    for hour in range(24):
+        now = datetime(2026, 11, 2, hour, 30, tzinfo=ZoneInfo("Asia/Shanghai"))
+        values = {"policy_version": 1, "subject": "user:x", "department": "sales", "outcome": "allowed"}
+        made = AuditEntry.of(now=now, resource="profiles", action="read", reason="ALLOWED", **values)
+        asked.append(asked_of(made))
+
+    report = compare(base, candidate, filter(None, asked), [], {}, [])
+
+    assert (report.decisions, report.lost, report.gained) == (24, 24 - 9, 0)
+
+
+def test_members_of_another_team_are_not_taken_for_alike() -> None:
+    from services.access.domain.simulation import compare
+    from services.chassis.access import MODEL, PolicySnapshot, RowFilter
+    from services.chassis.access.reach import Organization
+
+    rule = ("role:seller", "sales", "tickets", "read", "*", "allow")
+    people = [(f"user:{name}", "sales") for name in ("ann", "bob", "cho")]
+    links = [(subject, "role:seller", "sales") for subject, _ in people]
+    narrowed = [RowFilter("role:seller", "sales", "tickets", "owner", ("$team",))]
+    teams = Organization({}, (frozenset({"user:ann", "user:bob"}),))
+    sides = [PolicySnapshot(1, MODEL, [rule], links, narrowed, organization=each) for each in (Organization(), teams)]
+
+    report = compare(*sides, [], people, {"tickets": ["read"]}, [])
+
+    assert {(change.before, change.after): who.subjects for change, who in report.changes.items()} == {
+        ("owner in ($subject)", "owner in ($subject, user:bob)"): {"user:ann"},
+        ("owner in ($subject)", "owner in ($subject, user:ann)"): {"user:bob"},
+    }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from services.access.domain.policies import Content, Row
 from services.chassis.access import RowFilter
+from services.chassis.access.conditions import NamedCondition
 
 T = TypeVar("T", bound=Hashable)
 Change = Literal["removed", "changed", "added"]
@@ -52,15 +54,24 @@ ACTIONS = {"show": ("sees", "可见"), "mask": ("sees masked", "可见掩码后�
            "reveal": ("may reveal one by one", "可逐个查看明文")}  # fmt: skip
 
 
-def _of_part(part: str, base: Iterable[object], other: Iterable[object]) -> Iterator[Difference]:
-    """Compare what has a name, such as conditions."""
-    yield from _differ(
-        part, tuple(base), tuple(other), lambda item: _name_of(item), lambda item: _named(part, str(_name_of(item)))
-    )
+def _of_part(part: str, base: Iterable[Hashable], other: Iterable[Hashable]) -> Iterator[Difference]:
+    """Compare what has a name: conditions, departments, teams."""
+    kind = part.removesuffix("s")
+    yield from _differ(kind, tuple(base), tuple(other), _name_of, lambda item: _named(kind, _said(item)))
 
 
-def _name_of(item: object) -> Hashable:
-    return getattr(item, "name", None) or repr(item)
+def _name_of(item: Hashable) -> Hashable:
+    return item[0] if isinstance(item, tuple) else getattr(item, "name", item)
+
+
+def _said(item: Hashable) -> str:
+    """Return a named thing with what it says."""
+    if isinstance(item, NamedCondition):
+        values = ", ".join(f"{name} {value}" for name, value in asdict(item.test).items() if name != "kind" and value)
+        return f"{item.name}: {'not ' if item.negated else ''}{item.test.kind} ({values})"
+    if isinstance(item, tuple) and item[1:] and item[1]:
+        return f"{item[0]} ({item[1] if isinstance(item[1], str) else ', '.join(item[1])})"
+    return str(_name_of(item))
 
 
 def _named(kind: str, name: str) -> Words:
@@ -118,8 +129,13 @@ def rule_words(rule: Row) -> Words:
 def link_words(link: Row) -> Words:
     """Return who has which role."""
     member, role, department = link[:3]
-    times = f" ({' to '.join(link[3:])})" if link[3:] else ""
+    from_, to = (_day(second) for second in (*link[3:5], "0", "0")[:2])
+    times = f" ({from_} to {to})" if link[3:] else ""
     return Words(f"{member} has {role} in {department}{times}", f"{member} 在 {department} 拥有 {role}{times}")
+
+
+def _day(second: str) -> str:
+    return datetime.fromtimestamp(float(second), UTC).isoformat(timespec="minutes") if float(second) else "…"
 
 
 def filter_words(found: RowFilter) -> Words:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -48,8 +48,14 @@ def lint(
     if wrong:  # what does not compile cannot be asked; the rest is said once it does
         return [Finding("error", "FAULT", fault.field, fault.description) for fault in wrong]
     rules = compiled(content, links)
-    found = [*_covered(content, rules), *_dead(content, rules, everybody), *_administrators(rules, persons)]
+    whenever = compiled(replace(content, links=_untimed(content.links)), _untimed(links))
+    found = [*_covered(content, rules), *_dead(content, whenever, everybody), *_administrators(rules, persons)]
     return sorted(found, key=lambda finding: ORDER.index(finding.severity))
+
+
+def _untimed(links: Iterable[Row]) -> tuple[Row, ...]:
+    """Return links as if they always held: who holds a role for a time is somebody it is for."""
+    return tuple(dict.fromkeys(link[:3] for link in links))
 
 
 def _covered(content: Content, rules: Rules) -> Iterator[Finding]:

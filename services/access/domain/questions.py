@@ -9,6 +9,7 @@ from services.access.domain.differences import Words
 from services.access.domain.policies import Row
 from services.access.domain.simulation import caller_of, rows_in_words
 from services.chassis.access import NO_PURPOSE, Decision, Obligations, PolicySnapshot
+from services.chassis.access.values import in_reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ def who_can(
 
 def _out_of_reach(decision: Decision, record: Mapping[str, str]) -> bool:
     """Tell whether a row filter keeps this record away: one that compares only fields that are given."""
-    clauses = decision.obligations.row_filter
-    return any(clause.field in record and record[clause.field] not in clause.values for clause in clauses)
+    judged = [clause for clause in decision.obligations.row_filter if set(clause.fields) <= set(record)]
+    return not in_reach(judged, record.get)
 
 
 def what_can(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Literal
 
 from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Except, Obligations, PolicySnapshot
@@ -32,7 +33,7 @@ DENIALS = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was decided; `allowed` is what was answered then."""
+    """A request that was decided; `allowed` is what was answered then, `minute` when, counted from 1970."""
 
     subject: str
     department: str
@@ -40,6 +41,7 @@ class Asked:
     resource: str
     action: str
     allowed: bool
+    minute: int = 0
 
     def caller(self) -> Caller:
         """Return who asked, as a server sees them."""
@@ -116,7 +118,8 @@ def asked_of(entry: AuditEntry) -> Asked | None:
     if not entry.subject.startswith(PRINCIPALS) or not entry.policy_version:
         return None
     allowed = entry.outcome == "allowed" or entry.reason not in DENIALS
-    return Asked(entry.subject, entry.department, entry.purpose, entry.resource, entry.action, allowed)
+    minute = int(datetime.fromisoformat(entry.time).timestamp()) // 60 if entry.time else 0
+    return Asked(entry.subject, entry.department, entry.purpose, entry.resource, entry.action, allowed, minute)
 
 
 def compare(
@@ -141,7 +144,7 @@ def compare(
             are asked about once, for no policy can tell them apart.
     """
     report = Report()
-    _replay(base, candidate, Counter(recorded), report)
+    _replay(base, candidate, recorded, report)
     methods = [(resource, action) for resource in sorted(actions) for action in sorted(actions[resource])]
     report.people, report.methods = len(people), len(methods)
     for alike in _alike(base, candidate, people, named):
@@ -154,12 +157,20 @@ def compare(
     return report
 
 
-def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Counter[Asked], report: Report) -> None:
-    for asked, times in recorded.items():
+def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Iterable[Asked], report: Report) -> None:
+    """Ask again, each at the minute it was asked when an answer may depend on it.
+
+    What the trail does not hold, the address, the device and the second factor, is unknown to both sides.
+    """
+    timed = base.rules.conditional or candidate.rules.conditional
+    sides: dict[int, tuple[PolicySnapshot, PolicySnapshot]] = {0: (base, candidate)}
+    counter = Counter(recorded if timed else (replace(asked, minute=0) for asked in recorded))
+    for asked, times in counter.items():
+        if asked.minute not in sides:
+            sides[asked.minute] = (base.at(asked.minute * 60), candidate.at(asked.minute * 60))
         report.decisions += times
         caller = asked.caller()
-        one = base.decide(caller, asked.resource, asked.action)
-        other = candidate.decide(caller, asked.resource, asked.action)
+        one, other = (side.decide(caller, asked.resource, asked.action) for side in sides[asked.minute])
         report.drifted += times if one.allowed != asked.allowed else 0
         changes = list(_of_decision(caller, asked.resource, asked.action, one, other))
         if one.allowed and other.allowed:
@@ -178,12 +189,13 @@ def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Counter[A
 def _alike(
     base: PolicySnapshot, candidate: PolicySnapshot, people: Sequence[tuple[str, str]], named: frozenset[str]
 ) -> Iterator[list[tuple[str, str]]]:
-    """Group people whom both policies answer alike: one department, the same roles, no rule of their own."""
+    """Group people whom both policies answer alike: one department, the same roles, no rule or team of their own."""
     groups: dict[object, list[tuple[str, str]]] = defaultdict(list)
     for subject, department in people:
         caller = caller_of(subject, department, "")
         roles = (base.names(caller) - {subject}, candidate.names(caller) - {subject})
-        own = subject if subject in named else subject.partition(":")[0]
+        mates = [frozenset(side.organization.mates(subject)) - {subject} for side in (base, candidate)]
+        own = subject if subject in named or any(mates) else subject.partition(":")[0]
         groups[(department, own, roles)].append((subject, department))
     yield from groups.values()
 
@@ -235,16 +247,16 @@ def _seen(side: Obligations, group: str) -> str:
 
 
 def rows_in_words(caller: Caller, clauses: Sequence[Clause]) -> str:
-    """Return clauses as words, the caller's own values named as rules name them."""
+    """Return what must hold of a row as words, the caller's own values named as rules name them."""
     own = {caller.subject: "$subject", caller.department: "$department"}
-    return " and ".join(sorted({_clause(own, clause) for clause in clauses})) or NO_CONDITION
 
+    def words(clause: Clause) -> str:
+        if isinstance(clause, Either):
+            return "either " + " or ".join(sorted(f"({', '.join(map(words, each))})" for each in clause.alternatives))
+        field, values = (
+            (clause.without, clause.excluded) if isinstance(clause, Except) else (clause.field, clause.values)
+        )
+        listed = ", ".join(sorted(own.get(value, value) for value in values))
+        return f"{field} {'not ' if isinstance(clause, Except) else ''}in ({listed})"
 
-def _clause(own: Mapping[str, str], clause: Clause) -> str:
-    if isinstance(clause, Either):
-        sets = (" with ".join(_clause(own, each) for each in alternative) for alternative in clause.alternatives)
-        return f"either {' or '.join(sorted(sets))}"
-    field, word, values = clause.field, "in", clause.values
-    if isinstance(clause, Except):
-        field, word, values = clause.without, "not in", clause.excluded
-    return f"{field} {word} ({', '.join(sorted(own.get(value, value) for value in values))})"
+    return " and ".join(sorted({words(clause) for clause in clauses})) or NO_CONDITION
