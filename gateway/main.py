@@ -38,7 +38,7 @@ from gateway.upstreams import IDENTITY, Upstreams, connect_by
 from services.chassis.access import SnapshotHolder, SnapshotPoller, TokenVerifier
 from services.chassis.access.wire import batch_writer, snapshot_fetcher
 from services.chassis.audit import AuditSpool, Shipper
-from services.chassis.client import Channels
+from services.chassis.client import Channels, certificate_stamp
 from services.chassis.config import ProcessConfig
 from services.chassis.logs import configure_logs
 from services.chassis.server.serving import Background
@@ -114,7 +114,7 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     reader = CertificateReader(config.certificate_proxies)
     doorkeeper = Doorkeeper(holder, tokens, SpoolTrail(IDENTITY, spool), limits, certificates=reader)
     methods = routed_methods()
-    upstreams = Upstreams(methods, connect_by(config))
+    upstreams = Upstreams(methods, connect_by(config), lambda: certificate_stamp(config, IDENTITY))
     edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())
 
     async def start() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +13,7 @@ from grpc import aio
 from gateway.framing import FramedFailure, Frames, FrameStream, Lane, close_all
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
-from services.chassis.client import channel_credentials, channel_options
+from services.chassis.client import LOOK_SECONDS, OLD_SECONDS, channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER
 from services.chassis.server.frames import CALL_BYTES
@@ -41,8 +43,15 @@ def connect_by(config: ProcessConfig) -> Connect:
 class Upstreams:
     """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
 
-    def __init__(self, methods: Sequence[Method], connect: Connect) -> None:
+    def __init__(
+        self, methods: Sequence[Method], connect: Connect, stamp: Callable[[], object] = lambda: None
+    ) -> None:
+        """`stamp` changes when our certificate was replaced: then channels are opened anew."""
         self._connect = connect
+        self._stamp = stamp
+        self._known = stamp()
+        self._looked = time.monotonic()
+        self._closing: set[asyncio.Task[None]] = set()
         self._names: dict[str, set[str]] = {}
         for method in methods:
             self._names.setdefault(method.service, {OPERATIONS}).add(method.path.split("/")[1])
@@ -59,6 +68,7 @@ class Upstreams:
 
     def channel(self, service: str) -> aio.Channel:
         """Return the channel to a service."""
+        self._follow()
         channel = self._channels.get(service)
         if channel is None:
             channel = self._connect(service, sorted(self._names[service]))
@@ -71,6 +81,7 @@ class Upstreams:
         Raises:
             grpc.RpcError: it failed.
         """
+        self._follow()
         frames = self._frames.get(service)
         if frames is None:
             frames = self._frames[service] = Frames(self.channel(service))
@@ -93,14 +104,43 @@ class Upstreams:
         reply: bytes = await unary(request, timeout=timeout, metadata=metadata)
         return reply
 
+    def _follow(self) -> None:
+        """Let the channels of a replaced certificate go."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            found = self._stamp()
+        except OSError:  # it is being replaced at this moment
+            return
+        if found != self._known:
+            self._known = found
+            closing = asyncio.ensure_future(_close_later(list(self._frames.values()), list(self._channels.values())))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._frames, self._channels, self._unary = {}, {}, {}
+
     def stream(self, service: str, path: str, metadata: Metadata, timeout: float) -> aio.StreamUnaryCall[bytes, bytes]:
         """Open a client-streaming call to write to."""
         return self.channel(service).stream_unary(path)(timeout=timeout, metadata=metadata)
 
     async def close(self) -> None:
         """Close every channel; calls under way get a second."""
+        for closing in self._closing:
+            closing.cancel()
         await close_all(self._frames.values())
         for channel in self._channels.values():
+            await channel.close(grace=1.0)
+
+
+async def _close_later(frames: list[Frames], channels: list[aio.Channel]) -> None:
+    """Close what new calls use no more, when the calls under way are over."""
+    try:
+        await asyncio.sleep(OLD_SECONDS)
+    finally:
+        await close_all(frames)
+        for channel in channels:
             await channel.close(grace=1.0)
 
 

@@ -16,8 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from services.chassis.config import TRUST_DOMAIN
 
 AUTHORITY_LIFE = timedelta(days=3650)
-LEAF_LIFE = timedelta(days=90)
-RENEW_BEFORE = timedelta(days=30)
+LEAF_LIFE = timedelta(hours=24)  # as in k8s/components/cert-manager
+RENEW_BEFORE = timedelta(hours=8)
+AUTHORITY_RENEW_BEFORE = timedelta(days=30)
 
 
 def ensure_certificates(folder: Path, names: Sequence[str], now: datetime | None = None) -> None:
@@ -33,14 +34,14 @@ def ensure_certificates(folder: Path, names: Sequence[str], now: datetime | None
             _write(folder / f"{name}.pem", leaf.public_bytes(serialization.Encoding.PEM))
 
 
-def _is_good(path: Path, now: datetime) -> bool:
+def _is_good(path: Path, now: datetime, margin: timedelta = RENEW_BEFORE) -> bool:
     if not path.exists() or not path.with_suffix(".key").exists():
         return False
-    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > now + RENEW_BEFORE
+    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc > now + margin
 
 
 def _authority(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    if _is_good(folder / "ca.pem", now):
+    if _is_good(folder / "ca.pem", now, AUTHORITY_RENEW_BEFORE):
         key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()), key
@@ -83,8 +84,10 @@ def _leaf(
     usages = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     builder = _builder(subject, authority.subject, public_key, now, LEAF_LIFE)
-    for extension in (x509.BasicConstraints(ca=False, path_length=None), alternatives, usages):
-        builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+    signs = x509.KeyUsage(True, False, False, False, False, False, False, False, False)  # digitalSignature alone
+    for extension in (x509.BasicConstraints(ca=False, path_length=None), signs, alternatives, usages):
+        is_limit = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+        builder = builder.add_extension(extension, critical=is_limit)
     return builder.sign(authority_key, hashes.SHA256())
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from infra.processes import clean_environment, listens, memory_of
 from infra.roles import processes_of
 from infra.servers import MISSING_RABBITMQ, RABBITMQ_SCRIPT, _import_root
-from infra.stack import Stack, StackError, locked, prepare_stack, read_private, save_running
+from infra.stack import Stack, StackError, locked, prepare_stack, read_private, renew_certificates, save_running
 from infra.supervisor import Supervisor
 
 READY_SECONDS = 120.0
@@ -61,7 +61,7 @@ def up(folder: Path, port: int, sample: bool, console: Console) -> int:
             console.print(text)
             save_running(stack, supervisor.pids())
 
-        supervisor = Supervisor(processes_of(stack), stack.folder / "logs", say)
+        supervisor = Supervisor(processes_of(stack), stack.folder / "logs", say, lambda: renew_certificates(stack))
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: supervisor.ask_to_stop())
         try:

@@ -143,10 +143,17 @@ def _credentials(stack: Stack) -> None:
     known.pop("token_url", None)
     write_private(path, {"token_url": f"{stack.url}/oauth2/token", **known})
 
+IDENTITIES = (*SERVICES, "gateway")
+
 
 def _new_person(username: str) -> dict[str, str]:
     totp_secret = base64.b32encode(secrets.token_bytes(20)).decode()
     return {"username": username, "password": secrets.token_urlsafe(18), "totp_secret": totp_secret}
+
+
+def renew_certificates(stack: Stack) -> None:
+    """Replace the certificates that end in a few hours; every process sees it and goes on."""
+    ensure_certificates(stack.folder / "tls", IDENTITIES)
 
 
 def prepare_stack(folder: Path, gateway_port: int, environ: Mapping[str, str]) -> Stack:
@@ -157,7 +164,7 @@ def prepare_stack(folder: Path, gateway_port: int, environ: Mapping[str, str]) -
     folder = folder.resolve()
     for part in ("logs", "keys", "lake", "index", "audit"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    ensure_certificates(folder / "tls", [*SERVICES, "gateway"])
+    ensure_certificates(folder / "tls", IDENTITIES)
     passwords = _secrets(folder)
     names = ["mongo", "rabbit", "rabbit-distribution", "epmd", "smtp", *SERVICES, *(f"{s}-health" for s in SERVICES)]
     ports = dict(zip(names, free_ports(len(names)), strict=True))

@@ -71,7 +71,11 @@ class Watched:
 class Supervisor:
     """Runs servers until told to stop. All starts happen in the thread that calls `start` and `watch`."""
 
-    def __init__(self, servers: Sequence[Server], logs: Path, say: Say) -> None:
+    def __init__(
+        self, servers: Sequence[Server], logs: Path, say: Say, renew: Callable[[], None] = lambda: None
+    ) -> None:
+        """`renew` is called now and then: it replaces what grows old, such as certificates."""
+        self._renew = renew
         self.watched = [Watched(server, logs / f"{server.name}.log") for server in servers]
         self._say = say
         self._stop = threading.Event()
@@ -117,6 +121,7 @@ class Supervisor:
                 self._say(f"{watched.server.name} started again")
         if time.monotonic() - self._rotated > ROTATE_EVERY:
             self._rotated = time.monotonic()
+            self._renew()
             for watched in self.watched:
                 rotate(watched.log)
         self._stop.wait(TICK_SECONDS)

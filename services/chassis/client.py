@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import collections
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -20,6 +22,8 @@ from services.chassis.server.plans import service_plans
 from services.chassis.telemetry import trace_headers
 
 StubType = TypeVar("StubType")
+LOOK_SECONDS = 5.0  # how often a channel looks whether its certificate was replaced: hours before it ends
+OLD_SECONDS = 120.0  # the longest call is over by then
 
 
 class DeadlineMissing(TypeError):
@@ -118,6 +122,73 @@ def channel_credentials(config: ProcessConfig, service: str) -> grpc.ChannelCred
     return grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes())
 
 
+def certificate_stamp(config: ProcessConfig, service: str) -> tuple[float, float]:
+    """Return what changes when this process's certificate, or the authority's, is replaced."""
+    files = config.tls(service)
+    return files.certificate.stat().st_mtime, files.ca.stat().st_mtime
+
+
+class FollowingChannel(grpc.Channel):
+    """A channel that is opened anew when the certificate it shows was replaced; calls under way end on the old one."""
+
+    def __init__(self, make: Callable[[], grpc.Channel], stamp: Callable[[], object]) -> None:
+        self._make, self._stamp = make, stamp
+        self._lock = threading.Lock()
+        self._known = stamp()
+        self._looked = time.monotonic()
+        self._channel = make()
+
+    def _current(self) -> grpc.Channel:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return self._channel
+        with self._lock:
+            self._looked = time.monotonic()
+            try:
+                found = self._stamp()
+            except OSError:  # it is being replaced at this moment
+                return self._channel
+            if found != self._known:
+                old, self._channel, self._known = self._channel, self._make(), found
+                closing = threading.Timer(OLD_SECONDS, old.close)
+                closing.daemon = True
+                closing.start()
+        return self._channel
+
+    def unary_unary(self, method: str, *rest: object, **named: object) -> object:
+        """Return the method on the channel of now; interceptors ask for it at each call."""
+        return self._current().unary_unary(method, *rest, **named)
+
+    def unary_stream(self, method: str, *rest: object, **named: object) -> object:
+        """Return the method on the channel of now."""
+        return self._current().unary_stream(method, *rest, **named)
+
+    def stream_unary(self, method: str, *rest: object, **named: object) -> object:
+        """Return the method on the channel of now; interceptors ask for it at each call."""
+        return self._current().stream_unary(method, *rest, **named)
+
+    def stream_stream(self, method: str, *rest: object, **named: object) -> object:
+        """Return the method on the channel of now."""
+        return self._current().stream_stream(method, *rest, **named)
+
+    def subscribe(self, callback: Callable[..., None], try_to_connect: bool | None = False) -> None:
+        """Hear of the present channel's states."""
+        self._channel.subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Callable[..., None]) -> None:
+        """Hear no more."""
+        self._channel.unsubscribe(callback)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def __enter__(self) -> FollowingChannel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Channels:
     """One lazily opened channel per service this process calls; build after any fork, close at the end."""
 
@@ -129,10 +200,13 @@ class Channels:
     def to(self, peer: str, service_names: list[str]) -> grpc.Channel:
         """Return the channel to a service, by its short name such as "consent"."""
         if peer not in self._channels:
-            channel = grpc.secure_channel(
-                self._config.addresses[peer],
-                channel_credentials(self._config, self._service),
-                channel_options(peer, service_names),
+            channel = FollowingChannel(
+                lambda: grpc.secure_channel(
+                    self._config.addresses[peer],
+                    channel_credentials(self._config, self._service),
+                    channel_options(peer, service_names),
+                ),
+                lambda: certificate_stamp(self._config, self._service),
             )
             self._channels[peer] = grpc.intercept_channel(channel, _Outgoing())
         return self._channels[peer]

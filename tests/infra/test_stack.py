@@ -129,9 +129,9 @@ def test_a_leaf_names_its_service_and_is_signed_by_the_local_authority(tmp_path)
 def test_good_certificates_are_kept_and_old_ones_renewed(tmp_path):
     ensure_certificates(tmp_path, ["profiles"], NOW)
     first = load(tmp_path / "profiles.pem").serial_number
-    ensure_certificates(tmp_path, ["profiles"], NOW + timedelta(days=1))
+    ensure_certificates(tmp_path, ["profiles"], NOW + timedelta(hours=15))
     second = load(tmp_path / "profiles.pem").serial_number
-    ensure_certificates(tmp_path, ["profiles"], NOW + timedelta(days=70))
+    ensure_certificates(tmp_path, ["profiles"], NOW + timedelta(hours=17))
 
     assert second == first
     assert load(tmp_path / "profiles.pem").serial_number != first

@@ -7,7 +7,8 @@ process: what `kehu serve` and `kehu work` run (imported from there, for it know
 """
 
 from services.chassis.server.calls import Call, current_call, find_call, serving_call
-from services.chassis.server.guard import Guard, peer_of, validate
+from services.chassis.server.guard import Guard, validate
+from services.chassis.server.peers import peer_of
 from services.chassis.server.plans import MethodPlan, plans_by_path
 from services.chassis.server.seen import NOTHING, Seen
 from services.chassis.server.serving import RunningServer, Serving, build_server, service_names

@@ -21,16 +21,15 @@ from kehu.options.v1 import options_pb2 as options
 
 from services.chassis import errors, telemetry
 from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder, check_step_up
-from services.chassis.config import SERVICES, TRUST_DOMAIN
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, Call, serving_call
+from services.chassis.server.peers import GATEWAY, peer_of
 from services.chassis.server.plans import MethodPlan
 from services.chassis.server.requests import check_readable, readable, validate, validated
 from services.chassis.server.seen import NOTHING, Seen, seen_in
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
-GATEWAY = "gateway"
 DRAINED_MESSAGES = 16  # of an upload that was refused: 8 MiB at most
 _HEALTH = "/grpc.health.v1.Health/"
 _log = logging.getLogger(__name__)
@@ -40,12 +39,6 @@ class DeadlineRequired(errors.Invalid):
     """A call came without a deadline."""
 
     reason = "DEADLINE_REQUIRED"
-
-
-class PeerUnknown(errors.Unauthenticated):
-    """The peer's certificate is not one of ours."""
-
-    reason = "PEER_UNKNOWN"
 
 
 class PurposeRequired(errors.Denied):
@@ -74,21 +67,6 @@ class Trail(Protocol):
         self, call: Call | None, plan: MethodPlan, resource: str, code: str, reason: str, seen: Seen = NOTHING
     ) -> str:
         """Write one entry durably and return its id, the id of the decision."""
-
-
-def peer_of(context: grpc.ServicerContext) -> str:
-    """Return the service name in the peer's SPIFFE id.
-
-    Raises:
-        PeerUnknown: there is none, or it is not a Kehu process.
-    """
-    prefix = f"spiffe://{TRUST_DOMAIN}/"
-    for value in context.auth_context().get("peer_spiffe_id", ()):
-        text = value.decode("ascii", "replace")
-        name = text.removeprefix(prefix)
-        if text.startswith(prefix) and (name in SERVICES or name == GATEWAY):
-            return name
-    raise PeerUnknown("the peer's certificate names no Kehu process")
 
 
 class Guard(grpc.ServerInterceptor):
