@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from gateway.client import Json, KehuClient
 
 app = typer.Typer(no_args_is_help=True)
-CONTENT = ("comment", "model", "rules", "role_links", "row_filters", "tests")
+CONTENT = (
+    "comment", "model", "rules", "role_links", "row_filters", "tests", "conditions", "departments", "teams",
+)  # fmt: skip
+Folder = Annotated[Path, typer.Argument(file_okay=False, help="A folder of its own, such as one of a Git repository.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy as `show` writes it.")]
 
 
@@ -31,9 +34,14 @@ def _read(file: Path) -> Json:
 
 def _draft(client: KehuClient, file: Path) -> str:
     """Draft a revision from the file and return its id, or end with the faults found in it."""
+    return _checked(client, _read(file))
+
+
+def _checked(client: KehuClient, document: Json) -> str:
+    """Draft a revision and return its id, or end with the faults found in it."""
     from gateway.client import entries
 
-    drafted = client.post("/v1/policies", _read(file))
+    drafted = client.post("/v1/policies", document)
     policy_id = str(drafted["name"]).removeprefix("policies/")
     checked = client.post(f"/v1/policies/{policy_id}:validate")
     if not checked.get("valid"):
@@ -80,3 +88,71 @@ def apply(file: File, data: Data = DEFAULT_DATA) -> None:
         client.post(f"/v1/policies/{policy_id}:submit")
         approved = client.post(f"/v1/policies/{policy_id}:approve")
     typer.echo(f"version {approved.get('version')} is in force")
+
+
+@app.command("export")
+def export_policy(
+    folder: Folder, policy: Annotated[str, typer.Option(help="Its id.")] = "current", data: Data = DEFAULT_DATA
+) -> None:
+    """Write a revision as files for Git: one YAML per role, one line per rule, always in the same order."""
+    from infra.policy_files import MAIN, to_files
+    from services.chassis.access import MODEL
+
+    present = _files_of(folder)
+    if folder.is_dir() and any(folder.iterdir()) and MAIN not in present:
+        fail(f"{folder} holds other files and no {MAIN}: give a folder of its own")
+    with signing_in(data) as sign_ins:
+        files = to_files(sign_ins.administrator().get(f"/v1/policies/{policy}"), MODEL)
+    for path, text in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(text.encode())
+    for path in set(present) - set(files):
+        (folder / path).unlink()
+    typer.echo(f"{len(files)} files in {folder}")
+
+
+@app.command("import")
+def import_policy(
+    folder: Folder,
+    comment: Annotated[str, typer.Option(help="Why, in place of what policy.yaml says.")] = "",
+    submit: Annotated[bool, typer.Option("--submit", help="Hand it over for approval at once.")] = False,
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Draft a revision from files, say what it changes, and run its lint and tests; another person approves it."""
+    from gateway.client import entries
+    from infra.policy_files import FilesWrong, from_files
+
+    try:
+        document: Json = {**from_files(_files_of(folder)), **({"comment": comment} if comment else {})}
+    except FilesWrong as wrong:
+        fail(str(wrong))
+    with signing_in(data) as sign_ins:
+        client = sign_ins.administrator()
+        policy_id = _checked(client, document)
+        for found in client.items(f"/v1/policies/{policy_id}:compare", "differences"):
+            typer.echo(f"{found['change']} {found['kind']}: {found.get('before', '')} → {found.get('after', '')}")
+        for finding in entries(client.post(f"/v1/policies/{policy_id}:lint"), "findings"):
+            severity = str(finding["severity"]).removeprefix("LINT_SEVERITY_").lower()
+            typer.echo(f"{severity} {finding['field']}: {finding['description']}")
+        tests = client.post(f"/v1/policies/{policy_id}:test")
+        failed = tests.get("failed_rows", 0)
+        typer.echo(f"{tests.get('tables', 0)} tests, {tests.get('rows', 0)} rows, {failed} failed")
+        typer.echo(f"drafted: {policy_id}")
+        if not tests.get("passed"):
+            bad = [*entries(tests, "failures"), *entries(tests, "faults")]
+            fail("\n".join(" ".join(map(str, each.values())) for each in bad) or "the policy fails its own tests")
+        if submit:
+            client.post(f"/v1/policies/{policy_id}:submit")
+            typer.echo("submitted; another person approves it")
+
+
+def _files_of(folder: Path) -> dict[str, str]:
+    """Return the texts of a policy's files by path; what is not of the policy is left alone."""
+    from infra.policy_files import is_ours
+
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.yaml")} if folder.is_dir() else {}
+    try:
+        return {name: path.read_bytes().decode() for name, path in paths.items() if is_ours(name)}
+    except UnicodeDecodeError as error:
+        fail(f"the files in {folder} must be UTF-8: {error.reason}")
