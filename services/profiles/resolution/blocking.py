@@ -86,8 +86,7 @@ def keys_of(rules: Sequence[Sequence[Sequence[np.ndarray]]], most: int) -> Keys:
             other[other == one] = 0
         keys = section.reshape(-1)
         order = np.empty(np.count_nonzero(keys), np.int32 if keys.size < 2**31 else np.int64)
-        _sort(keys, max(8, int(keys.size).bit_length() - 1), order)
-        runs = _shared_runs(keys, order, most)
+        runs = _shared_runs(keys, _sort(keys, max(1, int(keys.size).bit_length() - _FINE), order), order, most)
         table[:, slots[rule] : slots[rule + 1]] = section.T
         return order, runs
 
@@ -108,45 +107,70 @@ def _mix(hashes: np.ndarray, codes: np.ndarray) -> None:
             hashes[at] = (found ^ (found >> np.uint64(29))) | np.uint64(1)
 
 
+_FINE = 12  # bits that tell keys of one part from each other; a part of some thousand keys stays in the core's cache
+
+
 @compiled
-def _sort(keys: np.ndarray, bits: int, order: np.ndarray) -> None:
-    """Write the positions of all keys, equal keys together: counted into buckets, sorted in each."""
-    shift = np.uint64(64 - bits)
+def _sort(keys: np.ndarray, bits: int, order: np.ndarray) -> np.ndarray:
+    """Write the positions of all keys in the keys' order, and return the keys so: in parts by their first bits."""
+    shift, count = np.uint64(64 - bits), order.size
     ends = np.zeros((1 << bits) + 1, np.int64)
     for at in range(keys.size):
         if keys[at]:
             ends[(keys[at] >> shift) + np.uint64(1)] += 1
+    for part in range(1, ends.size):
+        ends[part] += ends[part - 1]
+    moved, places, ordered = np.empty(count, np.uint64), np.empty_like(order), np.empty(count, np.uint64)
+    for at in range(keys.size):
+        if keys[at]:
+            part = keys[at] >> shift
+            moved[ends[part]], places[ends[part]] = keys[at], at
+            ends[part] += 1
+    begin = 0
+    for part in range(ends.size - 1):
+        end = ends[part]
+        _sort_part(moved[begin:end], places[begin:end], bits, ordered[begin:end], order[begin:end])
+        begin = end
+    return ordered
+
+
+@compiled
+def _sort_part(keys: np.ndarray, places: np.ndarray, bits: int, ordered: np.ndarray, order: np.ndarray) -> None:
+    """Write keys and places in the keys' order: counted into buckets by the bits after the first ones."""
+    first, shift = np.uint64(bits), np.uint64(64 - _FINE)
+    ends = np.zeros((1 << _FINE) + 1, np.int64)
+    for at in range(keys.size):
+        ends[((keys[at] << first) >> shift) + np.uint64(1)] += 1
     for bucket in range(1, ends.size):
         ends[bucket] += ends[bucket - 1]
     for at in range(keys.size):
-        if keys[at]:
-            bucket = keys[at] >> shift
-            order[ends[bucket]] = at
-            ends[bucket] += 1
+        bucket = (keys[at] << first) >> shift
+        ordered[ends[bucket]], order[ends[bucket]] = keys[at], places[at]
+        ends[bucket] += 1
     begin = 0
     for bucket in range(ends.size - 1):
         end = ends[bucket]
         if end - begin > 24:
-            part = order[begin:end].copy()
-            order[begin:end] = part[np.argsort(keys[part], kind="mergesort")]
+            found = np.argsort(ordered[begin:end], kind="mergesort")
+            ordered[begin:end], order[begin:end] = ordered[begin:end][found], order[begin:end][found]
         else:
             for at in range(begin + 1, end):
-                moved, place = order[at], at
-                while place > begin and keys[order[place - 1]] > keys[moved]:
-                    order[place] = order[place - 1]
+                key, moved, place = ordered[at], order[at], at
+                while place > begin and ordered[place - 1] > key:
+                    ordered[place], order[place] = ordered[place - 1], order[place - 1]
                     place -= 1
-                order[place] = moved
+                ordered[place], order[place] = key, moved
         begin = end
 
 
 @compiled
-def _shared_runs(keys: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
+def _shared_runs(keys: np.ndarray, ordered: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
     """Return begin and end of each run of two or more equal keys; void keys are taken away."""
     runs = np.empty(order.size + 2, np.int64)
     count, begin = 0, 0
     while begin < order.size:
-        key, end = keys[order[begin]], begin + 1
-        while end < order.size and keys[order[end]] == key:
+        end = begin + 1
+        while end < order.size and ordered[end] == ordered[begin]:
             end += 1
         if end - begin > most:
             for at in range(begin, end):
