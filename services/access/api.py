@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kehu.access.v1 import access_pb2_grpc
 
+from services.access.methods.alerts import AlertMethods
 from services.access.methods.credentials import CredentialMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
@@ -25,6 +26,7 @@ class AccessServicer(
     TrailMethods,
     WatchMethods,
     ProofMethods,
+    AlertMethods,
     access_pb2_grpc.AccessServiceServicer,
 ):
     """Serves kehu.access.v1.AccessService."""

@@ -58,11 +58,12 @@ ACTIONS = {
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*", "auditEntries": "disclosures",
     },
     "role:auditor": {
-        "auditEntries": "*", "principals": "read list", "roles": "read list", "policies": "read list explain",
+        "auditEntries": "*", "auditAlerts": "*", "auditRules": "*",
+        "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
         "masterKeys": "*", "principals": "*", "issuers": "*", "roles": "*", "policies": "*",
-        "auditEntries": "list verify export",
+        "auditEntries": "list verify export", "auditAlerts": "list", "auditRules": "list",
         "operations": "*", "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
         "fields": "list read list_changes read_change approve_change reject_change",
     },

@@ -1,4 +1,4 @@
-"""A thread of access that signs a checkpoint every hour and removes what the law no longer asks to be kept, daily."""
+"""A thread of access: signs a checkpoint every hour, watches the trail, removes daily what the law lets go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from services.access.chain import Chain
+from services.access.sentinel import Sentinel
 from services.chassis.errors import KehuError
 
 EVERY = timedelta(hours=1)
@@ -20,8 +21,14 @@ _log = logging.getLogger("kehu.audit")
 class Keeper:
     """Keeps the chain; several processes may: a checkpoint's number is taken once."""
 
-    def __init__(self, chain: Chain, years: float, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._chain, self._kept, self._now = chain, YEAR * years, now
+    def __init__(
+        self,
+        chain: Chain,
+        years: float,
+        sentinel: Sentinel | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._chain, self._kept, self._sentinel, self._now = chain, YEAR * years, sentinel, now
         self._pruned: datetime | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-keeper", daemon=True)
@@ -50,6 +57,10 @@ class Keeper:
                     "signature": made.signature,
                 }
                 _log.info("audit checkpoint", extra=fields)
+        if self._sentinel is not None:
+            raised = self._sentinel.look(now)
+            if raised:
+                _log.warning("audit alerts", extra={"alerts": raised})
         if self._pruned is None or self._pruned + PRUNED_EVERY <= now:
             self._pruned = now
             removed = self._chain.prune(now - self._kept, now)

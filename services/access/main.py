@@ -16,7 +16,9 @@ from services.access.inventory import descriptors_path, read_inventory
 from services.access.keeper import Keeper
 from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
+from services.access.sentinel import Sentinel
 from services.access.store import mongo, once
+from services.access.store.alerts import MongoAlerts
 from services.access.store.issuers import IssuerRecord, Issuers, MongoIssuers
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.names import MongoNames, Names
@@ -54,7 +56,7 @@ def serving(config: ProcessConfig) -> Serving:
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
         records=(*mongo.RECORDS, IssuerRecord),
-        background=[Keeper(context.chain, config.audit_years)],
+        background=[Keeper(context.chain, config.audit_years, Sentinel(context.chain.blocks, context.alerts))],
         prepare=prepare,
     )
 
@@ -94,6 +96,7 @@ def build_context(
         once=spent,
         sessions=sessions,
         names=names,
+        alerts=MongoAlerts(),
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),

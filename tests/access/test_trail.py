@@ -335,7 +335,7 @@ def test_a_verification_may_begin_at_a_checkpoint(stores: Stores) -> None:
 def test_the_keeper_signs_one_checkpoint_an_hour_and_keeps_it_outside(stores: Stores, tmp_path: Path) -> None:
     clock, anchor = [NOW], FolderAnchor(tmp_path)
     filled(stores, 2)
-    keepers = [Keeper(stores.chain(anchor), 3, lambda: clock[0]) for _ in range(2)]
+    keepers = [Keeper(stores.chain(anchor), 3, None, lambda: clock[0]) for _ in range(2)]
     for _ in range(10):
         for keeper in keepers:
             keeper.look()
@@ -351,10 +351,10 @@ def test_what_the_law_asks_to_be_kept_is_kept_three_years(stores: Stores) -> Non
     """PIPL art. 56: records of processing are kept for at least three years."""
     filled(stores, 3).checkpoint(NOW)
     day = timedelta(days=1)
-    Keeper(stores.chain(), 3, lambda: NOW + 3 * 365 * day).look()
+    Keeper(stores.chain(), 3, None, lambda: NOW + 3 * 365 * day).look()
     assert len(list(stores.blocks.ascending(1))) == 3
 
-    Keeper(stores.chain(), 3, lambda: NOW + 3 * 366 * day + day).look()
+    Keeper(stores.chain(), 3, None, lambda: NOW + 3 * 366 * day + day).look()
     assert list(stores.blocks.ascending(1)) == []
     assert stores.chain().verify().is_intact
 

@@ -19,6 +19,7 @@ from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer, SigningKey
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
+from services.access.store.alerts import MemoryAlerts
 from services.access.store.issuers import MemoryIssuers
 from services.access.store.memory import MemoryPolicies, MemoryPrincipals, MemoryRevocations
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
@@ -110,6 +111,7 @@ def new_world(**changes: object) -> World:
         once=MemoryOnce(),
         sessions=MemorySessions(),
         names=MemoryNames(),
+        alerts=MemoryAlerts(),
         issuers=MemoryIssuers(),
         companies=Companies(loopback=True),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),

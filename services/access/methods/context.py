@@ -19,6 +19,7 @@ from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
+from services.access.store.alerts import Alerts
 from services.access.store.issuers import Issuers
 from services.access.store.names import Names
 from services.access.store.once import Once, Uses
@@ -77,6 +78,7 @@ class Context:
     once: Once
     sessions: Sessions
     names: Names
+    alerts: Alerts
     issuers: Issuers
     companies: Companies
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
