@@ -9,21 +9,24 @@ profiles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.profiles.aliases import resolve, resolve_one
 from services.profiles.dictionary import Dictionary
+from services.profiles.domain.dictionary import Rule
 from services.profiles.errors import ProfilesBusy
 from services.profiles.facts import profiles_merged
-from services.profiles.shaping import ended, load, reshape, write
+from services.profiles.folding import Working
+from services.profiles.shaping import Shaped, ended, load, reshape, write
 from services.profiles.splitting import Splitter
 from services.profiles.store import Store
-from services.profiles.values import Profile, Revision
-from services.profiles.vault import Vault
+from services.profiles.values import Profile, Revision, StoredRecord
+from services.profiles.vault import Ciphers, Vault
 
 ATTEMPTS = 8
+PAIR = 2
 ABANDONED = timedelta(seconds=10)  # a step takes milliseconds; what is older has lost its process
 
 
@@ -45,11 +48,52 @@ class Merger:
             ProfilesBusy: others kept changing them.
         """
         living = {item.profile_id: item for item in resolve(self._store, profile_ids).values()}
-        survivor, *others = sorted(living.values(), key=lambda item: (item.create_time, item.profile_id))
+        survivor, *others = sorted(living.values(), key=_age)
         for other in others:
             self._hand_over(other.profile_id, survivor.profile_id, by)
             self._settle(other.profile_id)
         return survivor.profile_id
+
+    def merge_all(self, groups: Sequence[Sequence[str]]) -> None:
+        """Merge groups of profiles as `merge` does, one after the other, most pairs by a few writes for all of them.
+
+        Raises:
+            ProfilesBusy: others kept changing them.
+        """
+        seen: set[str] = set()
+        pairs: list[Sequence[str]] = []
+        others: list[Sequence[str]] = []
+        for group in groups:
+            (pairs if len(group) == PAIR and seen.isdisjoint(group) else others).append(group)
+            seen.update(group)
+        left = self._merge_pairs(pairs) if len(pairs) > 1 else pairs
+        for group in (*left, *others):
+            self.merge(group)
+            self.settle(group)
+
+    def _merge_pairs(self, pairs: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """Take each step of a merge for all these pairs at once; return those that are not through with it.
+
+        No id is in two pairs. An id that has ended may stand for a profile of another pair, so its pair is left.
+        """
+        living = {key: item for key, item in self._store.profiles(_flat(pairs)).items() if _is_living(item)}
+        ending: dict[str, str] = {}
+        for pair in pairs:
+            both = sorted((living[item] for item in pair if item in living), key=_age)
+            if len(both) == PAIR:
+                ending[both[1].profile_id] = both[0].profile_id
+        now = datetime.now(UTC)
+        write(self._store, [ended(living[gone], survivor, now, "") for gone, survivor in ending.items()])
+        stored = self._store.profiles(_flat(ending.items()))
+        handing = [
+            (stored[survivor], stored[gone])
+            for gone, survivor in ending.items()
+            if _is_living(stored[survivor]) and stored[gone].merged_into == survivor and not stored[gone].parting
+        ]
+        lost = self._take_over(handing)
+        taken = [gone for survivor, gone in handing if survivor.profile_id not in lost and gone.is_handing_over]
+        done = {item.profile_id for item in taken} - set(self._empty(taken))
+        return [pair for pair in pairs if done.isdisjoint(pair)]
 
     def settle_abandoned(self, now: datetime) -> int:
         """Finish the merges and splits whose process died; return how many."""
@@ -84,28 +128,46 @@ class Merger:
             if survivor.profile_id != gone.merged_into:  # it ended meanwhile: its end is what this id leads to
                 write(self._store, [ended(gone, survivor.profile_id, datetime.now(UTC), gone.revisions[-1].by)])
                 continue
-            if self._take_over(survivor, gone):
-                emptied = replace(gone, is_handing_over=False, records=[], overrides=[], golden=b"")
-                if not self._store.write_profiles([(emptied, [])]):
-                    return
+            if not self._take_over([(survivor, gone)]) and not self._empty([gone]):
+                return
         raise ProfilesBusy("the profiles keep changing; try again")
 
-    def _take_over(self, survivor: Profile, gone: Profile) -> bool:
-        """Write the survivor with the records of `gone` that live nowhere yet; say whether that is done."""
-        held = set(survivor.record_keys)
-        elsewhere = {
-            key for item in self._store.by_record_keys([r.key for r in gone.records]) for key in item.record_keys
-        }
-        moved = [item for item in gone.records if item.key not in held | elsewhere]
-        if not moved and gone.profile_id in survivor.aliases:
-            return True
+    def _empty(self, gone: Sequence[Profile]) -> list[str]:
+        """Drop what the survivors have by now; return the ids that lost a race."""
+        return self._store.write_profiles(
+            [(replace(item, is_handing_over=False, records=[], overrides=[], golden=b""), []) for item in gone]
+        )
+
+    def _take_over(self, pairs: Sequence[tuple[Profile, Profile]]) -> set[str]:
+        """Write each survivor with the records of the other that live nowhere yet; return the survivors that lost."""
+        keys = [record.key for _, gone in pairs for record in gone.records]
+        elsewhere = {key for item in self._store.by_record_keys(keys) for key in item.record_keys}
+        grown: dict[str, tuple[Profile, Profile, list[StoredRecord]]] = {}
+        for survivor, gone in pairs:
+            held = set(survivor.record_keys)
+            moved = [item for item in gone.records if item.key not in held and item.key not in elsewhere]
+            if moved or gone.profile_id not in survivor.aliases:
+                grown[survivor.profile_id] = survivor, gone, moved
+        joined = [replace(survivor, records=[*survivor.records, *moved]) for survivor, _, moved in grown.values()]
+        opened, ciphers = load(self._store, self._vault, joined)
+        rules = self._dictionary.rules()
+        shaped = [self._joined(item, *grown[item.profile_id], ciphers, rules) for item in opened]
+        return {*write(self._store, shaped), *(grown.keys() - {item.profile_id for item in opened})}
+
+    def _joined(
+        self,
+        working: Working,
+        survivor: Profile,
+        gone: Profile,
+        moved: Sequence[StoredRecord],
+        ciphers: Ciphers,
+        rules: Mapping[str, Rule],
+    ) -> Shaped:
+        """Return the next form of the survivor, whose records and those that move to it `working` has opened."""
         now = max(datetime.now(UTC), survivor.since, gone.since)
-        joined = replace(survivor, records=[*survivor.records, *moved])
-        opened, ciphers = load(self._store, self._vault, [joined])
-        standard = opened[0].records
         one = {survivor.profile_id, *survivor.aliases, gone.profile_id, *gone.aliases}
         grown = replace(
-            joined,
+            working.profile,
             relinked=[item.key for item in moved],
             aliases=list(dict.fromkeys([*survivor.aliases, gone.profile_id, *gone.aliases])),
             apart=[item for item in dict.fromkeys([*survivor.apart, *gone.apart]) if item not in one],
@@ -114,9 +176,7 @@ class Merger:
         by = gone.revisions[-1].by if gone.revisions else ""
         revision = Revision(0, now, "merged", (), [item.key for item in moved], gone.profile_id, by)
         merged = profiles_merged(survivor.profile_id, gone.profile_id, gone.ended_version, survivor.version + 1, now)
-        rules = self._dictionary.rules()
-        shaped = reshape(survivor, grown, standard, ciphers, self._vault, rules, now, revision, [merged])
-        return not write(self._store, [shaped])
+        return reshape(survivor, grown, working.records, ciphers, self._vault, rules, now, revision, [merged])
 
     def keep_apart(self, one_id: str, other_id: str) -> None:
         """Remember on both profiles that they are two persons."""
@@ -140,3 +200,16 @@ class Merger:
             ProfilesBusy: others kept changing it.
         """
         return self._splitter.split(profile_id, keys, new_id, by, reason)
+
+
+def _age(profile: Profile) -> tuple[datetime, str]:
+    """Return what orders profiles from the oldest, which survives."""
+    return profile.create_time, profile.profile_id
+
+
+def _is_living(profile: Profile) -> bool:
+    return not profile.merged_into and not profile.is_erased
+
+
+def _flat(groups: Iterable[Sequence[str]]) -> list[str]:
+    return [item for group in groups for item in group]

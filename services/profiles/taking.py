@@ -150,9 +150,8 @@ class Taker:
         result = self._sort_out(fold, outcomes, lost, problems)
         if result.founded and not (is_alone or self._store.rounds() == before + 1):
             tally.merged += self._look_again(result.founded)
-        for group in fold.merges:
-            self.merger.merge(group)
-            tally.merged += [(group[0], gone) for gone in group[1:]]
+        self.merger.merge_all(fold.merges)
+        tally.merged += [(group[0], gone) for group in fold.merges for gone in group[1:]]
         return result
 
     def _load(

@@ -276,10 +276,9 @@ class MongoStore(KeysPart, AgeingPart):
         with records.driver_errors():
             listed = [item["_id"] for item in self._collection("handovers").find({})]
         found = [item for item in self.profiles(listed).values() if item.is_handing_over]
-        done = set(listed) - {item.profile_id for item in found}
-        for profile_id in done:
+        if done := set(listed) - {item.profile_id for item in found}:
             with records.driver_errors():
-                self._collection("handovers").delete_one({"_id": profile_id})
+                self._collection("handovers").delete_many({"_id": {"$in": sorted(done)}})
         return found
 
     def archive(self, superseded: Sequence[tuple[StoredRecord, str]]) -> None:
