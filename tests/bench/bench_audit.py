@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import grpc
 import mongoengine
+import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kehu.access.v1 import access_pb2_grpc
 from kehu.options.v1 import options_pb2 as options
@@ -97,11 +98,11 @@ def throughput(folder: Path, count: int) -> list[dict[str, object]]:
     with running(Serving("access", [(adder, AccessServicer(world.context))])) as harness:
         stub = harness.stub(access_pb2_grpc.AccessServiceStub, caller="", purpose="", peer="profiles")
         shipper = Shipper(spool, batch_writer(stub))
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), _cpu()
         for entry in made:
             spool.append(entry)
         assert shipper.ship_once()
-        ours = time.perf_counter() - began
+        ours, cpu = time.perf_counter() - began, _cpu() - cpu
     plain = _plain(made)
     asked = [_timed(lambda: _one_customer(chain, made)) for _ in range(20)]
     began = time.perf_counter()
@@ -112,11 +113,19 @@ def throughput(folder: Path, count: int) -> list[dict[str, object]]:
         {"figure": f"audit: entries a second, {count} through spool, gRPC and chain", "value": f"{count / ours:,.0f}/s",
          "peer": f"a document each, seven indexes: {count / plain:,.0f}/s", "ratio": f"{plain / ours:.1f}×",
          "reach": f"≥ {RATE_REACH:,}/s", "ok": count / ours >= RATE_REACH},
+        {"figure": "audit: CPU for 1,000 entries, all processes and the database",
+         "value": f"{cpu / count * 1e6:,.0f} ms", "peer": "", "ratio": "", "reach": "", "ok": None},
         {"figure": f"audit: one customer's entries among {count}", "value": f"{statistics.median(asked) * 1000:.0f} ms",
          "peer": "", "ratio": "", "reach": "", "ok": None},
         {"figure": "audit: entries verified a second", "value": f"{count / verified:,.0f}/s", "peer": "", "ratio": "",
          "reach": "", "ok": None},
     ]  # fmt: skip
+
+
+def _cpu() -> float:
+    """Return the CPU seconds of this process and of the database: steadier than the clock on a machine at work."""
+    found = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in found)
 
 
 def _plain(made: list[AuditEntry]) -> float:
@@ -167,18 +176,23 @@ def overhead(folder: Path, uri: str, rounds: int) -> list[dict[str, object]]:
     servers = [Guard("profiles", found, OpenPolicy(), StatedTokens(), trail, stated_peer, lambda: TODAY)
                for found in (plans, bare)]  # fmt: skip
     times: list[list[float]] = [[], []]
+    cpu: list[list[float]] = [[], []]
     reads = [_reader(serving, guard, name) for guard in servers]
     for read in reads:
         read()
     for number in range(rounds):
         for which in (0, 1) if number % 2 else (1, 0):
+            began = time.process_time()
             times[which].append(_timed(reads[which]))
-    micro = [statistics.median(found) / TURN * 1e6 for found in times]
+            cpu[which].append(time.process_time() - began)
+    micro, wall = ([statistics.median(found) / TURN * 1e6 for found in taken] for taken in (cpu, times))
     ratio = micro[0] / micro[1]
     return [
-        {"figure": "audit: a read of a stored profile with its entry", "value": f"{micro[0]:,.0f} µs",
+        {"figure": "audit: CPU of a read of a stored profile with its entry", "value": f"{micro[0]:,.0f} µs",
          "peer": f"without: {micro[1]:,.0f} µs", "ratio": f"{ratio:.3f}×", "reach": f"≤ {OVERHEAD_REACH}×",
          "ok": ratio <= OVERHEAD_REACH},
+        {"figure": "audit: the same by the clock", "value": f"{wall[0]:,.0f} µs", "peer": f"without: {wall[1]:,.0f} µs",
+         "ratio": f"{wall[0] / wall[1]:.3f}×", "reach": "", "ok": None},
     ]  # fmt: skip
 
 
