@@ -19,6 +19,8 @@ from services.chassis.access import (
     Organization,
     PolicySnapshot,
     RowFilter,
+    SnapshotHolder,
+    SnapshotPoller,
     build_rules,
     in_reach,
     values_in_reach,
@@ -331,3 +333,25 @@ def test_a_snapshot_is_the_same_after_the_wire() -> None:
     rules.rule_words.append(99)
     with pytest.raises(Invalid):
         updated(None, pb.GetPolicySnapshotResponse(rules=rules))
+
+
+def test_rules_of_an_earlier_policy_are_taken_to_pieces_once_nobody_decides_by_them() -> None:
+    """And never those that are in force, however often revocations come."""
+    holder, one, two = SnapshotHolder(), snapshot(rule()), snapshot(rule())
+    answers = [one, one.with_revocations(one.revocations, {"k": "x"}), two, None, None]
+    poller = SnapshotPoller(holder, lambda known: answers.pop(0))
+    old, kept = one.rules, one
+    for _ in range(3):
+        poller.poll_once()
+    request = ("user:alice", "sales", "profiles", "read", "none")
+    poller.poll_once()
+    assert kept.decide(ALICE, "profiles", "read").allowed  # somebody still holds them
+    del kept, one
+    weak = old
+    del old
+    poller.poll_once()
+    assert weak.decide(request).allowed  # this test holds them
+    answers.append(None)
+    weak.dismantle(lambda: None)
+    assert not weak.decide(request).allowed  # in pieces they deny
+    assert holder.current.decide(ALICE, "profiles", "read").allowed

@@ -61,6 +61,11 @@ class RoleClosure:
         self._closed: dict[tuple[str, str], _Standing] = {}
 
     @property
+    def parts(self) -> dict[tuple[str, str], list[str]]:
+        """The links that neither begin nor end, for who takes this to pieces."""
+        return self._direct
+
+    @property
     def timed(self) -> bool:
         """Whether any link begins or ends."""
         return bool(self._timed)

@@ -20,7 +20,7 @@ import casbin
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.matcher import Matcher, parse_matcher
-from services.chassis.access.roles import Pause, RoleClosure, Row, in_slices, no_pause
+from services.chassis.access.roles import SLICE, Pause, RoleClosure, Row, in_slices, no_pause
 from services.chassis.errors import Invalid
 
 RULE_WORDS, LINK_WORDS = 7, 5  # with conditions, and with start and end
@@ -66,6 +66,9 @@ class Rules(Protocol):
 
     def unmet(self, row: Row, facts: Facts) -> list[str]:
         """Return the names of a rule's conditions of the request that are not true."""
+
+    def dismantle(self, pause: Pause) -> None:
+        """Let go of everything bit by bit, once nobody asks any more."""
 
     def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and all roles it has in the domain; without a time, those that neither begin nor end."""
@@ -176,6 +179,19 @@ class CompiledRules:
     def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and all roles it has in the domain."""
         return self.closure.names(subject, domain, now)
+
+    def dismantle(self, pause: Pause) -> None:
+        """Let go of everything bit by bit; asked by mistake afterwards, it denies. To free all at once holds all up."""
+        rows = list(self._rows)
+        self._rows, self._verdicts = (), {}
+        for parts in (self._known, self._buckets, self.closure.parts):
+            while parts:
+                for _ in range(min(SLICE, len(parts))):
+                    parts.popitem()
+                pause()
+        while rows:
+            del rows[-SLICE:]
+            pause()
 
     def _index(self, matcher: Matcher, p_tokens: Sequence[str], pause: Pause) -> None:
         key_of = _tuple_getter([p_tokens.index(term.rule) for term in matcher.equalities])
@@ -302,6 +318,9 @@ class PlainRules:
         if allowed:
             return Verdict(True, tuple(rule), "ALLOWED")
         return Verdict(False, tuple(rule), "DENIED_BY_RULE") if rule and rule[-1] == "deny" else NO_RULE
+
+    def dismantle(self, pause: Pause) -> None:
+        """Do nothing: pycasbin frees itself."""
 
     def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
         """Return the rule that settles the request, if one allows it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -36,7 +37,15 @@ FIELD_PREFIX = "fields/"
 if TYPE_CHECKING:
     from services.chassis.access.shadow import Shadow
 
+BREATH_SECONDS = 0.0002
+HELD_HERE = 3  # references to retired rules: the list's, the loop's, the count's
+
 log = logging.getLogger("kehu.access")
+
+
+def breathe() -> None:
+    """Let the threads that serve requests run."""
+    time.sleep(BREATH_SECONDS)
 
 
 class PolicySnapshot:
@@ -290,6 +299,7 @@ class SnapshotPoller:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy-poller", daemon=True)
         self._failing = False
+        self._retired: list[Rules] = []  # of earlier snapshots
         self.last_success = float("-inf")  # time.monotonic() of the last answer, for the staleness metric
 
     def start(self) -> None:
@@ -312,11 +322,24 @@ class SnapshotPoller:
             self._failing = True
             return False
         self._failing = False
+        self._dismantle_retired()
         if snapshot is not None:
+            known = self._holder.known
             self._holder.swap(snapshot)
+            if known is not None and known.rules is not snapshot.rules:
+                self._retired.append(known.rules)
+            del known
             log.info("policy version %s in force", snapshot.version)
         self.last_success = time.monotonic()
         return True
+
+    def _dismantle_retired(self) -> None:
+        """Take rules to pieces that nobody holds but this list: no decision is under way in them."""
+        for position in reversed(range(len(self._retired))):
+            rules = self._retired[position]
+            if sys.getrefcount(rules) <= HELD_HERE:
+                del self._retired[position]
+                rules.dismantle(breathe)
 
     def _run(self) -> None:
         wait = 0.0

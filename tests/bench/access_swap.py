@@ -1,0 +1,95 @@
+"""Another policy of 100,000 rules comes while a thread decides: its longest wait, and the memory of two snapshots.
+
+    python -m tests.bench.access_swap RULES SWAPS
+
+A process of its own, so that the memory is that of the snapshots; prints JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+
+from kehu.access.v1 import access_pb2 as pb
+
+from services.chassis.access import MODEL, Caller, PolicySnapshot, SnapshotHolder, SnapshotPoller
+from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
+from services.chassis.access.snapshot import breathe
+from services.chassis.access.wire import coded, updated
+from tests.bench import bench_access
+
+PACE = 0.0005  # seconds between requests
+
+
+def reply_of(rules: int) -> bytes:
+    """Return the message by which a process fetches a policy of so many rules."""
+    made, links = bench_access.make_policy(random.Random(rules), rules)
+    words = {"": 0}
+    numbers, told = coded(made, RULE_WORDS, words), coded(links, LINK_WORDS, words)
+    found = pb.RuleSet(policy_version=1, model=MODEL, words=words, rule_words=numbers, link_words=told)
+    return pb.GetPolicySnapshotResponse(rules=found).SerializeToString()
+
+
+def memory(message: bytes) -> tuple[int, int]:
+    """Return the bytes of one snapshot, and the most that are held while the next one is built and swapped."""
+    tracemalloc.start()
+    holder = SnapshotHolder()
+    poller = SnapshotPoller(holder, fetcher(message))
+    poller.poll_once()
+    one = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    poller.poll_once()
+    highest = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return one, highest
+
+
+def fetcher(message: bytes) -> Callable[[PolicySnapshot | None], PolicySnapshot | None]:
+    """Return what fetches this policy each time it is asked."""
+    return lambda known: updated(known, pb.GetPolicySnapshotResponse.FromString(message), breathe)
+
+
+def main() -> None:
+    """Swap under load."""
+    rules, swaps = int(sys.argv[1]), int(sys.argv[2])
+    message = reply_of(rules)
+    holder = SnapshotHolder()
+    poller, built = SnapshotPoller(holder, fetcher(message)), []
+    poller.poll_once()
+    caller, waits, stop = Caller("user:u1", "user", "d1"), [0.0], threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            began = time.perf_counter()
+            time.sleep(PACE)  # until a request comes
+            holder.current.decide(caller, "o1", "read")
+            waits.append(time.perf_counter() - began - PACE)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(8.0)
+    quiet, start = max(waits), len(waits)
+    for _ in range(swaps):
+        began = time.perf_counter()
+        poller.poll_once()
+        built.append(time.perf_counter() - began)
+    stop.set()
+    thread.join()
+    busy = sorted(waits[start:])
+    one, highest = memory(message)
+    figures = {
+        "bytes": len(message), "snapshot": one, "highest": highest, "built": statistics.median(built),
+        "quiet_ms": quiet * 1000, "longest_ms": busy[-1] * 1000, "p999_ms": busy[int(len(busy) * 0.999)] * 1000,
+        "decisions": len(busy),
+    }  # fmt: skip
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
