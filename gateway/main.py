@@ -26,6 +26,8 @@ from gateway.openapi.errors import error_lines
 from gateway.pages import build_pages
 from gateway.routes.derived import DerivedRoute, Edge
 from gateway.routes.operations import OperationRoute, operation_methods
+from gateway.routes.scim import PREFIX as SCIM_PREFIX
+from gateway.routes.scim import ScimRoute
 from gateway.routes.streams import StreamRoute
 from gateway.routes.tokens import PREFIX, TokenRoute
 from gateway.routes.uploads import UploadRoute
@@ -56,6 +58,8 @@ def route_class(method: Method) -> type[DerivedRoute]:
         return StreamRoute
     if method.service == "operations":
         return OperationRoute
+    if method.bindings[0].template.startswith(SCIM_PREFIX):
+        return ScimRoute
     return TokenRoute if method.bindings[0].template.startswith(PREFIX) else DerivedRoute
 
 

@@ -9,6 +9,7 @@ from services.access.methods.credentials import CredentialMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
+from services.access.methods.scim import ScimMethods
 from services.access.methods.sessions import SessionMethods
 from services.access.methods.shadowing import ShadowMethods
 from services.access.methods.tokens import TokenMethods
@@ -19,6 +20,7 @@ from services.access.methods.watching import WatchMethods
 class AccessServicer(
     TokenMethods,
     CredentialMethods,
+    ScimMethods,
     QuestionMethods,
     SessionMethods,
     ReviewMethods,

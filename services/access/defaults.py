@@ -14,6 +14,7 @@ ROLES = (
     ("role:seller", "sales", "sales"),
     ("role:analyst", "analytics", "analysis"),
     ("role:steward", "data-office", "stewardship"),
+    ("role:provisioner", "administration", "administration"),  # a company's directory, by SCIM
     ("role:auditor", "administration", "administration"),  # a person of their own beside the administrators
     ("role:administrator", "administration", "administration"),
 )
@@ -57,6 +58,7 @@ ACTIONS = {
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*", "auditEntries": "disclosures",
     },
+    "role:provisioner": {"scim": "*"},
     "role:auditor": {
         "auditEntries": "*", "auditAlerts": "*", "auditRules": "*",
         "principals": "read list", "roles": "read list", "policies": "read list explain",

@@ -159,3 +159,15 @@ class PersonOfIssuer(errors.NotAllowed):
     """A person who signs in at a company issuer gets no password here."""
 
     reason = "PERSON_OF_ISSUER"
+
+
+class ScimInvalid(errors.Invalid):
+    """A SCIM request cannot be followed."""
+
+    reason = "SCIM_INVALID"
+
+
+class ScimClientUnknown(errors.Denied):
+    """The caller is no issuer's scim_client."""
+
+    reason = "SCIM_CLIENT_UNKNOWN"

@@ -72,6 +72,7 @@ class Principal:
     credentials: tuple[Credential, ...] = ()  # of an app, beside the secret it was made with
     issuer: str = ""  # of a person who signs in at a company: the issuer's id
     external_id: str = ""  # and its `sub` there, once it is known
+    directory_id: str = ""  # and its externalId in the company's directory (SCIM)
 
     @property
     def id(self) -> str:

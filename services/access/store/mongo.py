@@ -41,6 +41,7 @@ class PrincipalRecord(records.Record):
     credentials = mongoengine.ListField(mongoengine.DictField())
     issuer = mongoengine.StringField()
     external_id = mongoengine.StringField()
+    directory_id = mongoengine.StringField()
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
         "indexes": [*records.RECORD_INDEXES, "update_time"],
@@ -142,7 +143,7 @@ def _without_secret(record: PrincipalRecord) -> Principal:
         record.kind, record.login, record.department, tuple(record.roles), record.secret_hash or "", "",
         record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
         record.create_time, record.update_time, tuple(Credential(**row) for row in record.credentials),
-        record.issuer or "", record.external_id or "",
+        record.issuer or "", record.external_id or "", record.directory_id or "",
     )  # fmt: skip
 
 
