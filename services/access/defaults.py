@@ -52,6 +52,7 @@ ACTIONS = {
         "deliveries": "list", "fields": "list read", "qualityReports": "read list", "qualityRules": "read list",
     },
     "role:steward": {
+        "exports": "create download",
         "sources": "*", "rejects": "*", "profiles": "*", "matchCandidates": "*", "fields": "*", "retention": "*",
         "lifecycles": "*", "matchModels": "*",
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
@@ -64,6 +65,7 @@ ACTIONS = {
         "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
+        "exports": "trace",
         "masterKeys": "*", "principals": "*", "issuers": "*", "roles": "*", "policies": "*",
         "auditEntries": "list verify export", "auditAlerts": "list", "auditRules": "list",
         "operations": "*", "index": "*", "sources": "read list", "matchModels": "read list activate rollback",

@@ -71,6 +71,18 @@ class RevealsUsedUp(Exhausted):
     reason = "REVEALS_USED_UP"
 
 
+class ExportTooLarge(Invalid):
+    """More than one file may hold."""
+
+    reason = "EXPORT_TOO_LARGE"
+
+
+class ExportNotFound(NotFound):
+    """There is no such export, or not for this caller, or not any more."""
+
+    reason = "EXPORT_NOT_FOUND"
+
+
 class RejectStillRefused(Invalid):
     """The row is refused again."""
 

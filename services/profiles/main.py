@@ -21,6 +21,7 @@ from services.profiles.definitions.rederiving import Rederiver
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.events import ProfilesConsumer
+from services.profiles.exporting import Exporter
 from services.profiles.intake.pulls import Puller, load_targets
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
@@ -91,6 +92,7 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     found: dict[str, Handler] = {}
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
     stager = staging.Stager(store, vault, dictionary, staging.scores_of(analytics))
-    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, keeper, *keepers, *keys):
+    for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, keeper, *keepers, *keys,
+                 Exporter(store, vault)):  # fmt: skip
         found.update(item.handlers())
     return found

@@ -256,6 +256,25 @@ class RevealCount:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredExport:
+    """An export; the file is an upload of `chunks` parts and `size` bytes, `canary` the id in it that is nobody's."""
+
+    id: str
+    recipient: str
+    department: str
+    purpose: str
+    format: str
+    rows: int
+    chunks: int
+    size: int
+    canary: str
+    expire_time: datetime
+    version: int = 0
+    create_time: datetime | None = None
+    update_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredHold:
     """A legal hold; `scope` is profile, source, rule or everything, `target` the id of what is held."""
 

@@ -242,4 +242,4 @@ def test_a_page_is_served_as_it_is_and_holds_nothing_personal_by_its_rule() -> N
     """HTML cannot be masked: who answers with it is named here, and what is drawn is tested beside it."""
     pages = {method.name for method in METHODS if method.output_type is httpbody_pb2.HttpBody.DESCRIPTOR}
 
-    assert pages == {"GetQualityReportPage", "GetUnsubscribe"}
+    assert pages == {"GetQualityReportPage", "GetUnsubscribe", "DownloadExport"}

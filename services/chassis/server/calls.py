@@ -19,7 +19,7 @@ class Call:
     """One served call; `authorization` is the caller's own token, forwarded to other services.
 
     `field_grants` are the rules about field groups of the policy that decided it; `thumbprint` is of the certificate
-    the caller connected with, empty for none; `revealed` are the groups the servicer revealed, with the reasons.
+    the caller connected with, empty for none; `revealed` are the groups the servicer revealed.
     """
 
     caller: Caller
@@ -29,11 +29,17 @@ class Call:
     authorization: str = ""
     field_grants: Sequence[FieldGrant] = ()
     thumbprint: str = ""
-    revealed: dict[str, str] = field(default_factory=dict)
+    revealed: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        """Have the audit entry say what was done, as its reason; never personal data."""
+        self.notes.append(what)
 
     def reveal(self, group: str, why: str) -> None:
         """Show a field group in the reply to this call in full; the audit entry says `why`."""
-        self.revealed[group] = why
+        self.revealed.add(group)
+        self.note(why)
 
     def seconds_left(self) -> float:
         """Return how many seconds the caller still waits, never less than 0."""

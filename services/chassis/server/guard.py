@@ -230,7 +230,7 @@ class Guard(grpc.ServerInterceptor):
         if plan.audit == options.AUDIT_LEVEL_DATA or (plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only):
             asked = request if isinstance(request, Message) else None
             seen = seen_in(asked, reply, obligations)
-            reason = "; ".join(call.revealed.values()) or call.decision.reason
+            reason = "; ".join(call.notes) or call.decision.reason
             self._trail.record(call, plan, resource, "OK", reason, seen)
         return reply
 

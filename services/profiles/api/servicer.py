@@ -7,6 +7,7 @@ from kehu.profiles.v1 import profiles_pb2_grpc
 from services.profiles.api.candidates import CandidatesPart
 from services.profiles.api.changes import ChangesPart
 from services.profiles.api.common import Tools
+from services.profiles.api.exports import ExportsPart
 from services.profiles.api.fields import FieldsPart
 from services.profiles.api.internal import InternalPart
 from services.profiles.api.lifecycle import LifecyclePart
@@ -49,6 +50,7 @@ class ProfilesServicer(
     QualityPart,
     ProtectionPart,
     RevealsPart,
+    ExportsPart,
     LifecyclePart,
     ModelsPart,
     InternalPart,

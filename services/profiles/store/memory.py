@@ -29,6 +29,7 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
+    StoredExport,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -72,6 +73,7 @@ class MemoryStore:
         self.receipts: MemoryShelf[StoredReceipt] = MemoryShelf()
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
         self.reveals: MemoryShelf[RevealCount] = MemoryShelf()
+        self.exports: MemoryShelf[StoredExport] = MemoryShelf()
         self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
         self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
         self.match_models: MemoryShelf[StoredModel] = MemoryShelf()

@@ -48,6 +48,7 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
+    StoredExport,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -91,6 +92,7 @@ class MongoStore(KeysPart, AgeingPart):
         self.receipts: MongoShelf[StoredReceipt] = MongoShelf(StoredReceipt, lambda: self._collection("receipts"))
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
         self.reveals = self._shelf(RevealCount, "reveals")
+        self.exports = self._shelf(StoredExport, "exports")
         self.match_models = self._shelf(StoredModel, "match_models")
         self.model_use = self._shelf(ModelUse, "model_use")
         self.quality_rules = self._shelf(StoredQualityRule, "quality_rules")

@@ -27,6 +27,7 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
+    StoredExport,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -135,6 +136,10 @@ class Store(Protocol):
     @property
     def reveals(self) -> Shelf[RevealCount]:
         """Return how many values who revealed on which day."""
+
+    @property
+    def exports(self) -> Shelf[StoredExport]:
+        """Return the exports."""
 
     @property
     def holds(self) -> Shelf[StoredHold]:
