@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from services.access.defaults import ROLES, default_content
-from services.access.domain.policies import Content, Row
+from services.access.domain.policies import Content, Row, whatever_purpose
 from services.access.domain.simulation import Asked, Report, compare
 from services.access.domain.vocabulary import PURPOSES
 from services.access.inventory import descriptors_path, read_inventory
@@ -49,15 +49,15 @@ def changed(random_: random.Random, content: Content) -> Content:
 
 
 def measure(content: Content, other: Content, named: frozenset[str], size: int) -> tuple[float, Report]:
-    """Return the seconds a comparison takes, compiling included, and its report."""
+    """Return the seconds of CPU a comparison takes, compiling included, and its report."""
     random_ = random.Random(20261122)
     people, links = make_people(random_, size)
     decisions = make_decisions(random_, people, DECISIONS)
     actions = read_inventory(descriptors_path()).actions
-    began = time.perf_counter()
+    began = time.process_time()  # of this process: the machine may be shared
     sides = [PolicySnapshot(1, c.model, c.rules, links, c.row_filters) for c in (content, other)]
-    report = compare(sides[0], sides[1], decisions, people, actions, PURPOSES, named)
-    return time.perf_counter() - began, report
+    report = compare(*sides, decisions, people, actions, PURPOSES, named, whatever_purpose(actions, content, other))
+    return time.process_time() - began, report
 
 
 def run(short: bool) -> list[dict[str, object]]:
@@ -72,10 +72,15 @@ def run(short: bool) -> list[dict[str, object]]:
     asked = f"{DECISIONS:,} decisions, {size:,} people × {report.methods} methods × {len(PURPOSES) + 1} purposes"
     reach = f"≤ {REACH_SECONDS:.0f} s"
     return [
-        {"figure": f"simulate: {asked}", "value": f"{usual:.2f} s", "reach": reach, "ok": usual <= REACH_SECONDS},
+        {
+            "figure": f"simulate: {asked}",
+            "value": f"{usual:.2f} s of CPU",
+            "reach": reach,
+            "ok": usual <= REACH_SECONDS,
+        },
         {
             "figure": "simulate, nobody like another",
-            "value": f"{worst:.1f} s, the same {len(report.changes)} changes: {same}",
+            "value": f"{worst:.1f} s of CPU, the same {len(report.changes)} changes: {same}",
             "reach": reach,
             "ok": worst <= REACH_SECONDS and same,
         },

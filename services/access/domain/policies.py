@@ -140,6 +140,13 @@ def purposes_of(*contents: Content) -> frozenset[str]:
     return frozenset(rule[4] for content in contents for rule in content.rules) - {"*", NO_PURPOSE}
 
 
+def whatever_purpose(resources: Iterable[str], *contents: Content) -> frozenset[str]:
+    """Return the resources whose rules all hold for any purpose; none when a model of its own may say otherwise."""
+    if any(content.model != MODEL for content in contents):
+        return frozenset()
+    return frozenset(resources) - {rule[2] for content in contents for rule in content.rules if rule[4] != "*"}
+
+
 def named_subjects(*contents: Content) -> frozenset[str]:
     """Return the people, apps and roles that have a rule or row filter of their own."""
     rules = {rule[0] for content in contents for rule in content.rules}

@@ -130,6 +130,7 @@ def compare(
     actions: Mapping[str, Iterable[str]],
     purposes: Iterable[str],
     named: frozenset[str] = frozenset(),
+    whatever: frozenset[str] = frozenset(),
 ) -> Report:
     """Return every difference between two policies.
 
@@ -142,18 +143,23 @@ def compare(
         purposes: what the two policies speak of; a request may also name none.
         named: subjects with a rule or row filter of their own; all others of one department with the same roles
             are asked about once, for no policy can tell them apart.
+        whatever: resources whose rules hold for whatever purpose: asked about for none, which stands for all.
     """
     report = Report()
     _replay(base, candidate, recorded, report)
     methods = [(resource, action) for resource in sorted(actions) for action in sorted(actions[resource])]
     report.people, report.methods = len(people), len(methods)
+    told = sorted(purposes)
+    particular = [method for method in methods if method[0] not in whatever]
     for alike in _alike(base, candidate, people, named):
-        for purpose in ("", *sorted(purposes)):
+        for purpose in ("", *told):
             caller = caller_of(*alike[0], purpose)
-            for change in _differences(base, candidate, caller, methods):
+            for change in _differences(base, candidate, caller, particular if purpose else methods):
                 who = report.changes[change]
                 who.subjects.update(subject for subject, _ in alike)
                 who.purposes.add(purpose or NO_PURPOSE)
+                if change.resource in whatever:
+                    who.purposes.update(told)
     return report
 
 

@@ -13,7 +13,7 @@ from services.access.chain import Chain, newest_blocks
 from services.access.domain.differences import Difference as PolicyDifference
 from services.access.domain.differences import Words, differences
 from services.access.domain.lint import lint
-from services.access.domain.policies import Policy, named_subjects, purposes_of
+from services.access.domain.policies import Policy, named_subjects, purposes_of, whatever_purpose
 from services.access.domain.simulation import Asked, Concerned, Difference, Report, asked_of, compare
 from services.access.domain.tables import table_faults
 from services.access.methods.context import Context
@@ -170,6 +170,7 @@ def simulated(c: Context, base: Policy, candidate: Policy, head: int, decisions:
             c.inventory.actions,
             purposes_of(*contents),
             named_subjects(*contents),
+            whatever_purpose(c.inventory.actions, *contents),
         )
         while len(c.reports) >= REPORTS_KEPT:
             c.reports.pop(next(iter(c.reports)), None)
