@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from services.access.domain.tokens import SigningKey
+from services.chassis.config import ConfigError
 
 
 def token_keys(keys_dir: Path) -> tuple[SigningKey, ...]:
@@ -35,8 +36,17 @@ def checkpoint_key(keys_dir: Path) -> Ed25519PrivateKey:
 
 
 def _own(path: Path) -> Ed25519PrivateKey:
-    if not path.exists():
-        _create(path)
+    """Return a key, made when it is not there.
+
+    Raises:
+        ConfigError: it is not there, and the folder is one that only the operator writes, such as a secret's.
+    """
+    try:
+        if not path.exists():
+            _create(path)
+    except OSError as error:
+        how = "put an Ed25519 key there: openssl genpkey -algorithm ed25519"
+        raise ConfigError(f"{path} is not there and cannot be made ({type(error).__name__}); {how}") from None
     return _load(path)
 
 

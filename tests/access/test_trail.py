@@ -22,6 +22,7 @@ from services.access.chain import Chain
 from services.access.domain.errors import AuditBatchChanged
 from services.access.domain.trail import GENESIS, Block, next_block, same_batch, values_of
 from services.access.keeper import EVERY, Keeper
+from services.access.keys import checkpoint_key
 from services.access.searching import BLOCKS_READ, Found, Wanted, search
 from services.access.store import mongo_trail
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
@@ -29,6 +30,7 @@ from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.ports import Blocks, Checkpoints
 from services.chassis import records
 from services.chassis.audit import AuditEntry
+from services.chassis.config import ConfigError
 from services.chassis.errors import AlreadyExists, NotAllowed
 
 KEY, SEAL, THIEF = (Ed25519PrivateKey.generate() for _ in range(3))
@@ -436,3 +438,10 @@ def test_a_search_reads_blocks_of_the_rarest_term_only_and_a_page_reads_few() ->
     page, more = search(stores.blocks, Wanted({"subject": "user:ann", "status": "x"}, *period), None, 50)
     assert (page, Counting.read) == ([], BLOCKS_READ)
     assert more is not None, "a page that found nothing yet says where to go on"
+
+
+def test_a_key_that_cannot_be_made_is_said_to_be_missing(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("no folder")
+
+    with pytest.raises(ConfigError, match="audit-checkpoint.pem is not there and cannot be made"):
+        checkpoint_key(tmp_path / "keys")
