@@ -241,7 +241,7 @@ def test_the_right_to_act_unattended_does_not_spare_a_person(
 def test_a_rule_may_grant_unattended_rights_of_confirmed_methods_only() -> None:
     inventory = new_world().context.inventory
 
-    assert inventory.actions["unattended/profiles"] == {"erase"}
+    assert inventory.actions["unattended/profiles"] == {"erase", "reveal"}
     assert "unattended/segments" not in inventory.actions
 
 
