@@ -47,7 +47,7 @@ def test_every_row_of_every_table_is_asked_and_what_is_not_listed_is_expected_to
     reply = run(world, policy_id)
 
     inventory = world.context.inventory
-    assert reply.rows == 2 * (sum(map(len, inventory.actions.values())) + 2 * len(inventory.groups))
+    assert reply.rows == 2 * (sum(map(len, inventory.actions.values())) + 3 * len(inventory.groups))
     assert [(f.test, f.row, f.expected, f.found) for f in reply.failures] == [
         ("seller", "tickets read", "denied", "allowed")
     ]

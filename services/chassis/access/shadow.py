@@ -101,7 +101,7 @@ def _key(caller: Caller, resource: str, action: str, live: Decision, other: Deci
         words = ("denied", "allowed")
         before, after = words[live.allowed], words[other.allowed]
     else:
-        fields = ("shown", "masked", "searchable", "row_filter")
+        fields = ("shown", "masked", "searchable", "revealable", "row_filter")
         what = [name for name in fields if getattr(live.obligations, name) != getattr(other.obligations, name)]
         before, after = "allowed", f"allowed, with other {', '.join(what)}"
     purpose = caller.purpose or NO_PURPOSE
