@@ -6,11 +6,11 @@ from kehu.access.v1 import access_pb2_grpc
 
 from services.access.methods.alerts import AlertMethods
 from services.access.methods.credentials import CredentialMethods
+from services.access.methods.people import PeopleMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.scim import ScimMethods
-from services.access.methods.sessions import SessionMethods
 from services.access.methods.shadowing import ShadowMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
@@ -22,7 +22,7 @@ class AccessServicer(
     CredentialMethods,
     ScimMethods,
     QuestionMethods,
-    SessionMethods,
+    PeopleMethods,
     ReviewMethods,
     ShadowMethods,
     TrailMethods,

@@ -7,6 +7,7 @@ from kehu.access.v1 import access_pb2_grpc
 from services.access.anchors import FolderAnchor
 from services.access.api import AccessServicer
 from services.access.bootstrap import read_bootstrap, seed
+from services.access.breaches import BreachedPasswords
 from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
@@ -99,6 +100,7 @@ def build_context(
         alerts=MongoAlerts(),
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
+        breached=BreachedPasswords(config.breached_passwords),
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 

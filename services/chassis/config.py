@@ -68,6 +68,7 @@ class ProcessConfig:
     gateway_port: int
     protection: Protection = field(default_factory=Protection)
     certificate_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    breached_passwords: Path | None = None
     audit_anchor: Path | None = None
     audit_years: float = 3
     reveals_per_day: int = 20  # values one person may reveal in a day
@@ -160,6 +161,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
     read = _Reader(environ)
     data_dir = Path(read.text("KEHU_DATA_DIR", "data"))
     bootstrap = environ.get("KEHU_BOOTSTRAP_FILE", "")
+    breached = environ.get("KEHU_BREACHED_PASSWORDS", "")
     config = ProcessConfig(
         data_dir=data_dir,
         mongo_uri=read.text("KEHU_MONGO_URI", None if with_stores else ""),
@@ -187,6 +189,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         protection=_protection(read),
         loopback_issuers=read.flag("KEHU_LOOPBACK_ISSUERS"),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
+        breached_passwords=Path(breached) if breached else None,
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least

@@ -218,12 +218,11 @@ def new_person(world: World, login: str, role: str = "role:administrator") -> pb
     return world.stub().CreatePrincipal(pb.CreatePrincipalRequest(principal=person), timeout=5)
 
 
-def test_a_new_persons_secret_is_shown_once(world: World) -> None:
+def test_a_new_persons_invitation_is_shown_once(world: World) -> None:
     created = new_person(world, "second")
     read = world.stub().GetPrincipal(pb.GetPrincipalRequest(principal_id="user-second"), timeout=5)
 
-    assert created.secret.password
-    assert created.secret.totp_secret
+    assert created.secret.invitation_token.startswith("user-second.")
     assert not read.HasField("secret")
 
 

@@ -13,6 +13,7 @@ from kehu.access.v1 import access_pb2_grpc
 
 from services.access.api import AccessServicer
 from services.access.bootstrap import Wanted, seed
+from services.access.breaches import BreachedPasswords
 from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
@@ -114,6 +115,7 @@ def new_world(**changes: object) -> World:
         alerts=MemoryAlerts(),
         issuers=MemoryIssuers(),
         companies=Companies(loopback=True),
+        breached=BreachedPasswords(),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),
         now=clock,
     )

@@ -11,6 +11,7 @@ from tests.architecture.test_contracts import ALL
 CONFIRMED = {"export", "reveal", "unmask", "erase", "approve", "publish", "rotate", "retire", "breakglass"}
 OF_ACCESS = {  # what changes who may do what
     "policies": {"approve", "rollback"},
+    "account": {"changePassword", "createRecoveryCodes"},
     "principals": {"create", "update", "enable", "rotateSecret", "createCredential"},
 }
 SEPARATE = re.compile(r"[_-]|(?<=[a-z])(?=[A-Z])")

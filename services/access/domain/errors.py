@@ -26,6 +26,21 @@ class SubjectTokenRefused(errors.Unauthenticated):
         super().__init__(message)
 
 
+class InvitationRefused(errors.Unauthenticated):
+    """The invitation is used, too old, replaced or unknown, or the first code is wrong."""
+
+    reason = "INVITATION_REFUSED"
+
+    def __init__(self, message: str = "The invitation is used, too old or not known; ask for a new one.") -> None:
+        super().__init__(message)
+
+
+class PasswordRefused(errors.Invalid):
+    """A password may not be set, or the current one is wrong; the violation says which and why."""
+
+    reason = "PASSWORD_REFUSED"
+
+
 class SessionNotFound(errors.NotFound):
     """The person has no session of this id, or it is over."""
 

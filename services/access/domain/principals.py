@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import pyotp
 
 from services.access.domain.errors import PrincipalInvalid
+from services.access.domain.passwords import normalized
+from services.access.domain.recovery import spent
 from services.access.domain.vocabulary import DEPARTMENTS
 from services.chassis.errors import FieldViolation
 
@@ -73,6 +75,9 @@ class Principal:
     issuer: str = ""  # of a person who signs in at a company: the issuer's id
     external_id: str = ""  # and its `sub` there, once it is known
     directory_id: str = ""  # and its externalId in the company's directory (SCIM)
+    invitation_hash: str = field(default="", repr=False)
+    invitation_end: datetime | None = None
+    recovery_hashes: tuple[str, ...] = field(default=(), repr=False)  # empty where the code was used
 
     @property
     def id(self) -> str:
@@ -109,39 +114,65 @@ def checked(principal: Principal, known_roles: Iterable[str], departments: Seque
     return principal
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a person shows beside the password: a one-time code of their authenticator, or a recovery code."""
+
+    totp: str = field(default="", repr=False)
+    recovery_code: str = field(default="", repr=False)
+
+
 def sign_in_person(
-    principal: Principal | None, password: str, code: str, now: datetime, passwords: Passwords, decoy: str
+    principal: Principal | None, password: str, shown: Shown, now: datetime, passwords: Passwords, decoy: str
 ) -> tuple[Principal | None, bool]:
     """Return the person's next state and whether they are in; the state must be stored either way.
 
-    Five wrong tries are free, then the wait doubles from one second to fifteen minutes; a one-time code
-    counts once. During a wait even right credentials are refused, in the same words.
+    Five wrong tries are free, then the wait doubles from one second to fifteen minutes; a code counts once.
+    During a wait even right credentials are refused, in the same words. Whatever is wrong takes as long.
     """
-    right = passwords.matches(principal.secret_hash if principal else decoy, password)
-    if principal is None or principal.kind != "user" or not principal.enabled:
-        return None, False
-    if principal.locked_until is not None and now < principal.locked_until:
-        return principal, False
-    step = matching_step(principal.totp_secret, code, now, principal.totp_step)
-    return _tried(principal, step if right else None, now)
+    known = principal.secret_hash if principal else ""
+    right = passwords.matches(known or decoy, normalized(password)) and bool(known)
+    after = _after(principal, shown, now, passwords, decoy)
+    return _tried(principal, after if right else None, now)
 
 
-def confirm_person(principal: Principal | None, code: str, now: datetime) -> tuple[Principal | None, bool]:
-    """Return the next state of a person who is signed in, and whether the one-time code shows it is still them.
+def confirm_person(
+    principal: Principal | None, shown: Shown, now: datetime, passwords: Passwords, decoy: str
+) -> tuple[Principal | None, bool]:
+    """Return the next state of a person who is signed in, and whether the code shows it is still them.
 
     Wrong codes count as wrong sign-ins do: six digits would be guessed otherwise.
     """
+    return _tried(principal, _after(principal, shown, now, passwords, decoy), now)
+
+
+def confirm_password(
+    principal: Principal, password: str, now: datetime, passwords: Passwords
+) -> tuple[Principal | None, bool]:
+    """Return the next state of a person who is signed in, and whether they know their password."""
+    right = bool(principal.secret_hash) and passwords.matches(principal.secret_hash, normalized(password))
+    return _tried(principal, principal if right else None, now)
+
+
+def _after(
+    principal: Principal | None, shown: Shown, now: datetime, passwords: Passwords, decoy: str
+) -> Principal | None:
+    """Return the person with the code used up, None when it is not right."""
+    if shown.recovery_code:
+        hashes = spent(principal.recovery_hashes if principal else (), shown.recovery_code, passwords.matches, decoy)
+        return replace(principal, recovery_hashes=hashes) if principal and hashes is not None else None
+    step = matching_step(principal.totp_secret, shown.totp, now, principal.totp_step) if principal else None
+    return replace(principal, totp_step=step) if principal and step is not None else None
+
+
+def _tried(principal: Principal | None, after: Principal | None, now: datetime) -> tuple[Principal | None, bool]:
+    """Return the state after a right try (`after`), or after a wrong one."""
     if principal is None or principal.kind != "user" or not principal.enabled:
         return None, False
     if principal.locked_until is not None and now < principal.locked_until:
         return principal, False
-    return _tried(principal, matching_step(principal.totp_secret, code, now, principal.totp_step), now)
-
-
-def _tried(principal: Principal, step: int | None, now: datetime) -> tuple[Principal, bool]:
-    """Return the state after a try with the code of `step`, or after a wrong one."""
-    if step is not None:
-        return replace(principal, failures=0, locked_until=None, totp_step=step), True
+    if after is not None:
+        return replace(after, failures=0, locked_until=None), True
     failures = principal.failures + 1
     wait = min(2 ** min(failures - FREE_FAILURES, 20), LONGEST_WAIT_SECONDS) if failures >= FREE_FAILURES else 0
     locked = now + timedelta(seconds=wait) if wait else None

@@ -15,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory
+from services.access.domain.passwords import Breached
 from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
@@ -52,7 +53,8 @@ class Secrets:
     """Makes secrets; given as a value so that tests can know them."""
 
     client_secret: Callable[[], str] = lambda: secrets.token_urlsafe(32)
-    password: Callable[[], str] = lambda: secrets.token_urlsafe(12)
+    invitation: Callable[[], str] = lambda: secrets.token_urlsafe(32)
+    letter: Callable[[str], str] = secrets.choice
     totp_secret: Callable[[], str] = pyotp.random_base32
     token_id: Callable[[], str] = lambda: uuid.uuid4().hex
     session_id: Callable[[], str] = lambda: secrets.token_hex(8)
@@ -81,19 +83,28 @@ class Context:
     alerts: Alerts
     issuers: Issuers
     companies: Companies
+    breached: Breached
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     reports: dict[object, Report] = field(default_factory=dict)
 
-    def note(self, action: str, subject: str, department: str, request_id: str, refused: bool = False) -> None:
+    def note(
+        self,
+        action: str,
+        subject: str,
+        department: str,
+        request_id: str,
+        refused: bool = False,
+        resource: str = "tokens",
+    ) -> None:
         """Write what was done with a token into the audit chain before its outcome is told."""
         entry = AuditEntry.of(
             now=self.now(),
             service="access",
             subject=subject,
             department=department,
-            resource="tokens",
+            resource=resource,
             action=action,
             outcome="denied" if refused else "allowed",
             reason="CREDENTIALS_REFUSED" if refused else "ALLOWED",

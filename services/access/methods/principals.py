@@ -16,6 +16,7 @@ from services.access.domain.errors import (
     PrincipalInvalid,
     PrincipalNotFound,
 )
+from services.access.domain.invitations import invited
 from services.access.domain.policies import can_administer, compiled, role_names
 from services.access.domain.principals import Principal, checked
 from services.access.domain.tokens import revoke_subject
@@ -122,9 +123,12 @@ class PrincipalMethods:
         if principal.kind == "app":
             secret = pb.PrincipalSecret(client_secret=make.client_secret())
             return replace(without_secrets(principal), secret_hash=hashed(secret.client_secret)), secret
-        secret = pb.PrincipalSecret(password=make.password(), totp_secret=make.totp_secret())
-        changed = replace(principal, secret_hash=hashed(secret.password), totp_secret=secret.totp_secret)
-        return replace(changed, totp_step=0), secret
+        token = make.invitation()
+        changed = invited(principal, token, make.totp_secret(), self._context.now())
+        secret = pb.PrincipalSecret(
+            invitation_token=f"{principal.id}.{token}", invitation_expire_time=changed.invitation_end
+        )
+        return changed, secret
 
     def _change(self, changed: Principal) -> Principal:
         """Store a change; tokens end before it is stored, so that no moment lets an old one pass."""

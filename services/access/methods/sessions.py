@@ -60,12 +60,15 @@ class SessionMethods(PrincipalMethods):
         return reply
 
     def _end(self, person: Principal, session_id: str) -> empty_pb2.Empty:
+        if not self._revoke(person, session_id):
+            raise SessionNotFound("The person has no such session.", metadata={"session_id": session_id})
+        return empty_pb2.Empty()
+
+    def _revoke(self, person: Principal, session_id: str) -> bool:
         """End a session and, before and after that, its tokens: no step-up between the two outlives it."""
         c = self._context
         c.revocations.add(revoke_session(person.subject, session_id, c.now()))
         ended = c.sessions.remove(person.id, session_id)
         c.revocations.add(revoke_session(person.subject, session_id, c.now()))
         c.directory.refresh(at_once=True)
-        if not ended:
-            raise SessionNotFound("The person has no such session.", metadata={"session_id": session_id})
-        return empty_pb2.Empty()
+        return ended

@@ -13,7 +13,7 @@ from services.access.directory import key_message
 from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
 from services.access.domain.issuers import EXCHANGE
-from services.access.domain.principals import Principal, confirm_person, sign_in_person
+from services.access.domain.principals import Principal, Shown, confirm_person, sign_in_person
 from services.access.domain.sessions import OVER, opened, prolonged
 from services.access.domain.tokens import LIFETIME_SECONDS, METHODS, Grant, revoke_token
 from services.access.methods.context import Context
@@ -144,12 +144,17 @@ class TokenMethods(IssuerMethods):
 
     def _try_password(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
         c = self._context
-        return sign_in_person(known, request.password, request.totp, c.now(), c.passwords, c.decoy)
+        return sign_in_person(known, request.password, _shown(request), c.now(), c.passwords, c.decoy)
 
     def _try_code(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
-        return confirm_person(known, request.totp, self._context.now())
+        c = self._context
+        return confirm_person(known, _shown(request), c.now(), c.passwords, c.decoy)
 
     def _note(self, principal: Principal | None, refused: bool) -> None:
         subject = principal.subject if principal else "unknown"  # what was typed may be a password
         department = principal.department if principal else ""
         self._context.note("create", subject, department, current_call().request_id, refused)
+
+
+def _shown(request: pb.CreateTokenRequest) -> Shown:
+    return Shown(request.totp, request.recovery_code)

@@ -42,6 +42,9 @@ class PrincipalRecord(records.Record):
     issuer = mongoengine.StringField()
     external_id = mongoengine.StringField()
     directory_id = mongoengine.StringField()
+    invitation_hash = mongoengine.StringField()
+    invitation_end = mongoengine.DateTimeField()
+    recovery_hashes = mongoengine.ListField(mongoengine.StringField())
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
         "indexes": [*records.RECORD_INDEXES, "update_time"],
@@ -144,6 +147,7 @@ def _without_secret(record: PrincipalRecord) -> Principal:
         record.enabled, record.failures, record.locked_until, record.totp_step, record.version,
         record.create_time, record.update_time, tuple(Credential(**row) for row in record.credentials),
         record.issuer or "", record.external_id or "", record.directory_id or "",
+        record.invitation_hash or "", record.invitation_end, tuple(record.recovery_hashes),
     )  # fmt: skip
 
 
