@@ -93,6 +93,10 @@ class _Reader:
             return ""
         return value
 
+    def file(self, name: str) -> Path | None:
+        value = self.environ.get(name, "")
+        return Path(value) if value else None
+
     def number(self, name: str, default: float, low: float, high: float) -> float:
         raw = self.environ.get(name, "")
         try:
@@ -160,8 +164,6 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
     """
     read = _Reader(environ)
     data_dir = Path(read.text("KEHU_DATA_DIR", "data"))
-    bootstrap = environ.get("KEHU_BOOTSTRAP_FILE", "")
-    breached = environ.get("KEHU_BREACHED_PASSWORDS", "")
     config = ProcessConfig(
         data_dir=data_dir,
         mongo_uri=read.text("KEHU_MONGO_URI", None if with_stores else ""),
@@ -182,14 +184,14 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         probe_host=read.text("KEHU_PROBE_HOST", "127.0.0.1"),
         grpc_threads=int(read.number("KEHU_GRPC_THREADS", 16, 1, 256)),
         drain_seconds=read.number("KEHU_DRAIN_SECONDS", 20, 0, 600),
-        bootstrap_file=Path(bootstrap) if bootstrap else None,
+        bootstrap_file=read.file("KEHU_BOOTSTRAP_FILE"),
         allow_self_approval=read.flag("KEHU_ALLOW_SELF_APPROVAL"),
         gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
         loopback_issuers=read.flag("KEHU_LOOPBACK_ISSUERS"),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
-        breached_passwords=Path(breached) if breached else None,
+        breached_passwords=read.file("KEHU_BREACHED_PASSWORDS"),
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
