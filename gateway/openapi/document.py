@@ -11,13 +11,19 @@ from gateway.openapi.schemas import Schema, Schemas, component_name, is_required
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.paths import Template, parse_template
 from gateway.transcoding.query import is_leaf
-from gateway.transcoding.requests import is_text
+from gateway.transcoding.requests import etag_field, is_text
 from gateway.wire import MULTIPART, SHORTEST_TIMEOUT, URLENCODED
 
 QUERY_DEPTH = 3
+OAUTH = "/oauth2/"
+OAUTH_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["error", "error_description", "reason"],
+    "properties": {name: {"type": "string"} for name in ("error", "error_description", "reason")},
+}
 LINES = "application/x-ndjson"
 STEP_UP = "Needs a second factor shown within five minutes; else 401 with the challenge of RFC 9470."
-PROBLEM = {"$ref": "#/components/responses/Problem"}
+PROBLEM: Schema = {"$ref": "#/components/responses/Problem"}
 PROBLEM_SCHEMA: Schema = {
     "type": "object",
     "description": "RFC 9457; `reason` is stable and listed at /docs/errors.",
@@ -65,13 +71,13 @@ HEADER_PARAMETERS: dict[str, Schema] = {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "A repeat of the key returns the first answer; the same as request_id.",
-        "schema": {"type": "string", "maxLength": 64},
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
     },
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag the change is meant for; another one is refused with 412.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": '^("[^"]{1,40}"|[*])$'},
     },
 }
 
@@ -167,7 +173,7 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
         "summary": comment.split(". ")[0].rstrip("."),
         "description": comment,
         "parameters": parameters_of(schemas, method, binding, template),
-        "responses": {"200": success(schemas, method), "default": PROBLEM},
+        "responses": {"200": success(schemas, method), "default": refusals(binding)},
     }
     if method.is_public:
         operation["security"] = []
@@ -175,6 +181,15 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
     if body is not None:
         operation["requestBody"] = body
     return operation
+
+
+def refusals(binding: Binding) -> Schema:
+    """Return the response of every refusal: a problem, below /oauth2/ the error document of RFC 6749 §5.2 too."""
+    if not binding.template.startswith(OAUTH):
+        return PROBLEM
+    content = problem_response()["content"]
+    assert isinstance(content, dict)
+    return {**problem_response(), "content": {**content, "application/json": {"schema": OAUTH_SCHEMA}}}
 
 
 def success(schemas: Schemas, method: Method) -> Schema:
@@ -197,15 +212,20 @@ def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: 
     ]
     if binding.body != "*" or method.is_lines:
         body = "lines" if method.is_lines else binding.body
-        taken = frozenset({variable.field for variable in template.variables} | {body})
+        taken = frozenset({variable.field for variable in template.variables} | {body} | in_headers(method, binding))
         found.extend(query_parameters(schemas, method.request, taken, ""))
     timeout = "UploadTimeout" if method.is_upload else "RequestTimeout"
     names = [timeout] if method.is_public else ["Purpose", timeout]
-    if not method.is_read and is_text(method.request, "request_id"):
-        names.append("IdempotencyKey")
-    if binding.verb in ("PATCH", "DELETE"):
-        names.append("IfMatch")
+    carried = in_headers(method, binding)
+    names += [name for field, name in (("request_id", "IdempotencyKey"), ("etag", "IfMatch")) if field in carried]
     return found + [{"$ref": f"#/components/parameters/{name}"} for name in names]
+
+
+def in_headers(method: Method, binding: Binding) -> frozenset[str]:
+    """Return the fields that are told by a header, and so neither in the query nor in the body."""
+    keeps_id = not method.is_read and not method.is_public and is_text(method.request, "request_id")
+    takes_etag = binding.verb in ("PATCH", "DELETE") and etag_field(method.request, binding.body)
+    return frozenset({"request_id"} if keeps_id else ()) | frozenset({"etag"} if takes_etag else ())
 
 
 def query_parameters(
@@ -235,13 +255,13 @@ def query_parameter(schemas: Schemas, field: FieldDescriptor, name: str) -> Sche
 def body_of(schemas: Schemas, method: Method, binding: Binding, template: Template) -> Schema | None:
     """Return the request body of an operation, None when it takes none."""
     if method.is_upload:
-        return upload_body(schemas, method, template)
+        return upload_body(schemas, method, binding, template)
     if method.is_lines:
         about = schemas.comments.get(f"{method.request.full_name}.lines", "")
         return {"required": True, "content": {LINES: {"schema": {"type": "string", "description": about}}}}
     if not binding.body:
         return None
-    given = frozenset(variable.field for variable in template.variables)
+    given = frozenset(variable.field for variable in template.variables) | in_headers(method, binding)
     if binding.body == "*":
         schema = schemas.object_of(method.request, given)
     elif binding.verb == "PATCH":
@@ -254,13 +274,13 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
     if method.is_public:
         for form in (URLENCODED, MULTIPART):
             content[form] = {"schema": schema}
-    return {"required": True, "content": content}
+    return {"required": bool(schema.get("required")) or "$ref" in schema, "content": content}
 
 
-def upload_body(schemas: Schemas, method: Method, template: Template) -> Schema:
+def upload_body(schemas: Schemas, method: Method, binding: Binding, template: Template) -> Schema:
     """Return the multipart body of an upload: the header's fields, then the file."""
     header = method.request.fields_by_name["header"].message_type
-    given: Sequence[str] = [variable.field for variable in template.variables]
+    given: Sequence[str] = [*(variable.field for variable in template.variables), *in_headers(method, binding)]
     schema = schemas.object_of(header, frozenset((*given, "file_name")))
     properties = schema["properties"]
     assert isinstance(properties, dict)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import combinations
 from typing import TypeAlias
 
 from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
 from gateway.transcoding.scalars import INT_RANGES
@@ -91,7 +93,8 @@ def _integer_rules(field: FieldDescriptor) -> validate_pb2.Int32Rules | validate
 
 def path_schema(field: FieldDescriptor | None, index: int, count: int) -> Schema:
     """Return the schema of segment `index` of the `count` that make up a field's value."""
-    pattern = rules_of(field).string.pattern if field is not None else ""
+    rules = rules_of(field).string if field is not None else validate_pb2.StringRules()
+    pattern = rules.pattern or re.escape(rules.const)
     pieces = pattern.removeprefix("^").removesuffix("$").split("/")
     own = pieces[index] if pattern and len(pieces) == count else ""
     return {"type": "string", "pattern": f"^{own}$" if _is_whole(own) else SEGMENT}
@@ -103,6 +106,25 @@ def _is_whole(pattern: str) -> bool:
         return bool(pattern) and re.fullmatch(pattern, "") is None
     except re.error:
         return False
+
+
+def _allowed_values(field: FieldDescriptor) -> Schema:
+    """Return the values a field takes of its enum, when its rules leave some out."""
+    rules = rules_of(field).repeated.items.enum if field.is_repeated else rules_of(field).enum
+    listed, refused = set(getattr(rules, "in")), set(rules.not_in)
+    values = field.enum_type.values
+    names = [value.name for value in values if value.number not in refused and (not listed or value.number in listed)]
+    return {"enum": names} if len(names) < len(values) else {}
+
+
+def _choice(oneof: OneofDescriptor, without: frozenset[str], is_change: bool) -> Iterator[Schema]:
+    """Yield that no two members of a oneof come together, and that one must where a rule says so."""
+    names = [field.name for field in oneof.fields if field.name not in without]
+    for pair in combinations(names, 2):
+        yield {"not": {"required": list(pair)}}
+    is_whole = len(names) == len(oneof.fields)
+    if oneof.GetOptions().Extensions[validate_pb2.oneof].required and is_whole and not is_change:
+        yield {"anyOf": [{"required": [name]} for name in names]}
 
 
 class Schemas:
@@ -141,6 +163,9 @@ class Schemas:
         required = [] if is_change else [field.name for field in fields if is_required(field)]
         if required:
             schema["required"] = required
+        choices = [rule for oneof in descriptor.oneofs for rule in _choice(oneof, without, is_change)]
+        if choices:
+            schema["allOf"] = choices
         return self._described(schema, descriptor.full_name)
 
     def field(self, field: FieldDescriptor) -> Schema:
@@ -175,7 +200,7 @@ class Schemas:
         if field.message_type is not None:
             return self.message(field.message_type)
         if field.enum_type is not None:
-            return self.enum(field.enum_type)
+            return {**self.enum(field.enum_type), **_allowed_values(field)}
         return number_or_text(field)
 
     def enum(self, enum: EnumDescriptor) -> Schema:

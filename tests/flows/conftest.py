@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -69,12 +70,11 @@ class LiveStack:
         return [str(hit["name"]) for hit in hits]
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
-    """The stack, empty, all ready."""
+@contextmanager
+def a_stack(folder: Path) -> Iterator[LiveStack]:
+    """Run a stack of its own in a folder: empty, all ready."""
     if not RABBITMQ_SCRIPT.exists() and not os.environ.get("KEHU_AMQP_URI"):
         unavailable("RabbitMQ is not installed: run `apt-get install rabbitmq-server`")
-    folder = tmp_path_factory.mktemp("stack")
     log = folder / "up.log"
     argv = (sys.executable, "-m", "infra.cli", "up", "--no-sample", "--data", str(folder), "--port", str(free_port()))
     log.touch()
@@ -85,6 +85,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
         yield LiveStack(folder)
     finally:
         stop(process, grace_seconds=60)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
+    """The stack that the flows share."""
+    with a_stack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
 
 
 @pytest.fixture

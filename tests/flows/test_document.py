@@ -1,0 +1,57 @@
+"""The OpenAPI document against the running stack, by schemathesis: each bound of each operation, kept and broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.client import KehuClient
+from tests.flows.conftest import ROOT, LiveStack, a_stack
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+WHO_TESTS = {
+    "access": "administrator",
+    "profiles": "steward",
+    "consent": "steward",
+    "search": "steward",
+    "analytics": "analyst",
+    "marketing": "marketer",
+    "tickets": "agent",
+}
+REPLACED = "positive_data_acceptance,negative_data_rejection"  # by the two checks of tests/fuzz/schema_hooks.py
+SECONDS = 900
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
+    """A stack that may be filled with nonsense."""
+    with a_stack(tmp_path_factory.mktemp("document")) as running:
+        yield running
+
+
+@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.parametrize("service", WHO_TESTS)
+def test_the_gateway_does_what_its_document_says(own_stack: LiveStack, service: str, tmp_path: Path) -> None:
+    client = client_of(own_stack, WHO_TESTS[service])
+    headers = client.headers()
+    argv = [str(Path(sys.executable).with_name("st")), "run", f"{own_stack.running.url}/openapi.json"]
+    argv += ["--include-tag", service, "--phases", "coverage", "--checks", "all", "--exclude-checks", REPLACED]
+    argv += ["--continue-on-failure", "--suppress-health-check", "all", "--rate-limit", "400/s", "--no-color"]
+    argv += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.schema_hooks", "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
+
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+    assert "0 generated" not in ended.stdout
+
+
+def client_of(stack: LiveStack, role: str) -> KehuClient:
+    if role == "agent":
+        return stack.sign_ins.department("service", "service")
+    found: KehuClient = getattr(stack, role)
+    return found
