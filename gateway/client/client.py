@@ -176,13 +176,21 @@ class KehuClient:
         document: Json = reply.json() if reply.content else {}
         return document
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
+    def headers(self) -> dict[str, str]:
+        """Return token and purpose as headers, for other tools that call the gateway; good for a while."""
+        purpose = self._http.headers.get("X-Purpose", "")
+        return {"Authorization": f"Bearer {self._fresh_token()}"} | ({"X-Purpose": purpose} if purpose else {})
+
+    def _fresh_token(self) -> str:
         with self._lock:
             if time.monotonic() >= self._renew_at:
                 token = self._sign_in(self._http)
                 self._token = str(token["access_token"])
                 self._renew_at = time.monotonic() + float(str(token["expires_in"])) - RENEW_BEFORE_SECONDS
-            request.headers["Authorization"] = f"Bearer {self._token}"
+            return self._token
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        request.headers["Authorization"] = f"Bearer {self._fresh_token()}"
         return self._http.send(request)
 
 

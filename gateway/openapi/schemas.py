@@ -186,7 +186,7 @@ class Schemas:
 
     def _map(self, field: FieldDescriptor, value: FieldDescriptor) -> Schema:
         rules = rules_of(field).map
-        keys, texts = chosen(rules.keys.string, TEXT_RULES), chosen(rules.values.string, TEXT_RULES)
+        keys, texts = text_rules(rules.keys.string), text_rules(rules.values.string)
         named = {"propertyNames": keys} if keys else {}
         return {
             "type": "object",
@@ -224,6 +224,12 @@ class Schemas:
         return {**schema, "description": comment} if comment else schema
 
 
+def text_rules(rules: validate_pb2.StringRules) -> Schema:
+    """Return what a text's rules are in JSON Schema."""
+    listed = list(getattr(rules, "in"))
+    return {**chosen(rules, TEXT_RULES), **({"enum": listed} if listed else {})}
+
+
 def number_or_text(field: FieldDescriptor) -> Schema:
     """Return the schema of a scalar that is no message and no enum."""
     rules = rules_of(field)
@@ -231,10 +237,9 @@ def number_or_text(field: FieldDescriptor) -> Schema:
         return {"type": "string", "contentEncoding": "base64"}
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         texts = rules.repeated.items.string if field.is_repeated else rules.string
-        listed = list(getattr(texts, "in"))
-        return {"type": "string", **chosen(texts, TEXT_RULES), **({"enum": listed} if listed else {})}
+        return {"type": "string", **text_rules(texts)}
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return {"type": "boolean"}
+        return {"type": "boolean", **chosen(rules.bool, {"const": "const"})}
     if field.type in LONG_TYPES:
         return {"type": "string", "format": "int64", "pattern": r"^-?[0-9]+$"}
     if field.cpp_type in INT_RANGES:
