@@ -274,7 +274,7 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
     if method.is_public:
         for form in (URLENCODED, MULTIPART):
             content[form] = {"schema": schema}
-    return {"required": bool(schema.get("required")) or "$ref" in schema, "content": content}
+    return {"required": bool(schemas.resolved(schema).get("required")), "content": content}
 
 
 def upload_body(schemas: Schemas, method: Method, binding: Binding, template: Template) -> Schema:

@@ -35,6 +35,14 @@ WELL_KNOWN: dict[str, Schema] = {
 SEGMENT = "^[A-Za-z0-9_@~-][A-Za-z0-9._@~-]{0,199}$"
 TEXT_RULES = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern", "const": "const"}
 MAP_RULES = {"min_pairs": "minProperties", "max_pairs": "maxProperties"}
+RULE_OF_NUMBER = {
+    FieldDescriptor.CPPTYPE_INT32: "int32",
+    FieldDescriptor.CPPTYPE_UINT32: "uint32",
+    FieldDescriptor.CPPTYPE_INT64: "int64",
+    FieldDescriptor.CPPTYPE_UINT64: "uint64",
+    FieldDescriptor.CPPTYPE_FLOAT: "float",
+    FieldDescriptor.CPPTYPE_DOUBLE: "double",
+}
 LIST_RULES = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
 NUMBER_RULES = {"gte": "minimum", "lte": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
@@ -74,10 +82,8 @@ def _needs_value(field: FieldDescriptor) -> bool:
         return 0 in rules.enum.not_in
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return not _takes_empty(rules.string)
-    if field.cpp_type in INT_RANGES:
-        bounds = _integer_rules(field)
-        return bounds.gte > 0 or (bounds.HasField("gt") and bounds.gt >= 0)
-    return False
+    bounds = _number_rules(field)
+    return bounds is not None and (bounds.gte > 0 or (bounds.HasField("gt") and bounds.gt >= 0))
 
 
 def _takes_empty(rules: validate_pb2.StringRules) -> bool:
@@ -86,9 +92,10 @@ def _takes_empty(rules: validate_pb2.StringRules) -> bool:
     return not rules.min_len and matches and not rules.const and (not listed or "" in listed)
 
 
-def _integer_rules(field: FieldDescriptor) -> validate_pb2.Int32Rules | validate_pb2.UInt32Rules:
-    rules = rules_of(field)
-    return rules.uint32 if field.cpp_type == FieldDescriptor.CPPTYPE_UINT32 else rules.int32
+def _number_rules(field: FieldDescriptor) -> Message | None:
+    """Return the rules of a number's own type; None for what is no number."""
+    name = RULE_OF_NUMBER.get(field.cpp_type)
+    return getattr(rules_of(field), name) if name else None
 
 
 def path_schema(field: FieldDescriptor | None, index: int, count: int) -> Schema:
@@ -203,6 +210,11 @@ class Schemas:
             return {**self.enum(field.enum_type), **_allowed_values(field)}
         return number_or_text(field)
 
+    def resolved(self, schema: Schema) -> Schema:
+        """Return what a reference refers to, and any other schema as it is."""
+        key = str(schema.get("$ref", "")).rpartition("/")[2]
+        return self.components[key] if key else schema
+
     def enum(self, enum: EnumDescriptor) -> Schema:
         """Return a reference to an enum's schema, with a line per value."""
         if enum.full_name in WELL_KNOWN:
@@ -243,6 +255,10 @@ def number_or_text(field: FieldDescriptor) -> Schema:
     if field.type in LONG_TYPES:
         return {"type": "string", "format": "int64", "pattern": r"^-?[0-9]+$"}
     if field.cpp_type in INT_RANGES:
-        return {"type": "integer", "format": "int32", **chosen(_integer_rules(field), NUMBER_RULES)}
-    bounds = rules.float if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else rules.double
-    return {"type": "number", **chosen(bounds, NUMBER_RULES)}
+        return {"type": "integer", "format": "int32", **_bounds(field)}
+    return {"type": "number", **_bounds(field)}
+
+
+def _bounds(field: FieldDescriptor) -> Schema:
+    rules = _number_rules(field)
+    return chosen(rules, NUMBER_RULES) if rules is not None else {}

@@ -5,9 +5,8 @@ Loaded by schemathesis itself (SCHEMATHESIS_HOOKS), not by pytest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import schemathesis
+from schemathesis.core import NotSet
 from schemathesis.core.parameters import ParameterLocation
 
 # reasons that say: the request has another shape than the document allows
@@ -34,12 +33,45 @@ def right_shapes_are_taken(ctx: object, response: schemathesis.Response, case: s
 
 @schemathesis.check
 def wrong_shapes_are_refused(ctx: object, response: schemathesis.Response, case: schemathesis.Case) -> None:
-    """A request against the document is refused; null for absent and a number for an enum are proto JSON's own."""
-    if case.meta is None or _is_positive(case) or _has_null(case.body) or _has_number(case.query):
+    """A request against the document is refused, but for what proto JSON and OAuth let pass."""
+    if case.meta is None or _is_positive(case) or _is_let_pass(case):
         return
     wrong = {place for place, component in case.meta.components.items() if component.mode.is_negative}
     if wrong - ANYBODYS and response.status_code < 400:
         raise AssertionError(f"the document forbids it ({sorted(place.value for place in wrong)}), the gateway took it")
+
+
+def _is_let_pass(case: schemathesis.Case) -> bool:
+    """Tell of null for absent, a number for an enum or a long, what only replies carry (AIP-203), no body for {}.
+
+    OAuth ignores parameters it does not know (RFC 6749 §3.2).
+    """
+    numbers_in_query = any(str(value).isdigit() for value in (case.query or {}).values())
+    if numbers_in_query or isinstance(case.body, NotSet) or case.operation.path.startswith("/oauth2/"):
+        return True
+    read_only, by_number = _names(case.operation.schema.raw_schema)
+    return _holds(case.body, read_only, by_number)
+
+
+def _names(document: dict) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the properties that only replies carry, and those whose value may be written as a number."""
+    shapes = document["components"]["schemas"]
+    enums = {f"#/components/schemas/{name}" for name, shape in shapes.items() if "enum" in shape}
+    found = [pair for shape in shapes.values() for pair in shape.get("properties", {}).items()]
+    read_only = {name for name, shape in found if shape.get("readOnly")}
+    by_number = {name for name, shape in found if shape.get("format") == "int64" or shape.get("$ref") in enums}
+    return frozenset(read_only), frozenset(by_number | {"expected_count"})
+
+
+def _holds(body: object, read_only: frozenset[str], by_number: frozenset[str]) -> bool:
+    if isinstance(body, list):
+        return any(_holds(item, read_only, by_number) for item in body)
+    if not isinstance(body, dict):
+        return body is None
+    return any(
+        key in read_only or (key in by_number and isinstance(value, int)) or _holds(value, read_only, by_number)
+        for key, value in body.items()
+    )
 
 
 def _is_positive(case: schemathesis.Case) -> bool:
@@ -51,16 +83,6 @@ def _is_about_shape(response: schemathesis.Response) -> bool:
     if problem.get("reason") == "INVALID_REQUEST":
         return problem["detail"] == "the request has bad fields"  # else fields contradict each other
     return problem.get("reason") in SHAPE
-
-
-def _has_null(body: object) -> bool:
-    if isinstance(body, dict):
-        return any(_has_null(value) for value in body.values())
-    return body is None or (isinstance(body, list) and any(_has_null(value) for value in body))
-
-
-def _has_number(query: Mapping[str, object] | None) -> bool:
-    return any(str(value).isdigit() for value in (query or {}).values())
 
 
 def _is_number(text: object) -> bool:
