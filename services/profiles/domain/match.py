@@ -131,8 +131,8 @@ def _is_supported(levels: Mapping[str, str]) -> bool:
     if levels["birth_date"] not in (MISSING, "near") or levels["gender"] == OTHER:
         return False
     is_home, is_near = (levels["address"] in places for places in (_AT_HOME, _IN_THE_DISTRICT))
-    if levels["name"] == "initial":  # 张女士: who has the surname, the number and the gender
-        return contacts > 0 and (levels["gender"] == SAME or contacts + is_home > 1)
+    if levels["name"] == "initial":  # 张女士 on a shared number may be anybody of the family: a steward decides
+        return contacts > 0 and contacts + is_home > 1
     if levels["name"] == "nickname":
         return contacts + is_near > 1
     return contacts > 0 if levels["name"] == "near" else levels["name"] == "edit" and contacts + is_home > 2
