@@ -43,9 +43,7 @@ def connect_by(config: ProcessConfig) -> Connect:
 class Upstreams:
     """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
 
-    def __init__(
-        self, methods: Sequence[Method], connect: Connect, stamp: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, methods: Sequence[Method], connect: Connect, stamp: Callable[[], object] = lambda: None) -> None:
         """`stamp` changes when our certificate was replaced: then channels are opened anew."""
         self._connect = connect
         self._stamp = stamp

@@ -143,6 +143,7 @@ def _credentials(stack: Stack) -> None:
     known.pop("token_url", None)
     write_private(path, {"token_url": f"{stack.url}/oauth2/token", **known})
 
+
 IDENTITIES = (*SERVICES, "gateway")
 
 

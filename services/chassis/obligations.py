@@ -46,7 +46,7 @@ def mask_phone(value: str, today: date) -> str:
 def mask_email(value: str, today: date) -> str:
     """zhang@example.cn → z***@example.cn."""
     local, at, domain = value.partition("@")
-    return f"{local[:1]}***@{domain}" if at else "***"
+    return f"{local[:1]}***@{domain}" if local and at else "***"
 
 
 def mask_birth(value: str, today: date) -> str:

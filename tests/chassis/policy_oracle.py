@@ -34,8 +34,12 @@ def paths(policy: dict[str, Any], asked: Request) -> list[list[str]]:
     """Return every way from the subject through its roles of now, nine steps at most."""
     found = edge = [[asked.subject]]
     for _ in range(DEPTH):
-        edge = [[*way, role] for way in edge for member, role, department, start, end in policy["links"]
-                if (member, department) == (way[-1], asked.department) and start <= asked.now < end and role not in way]
+        edge = [
+            [*way, role]
+            for way in edge
+            for member, role, department, start, end in policy["links"]
+            if (member, department) == (way[-1], asked.department) and start <= asked.now < end and role not in way
+        ]
         found = found + edge
     return found
 

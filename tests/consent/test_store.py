@@ -128,7 +128,6 @@ def test_what_merges_and_splits_leave_comes_back_as_it_was_kept(store):
     assert store.consents([profile_id]) == {profile_id: replace(kept, version=1)}
 
 
-
 def test_of_two_writers_one_loses_and_nothing_of_it_is_kept(store):
     mine, theirs = fresh(), fresh()
     seen = written(store, mine, record("a", "GRANTED"))

@@ -33,6 +33,7 @@ from services.analytics.lake import Lake
 from services.analytics.scoring import compute_scores
 from services.analytics.store import MemoryInbox
 from services.analytics.warehouse import Warehouse
+from services.chassis.access import Obligations
 from services.chassis.consuming import Event
 from services.chassis.consuming.contract import handlers
 from services.chassis.crypto import BlindIndex, Sealer
@@ -69,7 +70,7 @@ from services.tickets.events import TicketsConsumer
 from services.tickets.store import Facts
 from services.tickets.store.memory import MemoryTicketsStore
 from tests.consent.test_api import a_notice_version, a_purpose
-from tests.harness import Harness, running
+from tests.harness import Harness, OpenPolicy, running
 from tests.profiles.people import batch, person, source_request
 
 STUBS = {
@@ -84,6 +85,7 @@ SOURCES = ("till", "shop", "crm")
 ROUNDS = 60  # of telling again what a consumer could not take yet
 OUTAGE_FREE = (Unavailable, Conflict)  # what the worker tries again
 KEY = b"k" * 32
+ALL_AND_REVEAL = Obligations(everything=True, revealable=frozenset({"personal/contact"}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,8 @@ class Company:
         self._run("search", search_pb2_grpc.add_SearchServiceServicer_to_server, servicer, looking)
 
     def _run(self, name: str, add: Callable, servicer: object, jobs: Jobs | None = None) -> None:
-        self.harnesses[name] = self.stack.enter_context(running(Serving(name, [(add, servicer)], jobs)))
+        policy = OpenPolicy(ALL_AND_REVEAL)
+        self.harnesses[name] = self.stack.enter_context(running(Serving(name, [(add, servicer)], jobs), policy))
         self._stubs = getattr(self, "_stubs", {})
         self._stubs[name] = self.harnesses[name].stub(STUBS[name])
 

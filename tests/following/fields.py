@@ -46,6 +46,7 @@ STAYS = {
     "kehu.profiles.v1.ProfileErased.names": TELLING,
     "kehu.profiles.v1.Profile.aliases": "the former names themselves",
     "kehu.profiles.v1.ProfileRevision.other_profile": "history: whom a merge or a split was with",
+    "kehu.profiles.v1.TraceExportRequest.profile": "the mark of an export: an id that is no profile's",
     "kehu.profiles.v1.Contact.profile_id": AS_ASKED,
     "kehu.consent.v1.Decision.profile_id": AS_ASKED,
     "kehu.consent.v1.ConsentRecord.origin_profile_id": "evidence: under which id an answer was given",

@@ -16,7 +16,7 @@ import pytest
 from kehu.analytics.v1 import analytics_pb2, audience_pb2
 from kehu.consent.v1 import consent_pb2
 from kehu.marketing.v1 import messages_pb2, resources_pb2
-from kehu.profiles.v1 import profiles_pb2, quality_pb2, relations_pb2
+from kehu.profiles.v1 import profiles_pb2, quality_pb2, relations_pb2, reveal_pb2
 from kehu.search.v1 import search_pb2
 from kehu.tickets.v1 import tickets_pb2
 
@@ -35,7 +35,10 @@ FIELDS = [field.full_name for field in profile_fields()]
 HEX = re.compile(r"[0-9a-f]{32}")
 ONLY_B = audience_pb2.AudienceRule(
     event=audience_pb2.EventCondition(
-        event_type="order_completed", measure=audience_pb2.MEASURE_COUNT, operator=audience_pb2.OPERATOR_GE, value=1,
+        event_type="order_completed",
+        measure=audience_pb2.MEASURE_COUNT,
+        operator=audience_pb2.OPERATOR_GE,
+        value=1,
         category="only-b",
     )  # fmt: skip
 )
@@ -103,6 +106,8 @@ def look_at_the_profile(story: Story) -> None:
     story.call("profiles", "GetProfile", profiles_pb2.GetProfileRequest(name=name))
     story.call("profiles", "GetProfileLineage", profiles_pb2.GetProfileLineageRequest(name=name))
     story.call("profiles", "GetProfileHistory", profiles_pb2.GetProfileHistoryRequest(name=name))
+    why = {"reason_code": reveal_pb2.RevealFieldRequest.REASON_CODE_IDENTITY_CHECK, "reason": "T20261122-000017"}
+    story.call("profiles", "RevealField", reveal_pb2.RevealFieldRequest(name=name, field="phone", **why))
     made = profiles_pb2.CreateOverrideRequest(parent=name, field="phone", value="13600001111", reason="said so")
     made.expire_time.CopyFrom(stamp(-timedelta(days=9)))
     override = story.call("profiles", "CreateOverride", made)

@@ -288,5 +288,3 @@ def whole_state(town: Town) -> dict[str, object]:
         "scores": scores[5:8] if scores else None,
         "index": {phone: town.found(phone) for phone in town.phones.values()},
     }
-
-

@@ -158,9 +158,7 @@ PEOPLE = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PEOPLE, st.randoms(use_true_random=False))
 def test_random_people_end_in_one_partition_from_any_order(vault, people, dice) -> None:
-    made = [
-        record(str(at), source_id=f"s{at % 3}{fields['is_unique']}", **fields) for at, fields in enumerate(people)
-    ]
+    made = [record(str(at), source_id=f"s{at % 3}{fields['is_unique']}", **fields) for at, fields in enumerate(people)]
     records = [item for item in made if not item.is_rejected]
     expected = batch(records)
     for _ in range(3):

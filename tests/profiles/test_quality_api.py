@@ -59,9 +59,7 @@ class Owner:
 
     def add_rule(self, rule_id: str = "emails", **settings: object) -> pb.QualityRule:
         rule = pb.QualityRule(**{"dimension": VALIDITY, "field": "email", "threshold": 0.99, **settings})  # type: ignore[arg-type]
-        return self.call(
-            "CreateQualityRule", pb.CreateQualityRuleRequest(quality_rule=rule, quality_rule_id=rule_id)
-        )
+        return self.call("CreateQualityRule", pb.CreateQualityRuleRequest(quality_rule=rule, quality_rule_id=rule_id))
 
     def incidents(self, **asked: object) -> dict[str, pb.QualityIncident]:
         found = self.call("ListQualityIncidents", pb.ListQualityIncidentsRequest(**asked))  # type: ignore[arg-type]

@@ -655,7 +655,9 @@ def test_of_ten_thousand_records_none_is_taken_early_none_is_left_late_and_no_he
     source = store.sources.get("till")
     assert source is not None
     dice, started = random.Random(33), datetime.now(UTC)
-    ages = [timedelta(days=365, seconds=dice.choice((-3600, 3600, dice.randint(-10**7, 10**7)))) for _ in range(count)]
+    ages = [
+        timedelta(days=365, seconds=dice.choice((-3600, 3600, dice.randint(-(10**7), 10**7)))) for _ in range(count)
+    ]
     admission = Admission(store, archive.vault, archive.desk.service.taker)
     entries = [
         Entry(n, {"name": f"客户{n}", "email": f"keep{n}@mail.cn"}, False, f"K-{n}", started - ages[n])

@@ -63,5 +63,3 @@ def test_an_unmerge_killed_at_any_write_ends_as_an_undisturbed_one(
             assert [world.state(item) for item in (*ids[:2], part)] == apart
     assert deaths >= 3
     assert not mongo_store.handing_over()
-
-

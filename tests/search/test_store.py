@@ -148,6 +148,8 @@ def test_of_rows_that_are_granted_several_times_over_one_must_hold(engine):
     assert found(engine, IndexQuery((), ANY, either=(({**gold, **first},),))).total == 1
     assert found(engine, IndexQuery((), ANY, either=((gold,), (first,)))).total == 1
     assert found(engine, IndexQuery((), ANY, either=((),))).total == 0
+
+
 def test_of_either_one_filter_must_hold_and_scores_stay(engine):
     engine.write([document(1, 1, "a", tier="gold"), document(2, 1, "a", tier="plain"), document(3, 1, "a")])
     either = (({"tier": frozenset({"gold"})}, {"city_code": frozenset({"x"})}), ({"type": frozenset({"profiles"})},))
