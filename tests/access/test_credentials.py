@@ -315,6 +315,18 @@ def test_an_app_with_a_certificate_gets_tokens_over_it_only_and_bound_to_it(worl
                 verifier.verify(token, thief)
 
 
+def test_a_certificate_that_ends_does_not_make_the_secret_enough(world: World) -> None:
+    pem, thumb = a_certificate()
+    shown = add(world, pb.CREDENTIAL_KIND_CERTIFICATE, certificate_pem=pem)
+    world.clock.time = START + timedelta(days=31)
+    for shows in ("", thumb):
+        assert refused(lambda t=shows: sign_in(world, t, client_secret="marketing secret")) == "CREDENTIALS_REFUSED"
+
+    _, app, _, credential = shown.name.split("/")
+    world.stub().DeleteCredential(pb.DeleteCredentialRequest(principal_id=app, credential_id=credential), timeout=8)
+    assert sign_in(world, "", client_secret="marketing secret").access_token, "an administrator said so"
+
+
 def test_another_apps_certificate_signs_nobody_else_in(world: World) -> None:
     pem, thumb = a_certificate()
     add(world, pb.CREDENTIAL_KIND_CERTIFICATE, certificate_pem=pem)

@@ -14,12 +14,14 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import issuers_pb2 as pb
+from kehu.access.v1 import people_pb2
 
 from services.access.company import KEPT_SECONDS, STALE_SECONDS, Companies, IssuerSilent
 from services.access.domain.errors import IssuerExists
 from services.access.domain.issuers import EXCHANGE, TOKEN_TYPES, ClaimRule, Issuer, is_safe
 from services.access.store.issuers import IssuerRecord, Issuers, MemoryIssuers, MongoIssuers
 from services.chassis import records
+from services.chassis.access import StepUpRequired, check_step_up
 from services.chassis.errors import Conflict, Unauthenticated
 from tests.access.test_api import other_process, poll, refusal
 from tests.access.tiny_issuer import TinyIssuer, a_key, jwk, running_issuer
@@ -89,6 +91,19 @@ def test_a_persons_first_visit_makes_it_with_the_department_and_roles_of_its_cla
     assert caller.auth_time == START - timedelta(seconds=60), "how fresh the second factor is, the company knows"
     assert set(made.roles) == {"role:seller", "role:analyst"} and (made.issuer, made.external_id) == ("acme", "08a8")
     assert reply.issued_token_type == "urn:ietf:params:oauth:token-type:access_token"
+
+
+@pytest.mark.parametrize("told", [None, True, "now", -5, 1.7e12, NOW + 600])
+def test_a_company_that_does_not_say_when_a_person_showed_themself_shows_no_fresh_factor(
+    company: Company, told: object
+) -> None:
+    how = {} if told is None else {"auth_time": told}
+    token = company.exchange(company.token(groups=["chiefs"], amr=["pwd", "mfa"], **how)).access_token
+
+    caller = other_process(company.world)[1].verify(token)
+    assert caller.methods == ("pwd", "mfa") and caller.auth_time is None
+    with pytest.raises(StepUpRequired):
+        check_step_up(company.world.context.directory.snapshot(), caller, "principals", "create", NOW)
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
@@ -339,6 +354,12 @@ def test_a_person_of_a_company_gets_no_password_here(company: Company) -> None:
     with pytest.raises(grpc.RpcError) as error:
         company.world.stub().RotateSecret(access.RotateSecretRequest(principal_id="user-alice"), timeout=8)
     assert refusal(error.value)[1] == "PERSON_OF_ISSUER"
+
+    caller = "user:alice@sales"
+    with pytest.raises(grpc.RpcError) as error:
+        company.world.stub(caller).CreateRecoveryCodes(people_pb2.CreateRecoveryCodesRequest(), timeout=8)
+    assert refusal(error.value)[1] == "PERSON_OF_ISSUER"
+    assert not company.world.context.principals.get("user-alice").recovery_hashes
 
     for password in ("", "hash of "):
         request = access.CreateTokenRequest(grant_type="password", username="alice", password=password, totp="000000")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import httpx
@@ -20,13 +20,16 @@ from gateway.transcoding.writing import Writers
 from gateway.upstreams import Upstreams
 from infra.processes import free_port
 from services.access.domain.issuers import Issuer
+from services.access.domain.policies import Content
 from services.access.domain.scim import ENTERPRISE, GROUP, LIST, PATCH, USER
+from services.chassis.access.conditions import NamedCondition, Network
 from services.chassis.errors import Unauthenticated
 from tests.access.test_api import other_process, poll
-from tests.access.world import World, running_world
+from tests.access.world import START, World, running_world
 from tests.gateway.conftest import serving_in_thread
 from tests.harness import OpenPolicy, StatedTokens
 
+HELPDESK = ("role:helpdesk", "administration")
 SCIM = {"Content-Type": "application/scim+json"}
 ALICE = {"schemas": [USER, ENTERPRISE], "userName": "alice@company.test", "externalId": "e-1", "active": True,
          "name": {"givenName": "Alice"}, "emails": [{"value": "alice@company.test", "primary": True}],
@@ -177,6 +180,61 @@ def test_a_directory_makes_no_administrator(directory: Directory) -> None:
     add = {"op": "add", "path": "members", "value": [{"value": "user-alice"}]}
     assert problem(directory.patch("Groups/administrator", add)) == (400, "invalidValue")
     assert directory.world.context.principals.get("user-alice").roles == ()
+
+
+def change_policy(world: World, change: Callable[[Content], Content]) -> None:
+    """Put a changed policy in force."""
+    policies, current = world.context.policies, world.context.directory.policy
+    changed = change(current.content)
+    policies.insert(replace(current, id="next", number=current.number + 1, content=changed, version=0))
+    world.context.directory.refresh(at_once=True)
+
+
+def only_when(condition: NamedCondition, content: Content) -> Content:
+    """Return a policy whose administrators are so under a condition only."""
+    rules = tuple((*r, condition.name) if r[0] == "role:administrator" else r for r in content.rules)
+    return replace(content, rules=rules, conditions=(condition,))
+
+
+UNKNOWN = NamedCondition("office", Network(("10.1.0.0/16",)))
+LATER = int(START.timestamp()) + 60
+MAKERS = {
+    "rules that hold at the office": ("administrator", lambda c: only_when(UNKNOWN, c)),
+    "a role that begins in a minute": (
+        "auditor",
+        lambda c: replace(c, links=(("role:auditor", "role:administrator", "administration", f"{LATER}", "0"),)),
+    ),
+    "the right to give roles": (
+        "helpdesk", lambda c: replace(c, rules=(*c.rules, (*HELPDESK, "principals", "update", "*", "allow"))),
+    ),
+    "the right to give roles for another purpose": (
+        "helpdesk", lambda c: replace(c, rules=(*c.rules, (*HELPDESK, "principals", "*", "staff", "allow"))),
+    ),
+    "the right to trust an issuer": (
+        "helpdesk", lambda c: replace(c, rules=(*c.rules, (*HELPDESK, "issuers", "create", "*", "allow"))),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_directory_makes_nobody_who_will_be_an_administrator_or_can_make_one(directory: Directory, name: str) -> None:
+    role, change = MAKERS[name]
+    change_policy(directory.world, change)
+    body = {**ALICE, "roles": [{"value": f"role:{role}"}], ENTERPRISE: {"department": "administration"}}
+
+    assert problem(directory.http.post("/scim/v2/Users", json=body)) == (400, "invalidValue")
+    assert directory.http.post("/scim/v2/Users", json={**body, "roles": []}).status_code == 201
+    add = {"op": "add", "path": "members", "value": [{"value": "user-alice"}]}
+    assert problem(directory.patch(f"Groups/{role}", add)) == (400, "invalidValue")
+    assert directory.world.context.principals.get("user-alice").roles == ()
+
+
+def test_a_directory_hides_nobody_who_may_sign_in_by_calling_them_removed(directory: Directory) -> None:
+    hidden = {**ALICE, "externalId": "removed"}
+    assert problem(directory.http.post("/scim/v2/Users", json=hidden)) == (400, "invalidValue")
+    assert directory.http.post("/scim/v2/Users", json=ALICE).status_code == 201
+    assert problem(directory.http.put("/scim/v2/Users/user-alice", json=hidden)) == (400, "invalidValue")
+    assert [user["id"] for user in directory.users()["Resources"]] == ["user-alice"]
 
 
 def test_a_directory_ends_also_whom_an_administrator_made_one(directory: Directory) -> None:

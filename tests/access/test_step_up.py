@@ -46,7 +46,8 @@ def world() -> World:
 
 def token(world: World, principal: Principal = ANN, age: float = 0, methods: tuple[str, ...] = ("pwd", "otp")) -> str:
     """Return a token signed by access, of a sign-in `age` seconds ago."""
-    return world.context.issuer.issue(principal, "t", START - timedelta(seconds=age), Grant(methods))
+    shown = START - timedelta(seconds=age)
+    return world.context.issuer.issue(principal, "t", shown, Grant(methods, auth_time=shown))
 
 
 def without(world: World, claim: str) -> str:

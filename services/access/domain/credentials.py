@@ -56,8 +56,8 @@ def prove(app: Principal | None, shown: Presented, audience: Sequence[str], now:
           decoy: str) -> Proof:  # fmt: skip
     """Return the proof of an app; an unknown one's secret takes as long to refuse.
 
-    An app with a living certificate proves itself over it alone, whatever else it shows, and its tokens are bound
-    to it (RFC 8705 §3).
+    An app with a certificate proves itself over a living one alone, whatever else it shows, and its tokens are bound
+    to it (RFC 8705 §3): one that ended is not to make a secret enough.
 
     Raises:
         CredentialsRefused: whatever is wrong.
@@ -65,7 +65,8 @@ def prove(app: Principal | None, shown: Presented, audience: Sequence[str], now:
     if bool(shown.secret) and bool(shown.assertion):
         raise CredentialsRefused  # one way of proving at a time (RFC 6749 §2.3)
     known = living(app, now) if app is not None and app.kind == "app" and app.enabled else ()
-    certificates = [c for c in known if c.kind == "certificate"]
+    needs_certificate = app is not None and any(c.kind == "certificate" for c in app.credentials)
+    certificates = (c for c in known if c.kind == "certificate")
     bound = next((c for c in certificates if hmac.compare_digest(c.value, shown.thumbprint)), None)
     jti = ""
     if shown.assertion:
@@ -74,7 +75,7 @@ def prove(app: Principal | None, shown: Presented, audience: Sequence[str], now:
         used = _by_secret(app, known, shown.secret, passwords, decoy)
     else:
         used = bound
-    if app is None or not known or used is None or (certificates and bound is None):
+    if app is None or not known or used is None or (needs_certificate and bound is None):
         raise CredentialsRefused
     ends = [c.expire_time for c in (used, bound) if c is not None and c.expire_time is not None]
     return Proof(app, used.id, AMR[used.kind], bound.value if bound else "", jti, min(ends, default=None))

@@ -214,7 +214,8 @@ def visitor(issuer: Issuer, claims: Mapping[str, object], known_roles: Iterable[
     amr = claims.get("amr")
     methods = tuple(m for m in amr if isinstance(m, str) and m in AMR)[:10] if isinstance(amr, list) else ()
     at = claims.get("auth_time")
-    is_told = isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e11
+    latest = _seconds(claims, "iat") + LEEWAY_SECONDS
+    is_told = isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= latest
     auth_time = datetime.fromtimestamp(float(at), UTC) if is_told else None  # type: ignore[arg-type]
     end = datetime.fromtimestamp(_seconds(claims, "exp"), UTC) + timedelta(seconds=LEEWAY_SECONDS)
     return Visitor(login, subject, department, roles, methods, auth_time, end)

@@ -24,6 +24,12 @@ ADMINISTRATION = (
     ("policies", "approve"),
     ("principals", "update"),
 )
+# Who can do one of these can become an administrator, or act as one.
+MAKING = (
+    *(("policies", action) for action in ("approve", "rollback")),
+    *(("principals", action) for action in ("create", "update", "rotateSecret", "createCredential")),
+    *(("issuers", action) for action in ("create", "update")),
+)
 NEAR_MISSES = 10
 NEAREST = ("purpose", "action", "subject", "department")  # what the caller can mend comes first
 RULE_FIELDS = ("subject", "department", "resource", "action", "purpose")
@@ -162,6 +168,18 @@ def can_administer(rules: Rules, subject: str, department: str) -> bool:
     return any(
         all(allowed(resource, action, purpose) for resource, action in ADMINISTRATION)
         for purpose in (NO_PURPOSE, "administration")
+    )
+
+
+def could_make_administrators(content: Content, links: Iterable[Row], subject: str, department: str) -> bool:
+    """Tell whether somebody could ever make an administrator: what holds at times or under conditions will hold."""
+    width = len(RULE_FIELDS) + 1
+    rows = [rule[:width] for rule in content.rules if len(rule) <= width or rule[-2] == "allow"]
+    rules = build_rules(content.model, rows, sorted({link[:3] for link in (*content.links, *links)}))
+    return any(
+        rules.decide((subject, department, resource, action, purpose)).allowed
+        for resource, action in MAKING
+        for purpose in (NO_PURPOSE, *purposes_of(content))
     )
 
 

@@ -69,13 +69,16 @@ def wanted(document: Mapping[str, Any]) -> Wanted:
     login = login_of(_text(user.get("username"), "userName"))
     if not login:
         raise invalid("invalidValue", "userName: letters, digits, '.', '_', '-' before an @")
+    directory_id = _text(user.get("externalid"), "externalId")
+    if directory_id == REMOVED:
+        raise invalid("invalidValue", f"externalId: '{REMOVED}' is ours, for who was removed")
     enterprise = user.get(ENTERPRISE.lower())
     department = enterprise.get("department") if isinstance(enterprise, dict) else None
     roles = None
     if user.get("roles") is not None:
         roles = tuple(dict.fromkeys(_values(user["roles"], "roles")))
     return Wanted(
-        login, _text(user.get("externalid"), "externalId"), _flag(user.get("active", True)),
+        login, directory_id, _flag(user.get("active", True)),
         _text(department, "department"), roles,
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ class Grant:
     methods: tuple[str, ...]
     thumbprint: str = ""
     expire_time: datetime | None = None
-    auth_time: datetime | None = None  # when the person proved itself, if not now
+    auth_time: datetime | None = None  # when the person proved itself; None: nobody said, so nothing is fresh
 
     def seconds(self, now: datetime) -> int:
         """Return how long a token issued now lives: never longer than what it was got by."""
@@ -63,7 +63,7 @@ class Issuer:
 
     def issue(self, principal: Principal, token_id: str, now: datetime, grant: Grant | None = None) -> str:
         """Return a token for the principal; `iat` keeps fractions, so that a revocation cuts sharply."""
-        grant = grant or Grant(METHODS[principal.kind])
+        grant = grant or Grant(METHODS[principal.kind], auth_time=now)
         key = self.keys[-1]
         issued = now.timestamp()
         claims: dict[str, object] = {
@@ -81,8 +81,9 @@ class Issuer:
         if grant.thumbprint:
             claims["cnf"] = {"x5t#S256": grant.thumbprint}  # RFC 8705 §3.1
         if principal.kind == "user":
-            proved = int((grant.auth_time or now).timestamp())
-            claims |= {"auth_time": proved, "acr": assurance(grant.methods)}
+            claims["acr"] = assurance(grant.methods)
+            if grant.auth_time:
+                claims["auth_time"] = int(grant.auth_time.timestamp())
         return jwt.encode(claims, key.private, algorithm="EdDSA", headers={"typ": "at+jwt", "kid": key.key_id})
 
 

@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 from kehu.access.v1 import people_pb2 as pb
 
 from services.access.domain import invitations
-from services.access.domain.errors import InvitationRefused, PasswordRefused
+from services.access.domain.errors import InvitationRefused, PasswordRefused, PersonOfIssuer
 from services.access.domain.passwords import checked_password
 from services.access.domain.principals import Principal, confirm_password
 from services.access.domain.recovery import codes_of, plain
@@ -61,8 +61,11 @@ class PeopleMethods(SessionMethods):
         self, request: pb.CreateRecoveryCodesRequest, context: grpc.ServicerContext
     ) -> pb.RecoveryCodes:
         """Make ten codes in place of those there were."""
+        person = self._own_principal()
+        if person.issuer:  # or the company's own second factor would be gone round
+            raise PersonOfIssuer("Your company asks for your second factor.", metadata={"issuer_id": person.issuer})
         codes, hashes = self._new_codes()
-        self._context.principals.save(replace(self._own_principal(), recovery_hashes=hashes))
+        self._context.principals.save(replace(person, recovery_hashes=hashes))
         return pb.RecoveryCodes(codes=codes)
 
     def _new_codes(self) -> tuple[list[str], tuple[str, ...]]:

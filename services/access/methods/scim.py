@@ -14,7 +14,7 @@ from kehu.access.v1 import scim_pb2 as pb
 from services.access.domain import scim
 from services.access.domain.errors import PrincipalNotFound, ScimClientUnknown
 from services.access.domain.issuers import Issuer
-from services.access.domain.policies import can_administer, compiled, role_names
+from services.access.domain.policies import could_make_administrators, role_names
 from services.access.domain.principals import Principal, checked
 from services.access.methods.principals import PrincipalMethods
 from services.chassis.server import current_call
@@ -125,8 +125,7 @@ class ScimMethods(PrincipalMethods):
         person = checked(person, self._known_roles())
         directory = self._context.directory
         links = [*directory.links(without=person.subject), *replace(person, enabled=True).links()]
-        rules = compiled(directory.policy.content, links)
-        if can_administer(rules, person.subject, person.department):
+        if could_make_administrators(directory.policy.content, links, person.subject, person.department):
             raise scim.invalid("invalidValue", "a directory cannot make an administrator; an administrator can")
         return person
 

@@ -59,7 +59,7 @@ class TokenMethods(IssuerMethods):
             signed_in = self._person(session.principal_id, partial(self._try_code, request))
             if not self._context.sessions.prolong(session):
                 raise SubjectTokenRefused(OVER)
-            grant, prefix = Grant(session.methods), f"{session.id}."
+            grant, prefix = Grant(session.methods, auth_time=now), f"{session.id}."
         else:
             raise GrantTypeUnsupported(f"Use grant_type client_credentials, password, {STEP_UP} or {EXCHANGE}.")
         token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)
