@@ -9,6 +9,7 @@ from services.access.methods.credentials import CredentialMethods
 from services.access.methods.people import PeopleMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
+from services.access.methods.requests import RequestMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.scim import ScimMethods
 from services.access.methods.shadowing import ShadowMethods
@@ -23,6 +24,7 @@ class AccessServicer(
     ScimMethods,
     QuestionMethods,
     PeopleMethods,
+    RequestMethods,
     ReviewMethods,
     ShadowMethods,
     TrailMethods,

@@ -18,7 +18,7 @@ from services.chassis.config import ConfigError
 from services.chassis.errors import AlreadyExists, Conflict
 
 FIRST_POLICY = "default"
-ROLE_OF_DEPARTMENT = {department: role for role, department, _ in ROLES}
+ROLE_OF_DEPARTMENT = {department: role for role, department, _ in ROLES if department != "*"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from services.chassis.access import RowFilter
 
 # role, department, the purpose its people work for
 ROLES = (
+    ("role:owner", "*", "administration"),  # of the data of a department, beside a role there
+    ("role:emergency-service", "service", "service"),  # opened by breaking the glass only
     ("role:marketer", "marketing", "marketing"),
     ("role:agent", "service", "service"),
     ("role:seller", "sales", "sales"),
@@ -21,6 +23,8 @@ ROLES = (
 
 # role → resource → actions, separated by spaces; * is every action of the resource
 ACTIONS = {
+    "role:owner": {"accessRequests": "read list approve reject revoke"},
+    "role:emergency-service": {"profiles": "read list lookup", "search": "read", "interactions": "list"},
     "role:marketer": {
         "lifecycles": "read",
         "segments": "*", "campaigns": "*", "deliveries": "*", "suppressions": "*", "operations": "*",
@@ -58,10 +62,11 @@ ACTIONS = {
         "purposes": "*", "notices": "*", "consents": "*", "index": "*", "search": "read", "operations": "*",
         "interactions": "*", "scores": "*", "metrics": "*", "tickets": "read list", "deliveries": "list",
         "qualityReports": "*", "qualityIncidents": "*", "qualityRules": "*", "auditEntries": "disclosures",
+        "accessRequests": "countersign reject revoke",
     },
     "role:provisioner": {"scim": "*"},
     "role:auditor": {
-        "auditEntries": "*", "auditAlerts": "*", "auditRules": "*",
+        "auditEntries": "*", "auditAlerts": "*", "auditRules": "*", "accessRequests": "review revoke",
         "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
@@ -73,10 +78,18 @@ ACTIONS = {
     },
 }  # fmt: skip
 
-OF_EVERYBODY = {"account": "*"}  # one's own sessions and second factors
+OF_EVERYBODY = {  # one's own sessions and second factors, and asking for a role
+    "account": "*",
+    "accessRequests": "create read list cancel return renew break_glass",
+}
 
 # role → right → field groups, for the purpose of the role's department only
 FIELDS = {
+    "role:emergency-service": {
+        "show": "personal/name personal/contact personal/birth personal/address sensitive/document "
+        "personal/behaviour personal/content personal/consent",
+        "search": "personal/name personal/contact",
+    },
     "role:marketer": {
         "mask": "personal/name personal/contact personal/birth personal/address",
         "show": "personal/behaviour personal/consent",
@@ -120,9 +133,10 @@ def _row_filters() -> Iterator[RowFilter]:
 
 def _rules() -> Iterator[Row]:
     for role, department, purpose in ROLES:
-        for resource, actions in {**OF_EVERYBODY, **ACTIONS[role]}.items():
-            for action in actions.split():
-                yield role, department, resource, action, "*", "allow"
+        for rights in (OF_EVERYBODY if department != "*" else {}, ACTIONS[role]):
+            for resource, actions in rights.items():
+                for action in actions.split():
+                    yield role, department, resource, action, "*", "allow"
         for right, groups in FIELDS.get(role, {}).items():
             for group in groups.split():
                 yield role, department, f"fields/{group}", right, purpose, "allow"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -17,8 +17,10 @@ from kehu.access.v1 import conditions_pb2 as pb_conditions
 
 from services.access.domain.policies import Policy, Row
 from services.access.domain.principals import Principal
+from services.access.domain.requests import AccessRequest
 from services.access.domain.tokens import Revocation, SigningKey
 from services.access.store.ports import Policies, Principals, Revocations
+from services.access.store.requests import Requests
 from services.chassis.access import MODEL, PolicySnapshot, RowFilter
 from services.chassis.access import Revocations as Revoked
 from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
@@ -49,6 +51,7 @@ class _InForce:
     policy: Policy | None = None
     people: Mapping[str, _Person] = field(default_factory=dict)
     revoked: tuple[Revocation, ...] = ()
+    lent: tuple[AccessRequest, ...] = ()
 
 
 class OwnSnapshots:
@@ -75,7 +78,9 @@ class Directory:
         revocations: Revocations,
         keys: Sequence[SigningKey],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        requests: Requests | None = None,
     ) -> None:
+        self._requests = requests
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
         self._lock = threading.Lock()
@@ -143,6 +148,11 @@ class Directory:
             reply.revocations.CopyFrom(revoked)
         return reply
 
+    def emergency_of(self, subject: str) -> str:
+        """Return the id of the break-glass a person has open now, or nothing."""
+        now, lent = self._now(), self.refresh().lent
+        return next((r.id for r in lent if r.emergency and r.subject == subject and r.is_open(now)), "")
+
     def refresh(self, at_once: bool = False) -> _InForce:
         """Read what changed and return the state; `at_once` after a write of our own."""
         with self._lock:
@@ -158,14 +168,20 @@ class Directory:
         changed = {key: person for key, person in people.items() if known.people.get(key) != person}
         published = self._policies.published_after(known.policy.number if known.policy else 0)
         revoked = tuple(sorted(self._revocations.unexpired(now), key=lambda revocation: revocation.id))
-        if not changed and not published and revoked == known.revoked:
+        lent = tuple(self._requests.lent(now)) if self._requests else ()
+        if not changed and not published and revoked == known.revoked and lent == known.lent:
             return known
         policy = published[-1] if published else known.policy
-        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked)
+        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked, lent)
 
     def _rule_set(self, state: _InForce) -> pb.RuleSet:
         known = self._rules
-        if known is not None and known[0].policy is state.policy and known[0].people is state.people:
+        if (
+            known is not None
+            and known[0].policy is state.policy
+            and known[0].people is state.people
+            and known[0].lent == state.lent
+        ):
             return known[1]
         policy, links = _seeded(state), self._all_links(state)
         mark = f"{policy.number}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
@@ -183,8 +199,18 @@ class Directory:
             )  # fmt: skip
 
     def _all_links(self, state: _InForce) -> list[Row]:
+        content = _seeded(state).content
         own = {link for person in state.people.values() for link in person.links}
-        return sorted({*_seeded(state).content.links, *own})
+        return sorted({*content.links, *own, *_lent_links(state, content.model)})
+
+
+def _lent_links(state: _InForce, model: str) -> Iterator[Row]:
+    """Yield the links of granted requests whose people may sign in, in the department they had it granted in."""
+    here = {person.subject: person.department for person in state.people.values() if person.enabled}
+    if model == MODEL:  # another may not know links with an end: they would keep the policy from compiling
+        for request in state.lent:
+            if here.get(request.subject) == request.department:
+                yield from request.links()
 
 
 def _person(principal: Principal) -> _Person:

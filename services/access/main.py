@@ -19,12 +19,13 @@ from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
 from services.access.sentinel import Sentinel
 from services.access.store import mongo, once
-from services.access.store.alerts import MongoAlerts
+from services.access.store.alerts import AlertRecord, MongoAlerts
 from services.access.store.issuers import IssuerRecord, Issuers, MongoIssuers
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.names import MongoNames, Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
+from services.access.store.requests import AccessRequestRecord, MongoRequests
 from services.access.store.sessions import MongoSessions, Sessions
 from services.access.store.shadows import MongoShadows
 from services.chassis import records
@@ -56,7 +57,7 @@ def serving(config: ProcessConfig) -> Serving:
     return Serving(
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
-        records=(*mongo.RECORDS, IssuerRecord),
+        records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord),
         background=[Keeper(context.chain, config.audit_years, Sentinel(context.chain.blocks, context.alerts))],
         prepare=prepare,
     )
@@ -79,7 +80,8 @@ def build_context(
     folder, keys = config.keys_dir, token_keys(config.keys_dir)
     anchor = FolderAnchor(config.audit_anchor) if config.audit_anchor else None
     passwords = Argon2()
-    directory = Directory(principals, policies, revocations, keys)
+    requests = MongoRequests()
+    directory = Directory(principals, policies, revocations, keys, requests=requests)
     return Context(
         principals=principals,
         policies=policies,
@@ -98,6 +100,7 @@ def build_context(
         sessions=sessions,
         names=names,
         alerts=MongoAlerts(),
+        requests=requests,
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
         breached=BreachedPasswords(config.breached_passwords),

@@ -37,6 +37,7 @@ class AuditEntry:
     `outcome` is "allowed" or "denied"; `status` the gRPC code name of the reply; `target` a resource name; `method` the
     full name of the RPC. `profiles` are the ids of the customers asked for or in the reply, `shown` and `masked` the
     field groups (`personal/contact`) of which the reply had a value. `entry_id` is the decision id a refusal tells.
+    `emergency` is the access request by which the caller had broken the glass then.
     """
 
     service: str
@@ -57,6 +58,7 @@ class AuditEntry:
     profiles: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
+    emergency: str = ""
 
     @classmethod
     def of(

@@ -26,6 +26,7 @@ from services.access.store.memory import MemoryPolicies, MemoryPrincipals, Memor
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.names import MemoryNames
 from services.access.store.once import MemoryOnce, MemoryUses
+from services.access.store.requests import MemoryRequests
 from services.access.store.sessions import MemorySessions
 from services.access.store.shadows import MemoryShadows
 from services.chassis.access import TokenVerifier
@@ -94,7 +95,8 @@ def new_world(**changes: object) -> World:
     keys = [SigningKey(Ed25519PrivateKey.generate())]
     principals, policies, revocations = MemoryPrincipals(), MemoryPolicies(), MemoryRevocations()
     passwords = QuickPasswords()
-    directory = Directory(principals, policies, revocations, keys, clock)
+    requests = MemoryRequests()
+    directory = Directory(principals, policies, revocations, keys, clock, requests)
     context = Context(
         principals=principals,
         policies=policies,
@@ -113,6 +115,7 @@ def new_world(**changes: object) -> World:
         sessions=MemorySessions(),
         names=MemoryNames(),
         alerts=MemoryAlerts(),
+        requests=requests,
         issuers=MemoryIssuers(),
         companies=Companies(loopback=True),
         breached=BreachedPasswords(),

@@ -186,3 +186,33 @@ class ScimClientUnknown(errors.Denied):
     """The caller is no issuer's scim_client."""
 
     reason = "SCIM_CLIENT_UNKNOWN"
+
+
+class AccessRequestNotFound(errors.NotFound):
+    """No access request of this id is the caller's to see."""
+
+    reason = "ACCESS_REQUEST_NOT_FOUND"
+
+
+class AccessRequestInvalid(errors.Invalid):
+    """An access request asks for what cannot be granted."""
+
+    reason = "ACCESS_REQUEST_INVALID"
+
+
+class AccessRequestState(errors.NotAllowed):
+    """An access request is not in the state this needs."""
+
+    reason = "ACCESS_REQUEST_STATE"
+
+
+class NotDataOwner(errors.Denied):
+    """The caller may do this for another department, not for that of the request."""
+
+    reason = "NOT_DATA_OWNER"
+
+
+class ReviewOverdue(errors.NotAllowed):
+    """Somebody's earlier break-glass was not reviewed in time."""
+
+    reason = "REVIEW_OVERDUE"

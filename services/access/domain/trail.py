@@ -28,8 +28,8 @@ EVERYTHING = "*"  # the term every block is found by
 OF_SPOOL = re.compile(r"([a-z0-9]{32})-([0-9]{16})")
 # What a list may ask for, the rarest first: a search reads the blocks of the first one asked for.
 SEARCHABLE = (
-    "request_id", "profile", "target", "subject", "group", "method", "purpose", "status", "action", "resource",
-    "service", "department", "outcome",
+    "emergency", "request_id", "profile", "target", "subject", "group", "method", "purpose", "status", "action",
+    "resource", "service", "department", "outcome",
 )  # fmt: skip
 LARGEST_BLOCK = 64 * 1024 * 1024  # bytes of a block unpacked: more is none of ours
 

@@ -25,6 +25,7 @@ from services.access.store.issuers import Issuers
 from services.access.store.names import Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations, Shadows
+from services.access.store.requests import Requests
 from services.access.store.sessions import Sessions
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
@@ -81,6 +82,7 @@ class Context:
     sessions: Sessions
     names: Names
     alerts: Alerts
+    requests: Requests
     issuers: Issuers
     companies: Companies
     breached: Breached
@@ -110,5 +112,6 @@ class Context:
             reason="CREDENTIALS_REFUSED" if refused else "ALLOWED",
             status="UNAUTHENTICATED" if refused else "OK",
             request_id=request_id,
+            emergency=self.directory.emergency_of(subject),
         )
         self.chain.append(f"token-{entry.entry_id}", [entry])

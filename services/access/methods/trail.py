@@ -20,7 +20,7 @@ from services.chassis.server import current_call
 
 FILTERS = (
     "subject", "resource", "target", "department", "outcome", "request_id", "purpose", "group", "method", "status",
-    "action", "service",
+    "action", "service", "emergency",
 )  # fmt: skip
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=1)  # clocks of other processes may be ahead of ours

@@ -33,6 +33,7 @@ CACHED_OBLIGATIONS = 20_000  # callers × purposes remembered per snapshot
 READ = "read"  # the action that tells which rows of another resource a caller reaches
 RULE_FIELDS = len(REQUEST_FIELDS) + 1
 FIELD_PREFIX = "fields/"
+EMERGENCY_LINK = "emergency:"  # a name between a person and a role: the role was opened by breaking the glass
 
 if TYPE_CHECKING:
     from services.chassis.access.shadow import Shadow
@@ -65,6 +66,7 @@ class PolicySnapshot:
         "field_grants",
         "_cache",
         "_now",
+        "_emergencies",
     )
 
     def __init__(
@@ -105,6 +107,7 @@ class PolicySnapshot:
         self._groups = tuple(sorted({grant.group for grant in self.field_grants}))
         self._cache: dict[tuple[Hashable, ...], Obligations] = {}
         self._now = now
+        self._emergencies = any(link[0].startswith(EMERGENCY_LINK) for link in in_slices(links, pause))
 
     def with_revocations(self, revocations: Revocations, keys: Mapping[str, str]) -> PolicySnapshot:
         """Return a snapshot of the same compiled rules with other revocations and keys."""
@@ -152,6 +155,13 @@ class PolicySnapshot:
     def names(self, caller: Caller) -> frozenset[str]:
         """Return the subject and all roles it has in its department now."""
         return self._rules.names(caller.subject, caller.department, self._now())
+
+    def emergency(self, caller: Caller) -> str:
+        """Return the id of the break-glass through which the caller has a role now, or nothing."""
+        if not self._emergencies:
+            return ""
+        found = (name for name in self.names(caller) if name.startswith(EMERGENCY_LINK))
+        return next(found, "").removeprefix(EMERGENCY_LINK)
 
     def obligations(self, caller: Caller) -> Obligations:
         """Return the field groups this caller sees, sees masked and may search by, for the purpose named."""

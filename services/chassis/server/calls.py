@@ -19,7 +19,8 @@ class Call:
     """One served call; `authorization` is the caller's own token, forwarded to other services.
 
     `field_grants` are the rules about field groups of the policy that decided it; `thumbprint` is of the certificate
-    the caller connected with, empty for none; `revealed` are the groups the servicer revealed.
+    the caller connected with, empty for none; `revealed` are the groups the servicer revealed,
+    `emergency` is the break-glass the caller has open.
     """
 
     caller: Caller
@@ -29,6 +30,7 @@ class Call:
     authorization: str = ""
     field_grants: Sequence[FieldGrant] = ()
     thumbprint: str = ""
+    emergency: str = ""
     revealed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 

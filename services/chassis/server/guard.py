@@ -163,7 +163,8 @@ class Guard(grpc.ServerInterceptor):
         decision = self._decide(plan, peer, caller)
         policy = self._holder.known
         grants = policy.field_grants if policy else ()
-        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants, thumbprint)
+        emergency = policy.emergency(caller) if policy else ""
+        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants, thumbprint, emergency)
         if not decision.allowed:
             decision_id = self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
             raise _refusal(plan, decision, decision_id)

@@ -41,6 +41,7 @@ class SpoolTrail:
             profiles=seen.profiles,
             shown=seen.shown,
             masked=seen.masked,
+            emergency=call.emergency if call else "",
         )
         self._spool.append(entry)
         return entry.entry_id
