@@ -24,7 +24,9 @@ EVERYBODY = [
     ("user:steward", "data-office"), ("user:root", "administration"), ("user:second", "administration"),
 ]  # fmt: skip
 # everybody holds every role of their department
-LINKS = sorted({(s, rule[0], where) for s, where in EVERYBODY for rule in default_content().rules if rule[1] == where})
+LINKS = sorted(
+    {(s, rule[0], where) for s, where in EVERYBODY for rule in default_content().rules if rule[1] in ("*", where)}
+)
 PERSONS = [person for person in EVERYBODY if person[0].startswith("user:")]
 MARKETER = ("role:marketer", "marketing")
 

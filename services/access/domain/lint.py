@@ -13,6 +13,7 @@ from typing import Literal
 
 from services.access.domain.checks import Person, faults
 from services.access.domain.policies import Content, Row, can_administer, compiled
+from services.access.domain.requests import EMERGENCY_ROLE
 from services.access.domain.vocabulary import Inventory
 from services.chassis.access.rules import Rules
 
@@ -98,14 +99,14 @@ def _dead(content: Content, rules: Rules, everybody: Sequence[Person]) -> Iterat
     """Find rules, filters and links that nobody can ever meet.
 
     A denial or a filter for a name that no rule allows anything may be a slip of the pen that lets somebody in;
-    the rules of a role that is known but held by nobody are said once.
+    the rules of a role that is known but held by nobody are said once. A role for emergencies is held by nobody.
     """
     held = {(name, where) for subject, where in everybody for name in rules.names(subject, where)}
     alive = held | {(name, "*") for name, _ in held}
     known = {rule[:2] for rule in content.rules if rule[KEY] == "allow"}
     dead: dict[Row, list[int]] = defaultdict(list)
     for position, rule in enumerate(content.rules):
-        if rule[:2] in alive:
+        if rule[:2] in alive or rule[0].startswith(EMERGENCY_ROLE):
             continue
         if rule[KEY] == "deny" and rule[:2] not in known:
             yield _nobody("warning", f"rules[{position}]", rule[0], rule[1])

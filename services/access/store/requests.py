@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 
 import mongoengine
 from kehu.access.v1 import events_pb2
+from mongoengine import Q
 
 from services.access.domain.requests import GRANTED, AccessRequest
 from services.chassis import records
@@ -147,14 +148,12 @@ class MongoRequests:
 
     def page(self, subject: str, department: str, before: Seen | None, limit: int) -> list[AccessRequest]:
         """Return a page."""
-        concerned: list[dict[str, object]] = [{"subject": subject}] if subject else []
-        concerned += [{"department": department}] if department else []
-        where: list[dict[str, object]] = [{"$or": concerned}] if concerned else []
+        found = AccessRequestRecord.objects(id__gt="")
+        if subject or department:
+            found = found.filter(Q(subject=subject or None) | Q(department=department or None))
         if before is not None:
             at, last = before
-            earlier: list[dict[str, object]] = [{"create_time": {"$lt": at}}, {"create_time": at, "_id": {"$lt": last}}]
-            where.append({"$or": earlier})
-        found = AccessRequestRecord.objects(__raw__={"$and": where} if where else {"_id": {"$gt": ""}})
+            found = found.filter(Q(create_time__lt=at) | Q(create_time=at, id__lt=last))
         with records.driver_errors():
             return [_request(record) for record in found.order_by("-create_time", "-id").limit(limit)]
 
