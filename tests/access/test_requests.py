@@ -25,7 +25,9 @@ from services.access.domain.requests import AccessRequest
 from services.access.store.requests import AccessRequestRecord, MemoryRequests, MongoRequests, Requests
 from services.chassis import records
 from services.chassis.access import Caller, wire
+from services.chassis.audit import AuditEntry
 from services.chassis.errors import Conflict
+from services.chassis.server.trail import SpoolTrail
 from tests.access.world import START, World, running_world
 from tests.harness import bad_fields, refused
 
@@ -406,3 +408,25 @@ def test_a_token_taken_meanwhile_is_marked_in_the_trail(world: World) -> None:
 def test_an_app_neither_asks_nor_breaks_the_glass(world: World) -> None:
     with refusal("PERSON_NEEDED"):
         ask(world, "app:marketing-app@marketing")
+
+
+def test_every_call_behind_the_guard_carries_the_mark_refused_ones_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.harness is not None
+    entries, trail = [], world.harness.trail
+
+    class Spool:
+        def append(self, entry: AuditEntry) -> None:
+            entries.append(entry)
+
+    monkeypatch.setattr(trail, "record", SpoolTrail("access", Spool()).record)  # type: ignore[arg-type]
+    monkeypatch.setattr(world.harness.policy, "emergency", lambda caller: caller.subject[-3:], raising=False)
+    asked = ask(world)
+    with refusal("NOT_DATA_OWNER"):
+        act(world, STEWARD, "Approve", asked)
+
+    assert [(entry.status, entry.emergency) for entry in entries] == [("OK", "ann"), ("PERMISSION_DENIED", "tan")]
+    assert AuditEntry.read(entries[0].line()) == entries[0]
+    assert wire.entry_of(wire.entry_message(entries[0])) == entries[0]
+    assert entries[0].reason.startswith("asks for role:owner")
