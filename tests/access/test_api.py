@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import grpc
@@ -14,10 +15,13 @@ from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import conditions_pb2 as pb_conditions
 
 from services.chassis.access import Caller, SnapshotHolder, TokenVerifier
+from services.chassis.access.conditions import NamedCondition, TimeOfDay
 from services.chassis.access.wire import request_for, updated
 from services.chassis.errors import Unauthenticated
-from tests.access.world import AUDIENCE, ISSUER, World, running_world
+from tests.access.world import AUDIENCE, ISSUER, START, World, running_world
 from tests.harness import bad_fields
+
+ADMINISTRATOR = "role:administrator"
 
 SECOND = "user:second@administration"
 
@@ -362,6 +366,31 @@ def test_the_only_operator_approves_alone_until_there_is_a_second() -> None:
             world.stub().ApprovePolicy(pb.ApprovePolicyRequest(policy_id=other_id), timeout=5)
 
         assert approved.version == 2
+        assert refusal(caught.value) == ("FAILED_PRECONDITION", "SELF_APPROVAL")
+
+
+@pytest.mark.parametrize("how", ["by night", "from tomorrow"])
+def test_an_administrator_by_night_or_from_tomorrow_is_a_second_operator(how: str) -> None:
+    night = NamedCondition("night", TimeOfDay("Asia/Shanghai", "22:00", "06:00"))
+    tomorrow = str(int(START.timestamp()) + 86_400)
+    with running_world(self_approval=True) as world:
+        new_person(world, "second", role="role:auditor")
+        current = world.context.directory.policy
+        rules = [("role:auditor", *rule[1:], "night") for rule in current.content.rules if rule[0] == ADMINISTRATOR]
+        if how == "by night":
+            content = replace(current.content, rules=(*current.content.rules, *rules), conditions=(night,))
+        else:
+            link = ("role:auditor", ADMINISTRATOR, "administration", tomorrow, "0")
+            content = replace(current.content, links=(link,))
+        policies, number = world.context.policies, current.number + 1
+        policies.insert(replace(current, id="in-force", number=number, content=content, version=0))
+        world.context.directory.refresh(at_once=True)
+        own = {"author": "user:root", "submitter": "user:root", "comment": "alone", "base": number}
+        policies.insert(replace(current, id="own", state="submitted", number=0, content=content, version=0, **own))
+
+        with pytest.raises(grpc.RpcError) as caught:
+            world.stub().ApprovePolicy(pb.ApprovePolicyRequest(policy_id="own"), timeout=5)
+
         assert refusal(caught.value) == ("FAILED_PRECONDITION", "SELF_APPROVAL")
 
 

@@ -171,11 +171,16 @@ def can_administer(rules: Rules, subject: str, department: str) -> bool:
     )
 
 
-def could_make_administrators(content: Content, links: Iterable[Row], subject: str, department: str) -> bool:
-    """Tell whether somebody could ever make an administrator: what holds at times or under conditions will hold."""
+def at_most(content: Content, links: Iterable[Row]) -> Rules:
+    """Return the rules of a policy when all that holds at times or under conditions allows, and denies nothing."""
     width = len(RULE_FIELDS) + 1
     rows = [rule[:width] for rule in content.rules if len(rule) <= width or rule[-2] == "allow"]
-    rules = build_rules(content.model, rows, sorted({link[:3] for link in (*content.links, *links)}))
+    return build_rules(content.model, rows, sorted({link[:3] for link in (*content.links, *links)}))
+
+
+def could_make_administrators(content: Content, links: Iterable[Row], subject: str, department: str) -> bool:
+    """Tell whether somebody could ever make an administrator."""
+    rules = at_most(content, links)
     return any(
         rules.decide((subject, department, resource, action, purpose)).allowed
         for resource, action in MAKING

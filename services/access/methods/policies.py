@@ -14,6 +14,7 @@ from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyO
 from services.access.domain.policies import (
     Content,
     Policy,
+    at_most,
     can_administer,
     near_misses,
     published,
@@ -249,6 +250,6 @@ class PolicyMethods:
         if not self._context.self_approval:
             return False
         directory = self._context.directory
-        rules = directory.snapshot().rules
+        rules = at_most(directory.policy.content, directory.links())
         able = [person for person in directory.persons() if can_administer(rules, *person)]
         return len(able) == 1
