@@ -1,4 +1,4 @@
-"""A thread of access: signs a checkpoint every hour, watches the trail, removes daily what the law lets go."""
+"""A thread of access: signs a checkpoint hourly, watches the trail, reminds of ends, removes daily what may go by law."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from services.access.chain import Chain
+from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
 from services.chassis.errors import KehuError
 
@@ -27,7 +28,9 @@ class Keeper:
         years: float,
         sentinel: Sentinel | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reminder: Reminder | None = None,
     ) -> None:
+        self._reminder = reminder
         self._chain, self._kept, self._sentinel, self._now = chain, YEAR * years, sentinel, now
         self._pruned: datetime | None = None
         self._stopping = threading.Event()
@@ -61,6 +64,8 @@ class Keeper:
             raised = self._sentinel.look(now)
             if raised:
                 _log.warning("audit alerts", extra={"alerts": raised})
+        if self._reminder is not None:
+            self._reminder.look(now)
         if self._pruned is None or self._pruned + PRUNED_EVERY <= now:
             self._pruned = now
             removed = self._chain.prune(now - self._kept, now)

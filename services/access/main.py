@@ -17,6 +17,7 @@ from services.access.inventory import descriptors_path, read_inventory
 from services.access.keeper import Keeper
 from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
+from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
 from services.access.store import mongo, once
 from services.access.store.alerts import AlertRecord, MongoAlerts
@@ -54,11 +55,13 @@ def serving(config: ProcessConfig) -> Serving:
         seed(context, wanted)
         context.chain.head()
 
+    sentinel, reminder = Sentinel(context.chain.blocks, context.alerts), Reminder(context.requests)
+    keeper = Keeper(context.chain, config.audit_years, sentinel, reminder=reminder)
     return Serving(
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
         records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord),
-        background=[Keeper(context.chain, config.audit_years, Sentinel(context.chain.blocks, context.alerts))],
+        background=[keeper],
         prepare=prepare,
     )
 

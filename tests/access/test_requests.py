@@ -22,6 +22,7 @@ from services.access.domain import requests as domain
 from services.access.domain.errors import AccessRequestState, SelfApproval
 from services.access.domain.principals import Principal
 from services.access.domain.requests import AccessRequest
+from services.access.reminding import Reminder
 from services.access.store.requests import AccessRequestRecord, MemoryRequests, MongoRequests, Requests
 from services.chassis import records
 from services.chassis.access import Caller, wire
@@ -98,6 +99,28 @@ def test_pages_are_of_a_person_and_a_department_newest_first_without_a_gap(store
     assert [int(row.id, 16) for row in found] == [8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert [int(row.id, 16) for row in store.page("user:a", "", None, 9)] == [6, 3, 0]
     assert [int(row.id, 16) for row in store.page("user:a", "x", None, 9)] == [7, 6, 5, 3, 1, 0]
+
+
+def test_a_holder_is_reminded_once_before_the_end_and_nobody_else(store: Requests) -> None:
+    store.insert(request(1, state=domain.GRANTED))
+    store.insert(request(2))
+    store.insert(request(3, state=domain.GRANTED, emergency=True))
+    store.insert(request(4, state=domain.GRANTED, end_time=START + timedelta(days=4)))
+    reminder, told = Reminder(store), []
+    for hour in range(31 * 24):
+        if reminder.look(START + timedelta(hours=hour)):
+            told.append(hour)
+
+    assert told == [3 * 24, 27 * 24]
+    assert [row.reminded for row in map(store.get, (f"{n:032x}" for n in range(1, 5))) if row] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    if isinstance(store, MongoRequests):
+        facts = [fact["data"] for fact in AccessRequestRecord._get_collection().distinct("outbox")]
+        assert sorted(bool(fact.get("reminder")) for fact in facts) == [False] * 4 + [True] * 2
 
 
 def test_nobody_approves_their_own_and_the_second_person_is_another() -> None:
