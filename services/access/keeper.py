@@ -1,4 +1,4 @@
-"""A thread of access: signs a checkpoint hourly, watches the trail, reminds of ends, removes daily what may go by law."""
+"""A thread of access: signs checkpoints, watches the trail, reminds of ends, removes daily what the law lets go."""
 
 from __future__ import annotations
 
