@@ -8,6 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.limits import Limits
 from gateway.openapi.schemas import Schema, Schemas, component_name, is_required, path_schema
+from gateway.openapi.standards import standard_of
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.paths import Template, parse_template
 from gateway.transcoding.query import is_leaf
@@ -15,12 +16,6 @@ from gateway.transcoding.requests import etag_field, is_text
 from gateway.wire import MULTIPART, SHORTEST_TIMEOUT, URLENCODED
 
 QUERY_DEPTH = 3
-OAUTH = "/oauth2/"
-OAUTH_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["error", "error_description", "reason"],
-    "properties": {name: {"type": "string"} for name in ("error", "error_description", "reason")},
-}
 LINES = "application/x-ndjson"
 STEP_UP = "Needs a second factor shown within five minutes; else 401 with the challenge of RFC 9470."
 PROBLEM: Schema = {"$ref": "#/components/responses/Problem"}
@@ -173,7 +168,7 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
         "summary": comment.split(". ")[0].rstrip("."),
         "description": comment,
         "parameters": parameters_of(schemas, method, binding, template),
-        "responses": {"200": success(schemas, method), "default": refusals(binding)},
+        "responses": responses_of(schemas, method, binding),
     }
     if method.is_public:
         operation["security"] = []
@@ -183,13 +178,16 @@ def operation_of(schemas: Schemas, method: Method, binding: Binding, template: T
     return operation
 
 
-def refusals(binding: Binding) -> Schema:
-    """Return the response of every refusal: a problem, below /oauth2/ the error document of RFC 6749 §5.2 too."""
-    if not binding.template.startswith(OAUTH):
-        return PROBLEM
-    content = problem_response()["content"]
-    assert isinstance(content, dict)
-    return {**problem_response(), "content": {**content, "application/json": {"schema": OAUTH_SCHEMA}}}
+def responses_of(schemas: Schemas, method: Method, binding: Binding) -> Schema:
+    """Return the responses of an operation: its own, and a problem or what a standard has in its place."""
+    standard = standard_of(binding)
+    if standard is None:
+        return {"200": success(schemas, method), "default": PROBLEM}
+    refusal = problem_response()
+    content = {**dict(refusal["content"]), standard.refusal_type: {"schema": standard.refusal}}  # type: ignore[call-overload]
+    status = standard.success.get(binding.verb, "200")
+    done: Schema = {"description": "Done."} if status == "204" else success(schemas, method)
+    return {status: done, "default": {**refusal, "content": content}}
 
 
 def success(schemas: Schemas, method: Method) -> Schema:

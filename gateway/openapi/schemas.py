@@ -104,6 +104,7 @@ def path_schema(field: FieldDescriptor | None, index: int, count: int) -> Schema
     pattern = rules.pattern or re.escape(rules.const)
     pieces = pattern.removeprefix("^").removesuffix("$").split("/")
     own = pieces[index] if pattern and len(pieces) == count else ""
+    own = own.removesuffix("?") if own.endswith(")?") else own  # what may be left out elsewhere stands in a path
     return {"type": "string", "pattern": f"^{own}$" if _is_whole(own) else SEGMENT}
 
 
@@ -239,7 +240,8 @@ class Schemas:
 def text_rules(rules: validate_pb2.StringRules) -> Schema:
     """Return what a text's rules are in JSON Schema."""
     listed = list(getattr(rules, "in"))
-    return {**chosen(rules, TEXT_RULES), **({"enum": listed} if listed else {})}
+    form = {"format": "uri"} if rules.uri else {}
+    return {**chosen(rules, TEXT_RULES), **form, **({"enum": listed} if listed else {})}
 
 
 def number_or_text(field: FieldDescriptor) -> Schema:
