@@ -23,7 +23,7 @@ from services.consent.domain.records import (
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """A split: ids and source records ("source/id") that went, records that stayed, since when both were one, and when."""
+    """A split: ids and records ("source/id") that went, records that stayed, since when both were one, and when."""
 
     version: int
     time: datetime
