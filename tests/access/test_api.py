@@ -248,9 +248,10 @@ def test_a_taken_login_is_said(world: World) -> None:
     assert refusal(caught.value) == ("ALREADY_EXISTS", "PRINCIPAL_EXISTS")
 
 
-def test_a_role_without_meaning_is_refused(world: World) -> None:
+@pytest.mark.parametrize("role", ["role:king", "role:emergency-service"])
+def test_a_role_without_meaning_and_one_for_emergencies_is_given_to_nobody(world: World, role: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        new_person(world, "second", role="role:king")
+        new_person(world, "second", role=role)
 
     assert refusal(caught.value) == ("INVALID_ARGUMENT", "PRINCIPAL_INVALID")
 

@@ -18,6 +18,7 @@ import pyotp
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import people_pb2
 from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 
 from infra.certificates import ensure_certificates
@@ -30,7 +31,7 @@ from tests.access.test_process import ROOT, Access, access, administrator, answe
 from tests.access.world import AUDIENCE, ISSUER, World, running_world
 
 REACHED_SECONDS = 2.0  # p99, in all processes (issue 5 §1)
-ROUNDS = int(os.environ.get("KEHU_REVOCATIONS", "5"))  # of each kind; docs/identity.md tells of 50
+ROUNDS = int(os.environ.get("KEHU_REVOCATIONS", "5"))  # of each kind
 KINDS = ("token", "app", "role", "person")
 
 
@@ -58,12 +59,19 @@ class Gateways:
         request = pb.CreateTokenRequest(
             grant_type="client_credentials", client_id=made.login, client_secret=secret.client_secret
         )
-        if secret.password:
-            code = pyotp.TOTP(secret.totp_secret).now()
-            request = pb.CreateTokenRequest(
-                grant_type="password", username=made.login, password=secret.password, totp=code
-            )
+        if secret.invitation_token:
+            request = self.enrolled(made)
         return self.stub.CreateToken(request, timeout=20).access_token
+
+    def enrolled(self, made: pb.Principal) -> pb.CreateTokenRequest:
+        """Accept a person's invitation, and return what they sign in with: a code of its own, each counts once."""
+        token, password = made.secret.invitation_token, "Nine-blue-otters-swim-41"
+        invitation = self.stub.OpenInvitation(people_pb2.OpenInvitationRequest(token=token), timeout=20)
+        codes = pyotp.TOTP(invitation.totp_secret)
+        request = people_pb2.AcceptInvitationRequest(token=token, password=password, totp=codes.now())
+        self.stub.AcceptInvitation(request, timeout=20)
+        code = codes.at(int(time.time()) + 30)
+        return pb.CreateTokenRequest(grant_type="password", username=made.login, password=password, totp=code)
 
     def revoke(self, kind: str, made: pb.Principal, token: str) -> None:
         """Take the right away, in the way of this kind; returns when access acknowledged it."""

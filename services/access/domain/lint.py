@@ -13,8 +13,7 @@ from typing import Literal
 
 from services.access.domain.checks import Person, faults
 from services.access.domain.policies import Content, Row, can_administer, compiled
-from services.access.domain.requests import EMERGENCY_ROLE
-from services.access.domain.vocabulary import Inventory
+from services.access.domain.vocabulary import EMERGENCY_ROLE, Inventory
 from services.chassis.access.rules import Rules
 
 Severity = Literal["error", "warning", "notice"]

@@ -14,7 +14,7 @@ import pyotp
 from services.access.domain.errors import PrincipalInvalid
 from services.access.domain.passwords import normalized
 from services.access.domain.recovery import spent
-from services.access.domain.vocabulary import DEPARTMENTS
+from services.access.domain.vocabulary import DEPARTMENTS, EMERGENCY_ROLE
 from services.chassis.errors import FieldViolation
 
 Kind = Literal["app", "user"]
@@ -109,6 +109,8 @@ def checked(principal: Principal, known_roles: Iterable[str], departments: Seque
     for position, role in enumerate(principal.roles):
         if role not in known:
             violations.append(FieldViolation(f"roles[{position}]", "no role of the current policy has this name"))
+        elif role.startswith(EMERGENCY_ROLE):
+            violations.append(FieldViolation(f"roles[{position}]", "nobody holds it: it is opened by :breakGlass"))
     if violations:
         raise PrincipalInvalid("The principal has bad fields.", violations=violations)
     return principal

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from services.access.domain.errors import AccessRequestInvalid, AccessRequestState, ReviewOverdue, SelfApproval
 from services.access.domain.policies import Content, Row
+from services.access.domain.vocabulary import EMERGENCY_ROLE
 from services.chassis.access import MODEL
 from services.chassis.access.snapshot import EMERGENCY_LINK
 from services.chassis.errors import FieldViolation
@@ -26,7 +27,6 @@ LONGEST = timedelta(days=90)
 LONGEST_EMERGENCY = timedelta(minutes=60)  # reliability row 16
 REVIEW_WITHIN = timedelta(hours=72)  # from its end; afterwards the person opens no other
 REMINDED_BEFORE = timedelta(days=3)
-EMERGENCY_ROLE = "role:emergency-"  # what a role's name begins with that is opened by breaking the glass only
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office", "adm
 FIRST_DEPARTMENTS = tuple((name, "") for name in DEPARTMENTS)  # of a policy that names none; each with no parent
 PURPOSES = ("marketing", "service", "sales", "analysis", "stewardship", "administration")
 FIELD_ACTIONS = ("show", "mask", "search", "reveal")
+EMERGENCY_ROLE = "role:emergency-"  # what a role's name begins with that is opened by breaking the glass only
 PROTECTED = ("personal", "sensitive")
 CALLERS_OWN = ("$subject", "$team", "$department", "$departmentTree")  # what stands for the caller's own in a value
 
