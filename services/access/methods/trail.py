@@ -18,6 +18,7 @@ from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.server import current_call
 
+YEAR_9000 = 221_845_392_000_000  # in milliseconds since 1970: no decision was made then
 FILTERS = (
     "subject", "resource", "target", "department", "outcome", "request_id", "purpose", "group", "method", "status",
     "action", "service", "emergency",
@@ -110,7 +111,8 @@ def wanted_of(request: pb.ListAuditEntriesRequest, now: datetime) -> Wanted:
     until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
     if request.decision_id:
         values["entry_id"] = request.decision_id
-        made = datetime.fromtimestamp(int(request.decision_id[:12], 16) / 1000, UTC)
+        milliseconds = int(request.decision_id[:12], 16)
+        made = datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds < YEAR_9000 else LONG_AGO
         since, until = max(since, made - TICK), min(until, made + TICK * 2)
     return Wanted(values, since, until)
 
