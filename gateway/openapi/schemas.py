@@ -116,6 +116,19 @@ def _is_whole(pattern: str) -> bool:
         return False
 
 
+def _whole_seconds(rules: validate_pb2.DurationRules) -> Schema:
+    """Return the pattern of durations from one second to the longest allowed; none without such a bound."""
+    longest = str(rules.lte.seconds)
+    if not rules.HasField("gt") or not rules.HasField("lte"):
+        return {}
+    shorter = [f"[1-9][0-9]{{0,{len(longest) - 2}}}"] if len(longest) > 1 else []
+    for place, digit in enumerate(longest):
+        first, last = (1 if place == 0 else 0), int(digit) - 1
+        if first <= last:
+            shorter.append(f"{longest[:place]}[{first}-{last}][0-9]{{{len(longest) - place - 1}}}")
+    return {"pattern": f"^({'|'.join([*shorter, longest])})s$"}
+
+
 def _allowed_values(field: FieldDescriptor) -> Schema:
     """Return the values a field takes of its enum, when its rules leave some out."""
     rules = rules_of(field).repeated.items.enum if field.is_repeated else rules_of(field).enum
@@ -206,7 +219,7 @@ class Schemas:
     def scalar(self, field: FieldDescriptor) -> Schema:
         """Return the schema of one value of a field."""
         if field.message_type is not None:
-            return self.message(field.message_type)
+            return {**self.message(field.message_type), **_whole_seconds(rules_of(field).duration)}
         if field.enum_type is not None:
             return {**self.enum(field.enum_type), **_allowed_values(field)}
         return number_or_text(field)
