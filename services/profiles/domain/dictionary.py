@@ -114,15 +114,15 @@ DEFAULT_FIELDS: tuple[FieldDefinition, ...] = (
     ),
     FieldDefinition(
         "province_code", "省级代码", "GB/T 2260, six digits", "sales", _PERSONAL, "address", "address",
-        is_encrypted=False, purposes=_ALL,
+        is_encrypted=False, retention_days=_FIVE_YEARS, purposes=_ALL,
     ),
     FieldDefinition(
         "city_code", "地级代码", "GB/T 2260, six digits", "sales", _PERSONAL, "address", "address",
-        is_encrypted=False, purposes=_ALL,
+        is_encrypted=False, retention_days=_FIVE_YEARS, purposes=_ALL,
     ),
     FieldDefinition(
         "district_code", "县级代码", "GB/T 2260, six digits", "sales", _PERSONAL, "address", "address",
-        is_encrypted=False, purposes=_ALL,
+        is_encrypted=False, retention_days=_FIVE_YEARS, purposes=_ALL,
     ),
     FieldDefinition(
         "owner_department", "归属部门", "department id", "data-office", _INTERNAL, is_encrypted=False,
