@@ -12,14 +12,18 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from kehu.options.v1 import options_pb2 as options
 from kehu.profiles.v1 import profiles_pb2 as pb
-from kehu.profiles.v1 import protection_pb2, relations_pb2, retention_pb2
+from kehu.profiles.v1 import protection_pb2, relations_pb2, retention_pb2, reveal_pb2
 
 from services.chassis.access import Condition, Obligations
 from tests.architecture.test_contracts import methods
 from tests.profiles.conftest import Desk
 from tests.profiles.people import person, source_request
 
-SALES = Obligations(everything=True, row_filter=(Condition("owner_department", ("sales",)),))
+SALES = Obligations(
+    everything=True,
+    row_filter=(Condition("owner_department", ("sales",)),),
+    revealable=frozenset({"personal/contact"}),
+)
 NOBODY = "profiles/" + "0" * 32
 Ask = Callable[[str], Message]
 
@@ -44,6 +48,9 @@ BY_NAME: dict[str, Ask] = {
         name=name, source_records=[{"source": "sources/desk", "source_record_id": "1"}], reason="asked"
     ),
     "EraseProfile": lambda name: protection_pb2.EraseProfileRequest(name=name, reason="asked"),
+    "RevealField": lambda name: reveal_pb2.RevealFieldRequest(
+        name=name, field="phone", reason_code="REASON_CODE_IDENTITY_CHECK", reason="T-17"
+    ),
     "ListRelationships": lambda name: relations_pb2.ListRelationshipsRequest(parent=name),
     "GetNetwork": lambda name: relations_pb2.GetNetworkRequest(name=name, depth=1, channel="email"),
     "CreateRelationship": lambda name: relations_pb2.CreateRelationshipRequest(
