@@ -6,10 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
-import mongoengine
 import pytest
 from kehu.access.v1 import alerts_pb2 as pb
 
@@ -19,6 +17,7 @@ from services.access.store.alerts import AlertRecord, Alerts, MemoryAlerts, Mong
 from services.chassis import records
 from services.chassis.audit import AuditEntry
 from services.chassis.errors import AlreadyExists, Conflict
+from tests.access.stores import BOTH, emptied
 from tests.access.world import START, World, new_world, running_world
 from tests.harness import bad_fields, refused
 
@@ -27,18 +26,14 @@ NIGHT = datetime(2026, 11, 21, 15, 30, tzinfo=UTC)  # 23:30
 AUDITOR = "user:rita@administration"
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def store(request: pytest.FixtureRequest) -> Iterator[Alerts]:
     if request.param == "memory":
         yield MemoryAlerts()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("audit_alerts", "audit_rules", "audit_watch"):
-        records.database("access")[name].drop()
-    records.ensure_indexes([AlertRecord])
-    yield MongoAlerts()
-    mongoengine.disconnect("access")
+    with emptied(request, "audit_alerts", "audit_rules", "audit_watch"):
+        records.ensure_indexes([AlertRecord])
+        yield MongoAlerts()
 
 
 def alert(number: int, at: datetime = START) -> Alert:

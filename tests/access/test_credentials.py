@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
 import grpc
 import jwt
-import mongoengine
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -32,6 +30,7 @@ from services.access.store.once import MemoryOnce, MemoryUses, MongoOnce, MongoU
 from services.chassis import records
 from services.chassis.crypto import Sealer
 from services.chassis.errors import Unauthenticated
+from tests.access.stores import BOTH, emptied
 from tests.access.test_api import other_process, poll, refusal
 from tests.access.world import PEOPLE, START, TOKEN_ENDPOINT, World, running_world
 
@@ -364,20 +363,16 @@ class Shared:
     once: Once
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
     if request.param == "memory":
         yield Shared(MemoryUses(), MemoryOnce())
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("credential_uses", "spent", "principals"):
-        records.database("access")[name].drop()
-    uses, once = MongoUses(), MongoOnce()
-    uses.ensure_indexes()
-    once.ensure_indexes()
-    yield Shared(uses, once)
-    mongoengine.disconnect(alias="access")
+    with emptied(request, "credential_uses", "spent", "principals"):
+        uses, once = MongoUses(), MongoOnce()
+        uses.ensure_indexes()
+        once.ensure_indexes()
+        yield Shared(uses, once)
 
 
 def test_of_many_that_spend_an_id_at_once_one_does(shared: Shared) -> None:

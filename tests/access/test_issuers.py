@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from types import SimpleNamespace
 
 import grpc
 import jwt
-import mongoengine
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from kehu.access.v1 import access_pb2 as access
@@ -23,6 +21,7 @@ from services.access.store.issuers import IssuerRecord, Issuers, MemoryIssuers, 
 from services.chassis import records
 from services.chassis.access import StepUpRequired, check_step_up
 from services.chassis.errors import Conflict, Unauthenticated
+from tests.access.stores import BOTH, emptied
 from tests.access.test_api import other_process, poll, refusal
 from tests.access.tiny_issuer import TinyIssuer, a_key, jwk, running_issuer
 from tests.access.world import START, World, running_world
@@ -384,17 +383,14 @@ def test_a_company_cannot_take_the_last_administrator_away(issuer: TinyIssuer) -
         assert world.context.principals.get("user-alice").roles == ("role:administrator",)
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def store(request: pytest.FixtureRequest) -> Iterator[Issuers]:
     if request.param == "memory":
         yield MemoryIssuers()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    records.database("access")["issuers"].drop()
-    records.ensure_indexes((IssuerRecord,))
-    yield MongoIssuers()
-    mongoengine.disconnect(alias="access")
+    with emptied(request, "issuers"):
+        records.ensure_indexes((IssuerRecord,))
+        yield MongoIssuers()
 
 
 ACME = Issuer(

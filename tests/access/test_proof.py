@@ -7,10 +7,8 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import mongoengine
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
@@ -24,9 +22,9 @@ from services.access.domain.names import Link
 from services.access.domain.proof import block_line, checkpoint_line, header
 from services.access.events import AccessConsumer
 from services.access.store.names import MemoryNames, MongoNames, Names
-from services.chassis import records
 from services.chassis.audit import AuditEntry
 from services.chassis.consuming import Event
+from tests.access.stores import BOTH, emptied
 from tests.access.world import START, World, running_world
 
 MINUTE = timedelta(minutes=1)
@@ -39,18 +37,15 @@ def world() -> Iterator[World]:
         yield found
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def names(request: pytest.FixtureRequest) -> Iterator[Names]:
     if request.param == "memory":
         yield MemoryNames()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    records.database("access")["profile_names"].drop()
-    found = MongoNames()
-    found.ensure_indexes()
-    yield found
-    mongoengine.disconnect("access")
+    with emptied(request, "profile_names"):
+        found = MongoNames()
+        found.ensure_indexes()
+        yield found
 
 
 def stamp(at: datetime) -> Timestamp:

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
-import mongoengine
 import pytest
 from kehu.access.v1 import access_pb2
 from kehu.access.v1 import requests_pb2 as pb
@@ -29,6 +27,7 @@ from services.chassis.access import Caller, wire
 from services.chassis.audit import AuditEntry
 from services.chassis.errors import Conflict
 from services.chassis.server.trail import SpoolTrail
+from tests.access.stores import BOTH, emptied
 from tests.access.world import START, World, running_world
 from tests.harness import bad_fields, refused
 
@@ -45,17 +44,14 @@ def request(number: int = 1, **values: Any) -> AccessRequest:
     return replace(new, **values)
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def store(request: pytest.FixtureRequest) -> Iterator[Requests]:
     if request.param == "memory":
         yield MemoryRequests()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    records.database("access")["access_requests"].drop()
-    records.ensure_indexes([AccessRequestRecord])
-    yield MongoRequests()
-    mongoengine.disconnect("access")
+    with emptied(request, "access_requests"):
+        records.ensure_indexes([AccessRequestRecord])
+        yield MongoRequests()
 
 
 def test_a_request_is_kept_once_and_changed_by_one(store: Requests) -> None:
@@ -431,6 +427,8 @@ def test_a_token_taken_meanwhile_is_marked_in_the_trail(world: World) -> None:
 def test_an_app_neither_asks_nor_breaks_the_glass(world: World) -> None:
     with refusal("PERSON_NEEDED"):
         ask(world, "app:marketing-app@marketing")
+    with refusal("PERSON_NEEDED"):
+        break_glass(world, "app:marketing-app@marketing")
 
 
 def test_every_call_behind_the_guard_carries_the_mark_refused_ones_too(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import grpc
-import mongoengine
 import pytest
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import people_pb2
 
 from services.access.domain.sessions import Session
 from services.access.store.sessions import MemorySessions, MongoSessions, Sessions
-from services.chassis import records
 from services.chassis.errors import Unauthenticated
+from tests.access.stores import BOTH, emptied
 from tests.access.test_api import new_person, other_process, person_token, poll, refusal
 from tests.access.test_step_up import claims, step_up
 from tests.access.world import World, running_world
@@ -174,18 +172,15 @@ def test_who_has_to_wait_is_listed_and_let_in_at_once_by_an_administrator(world:
 START = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def store(request: pytest.FixtureRequest) -> Iterator[Sessions]:
     if request.param == "memory":
         yield MemorySessions()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    records.database("access")["sessions"].drop()
-    found = MongoSessions()
-    found.ensure_indexes()
-    yield found
-    mongoengine.disconnect("access")
+    with emptied(request, "sessions"):
+        found = MongoSessions()
+        found.ensure_indexes()
+        yield found
 
 
 def a_session(id: str, after: int = 0, owner: str = ROOT) -> Session:

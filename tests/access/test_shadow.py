@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import grpc
-import mongoengine
 import pytest
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import access_pb2_grpc, review_pb2
 
 from services.access.api import AccessServicer
 from services.access.store.shadows import MemoryShadows, MongoShadows, ShadowTotals
-from services.chassis import records
 from services.chassis.access import Caller, PolicySnapshot, SnapshotHolder
 from services.chassis.access.shadow import KEPT, Shadow, ShadowCounts, ShadowKey, ShadowPoller
 from services.chassis.server import Serving
+from tests.access.stores import BOTH, emptied
 from tests.access.test_api import new_person, refusal
 from tests.access.test_flow import publish
 from tests.access.test_review import draft
@@ -204,17 +203,13 @@ def test_a_faulty_draft_or_a_published_version_is_no_candidate(world: World) -> 
     assert refusal(caught.value) == ("FAILED_PRECONDITION", "POLICY_STATE")
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def shadows(request: pytest.FixtureRequest) -> Iterator[MemoryShadows | MongoShadows]:
     if request.param == "memory":
         yield MemoryShadows()
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("shadows", "shadow_differences"):
-        records.database("access")[name].drop()
-    yield MongoShadows()
-    mongoengine.disconnect("access")
+    with emptied(request, "shadows", "shadow_differences"):
+        yield MongoShadows()
 
 
 def test_a_store_adds_up_what_the_processes_counted(shadows: MemoryShadows | MongoShadows) -> None:

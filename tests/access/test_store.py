@@ -8,9 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 
-import mongoengine
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -27,6 +25,7 @@ from services.chassis.access import NamedCondition, RowFilter
 from services.chassis.access.conditions import Network
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists, Conflict
+from tests.access.stores import BOTH, emptied
 
 KEY = Ed25519PrivateKey.generate()
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -41,20 +40,16 @@ class Stores:
     revocations: Revocations
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     if request.param == "memory":
         yield Stores(memory.MemoryPrincipals(), memory.MemoryPolicies(), memory.MemoryRevocations())
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("principals", "policies", "revocations"):
-        records.database("access")[name].drop()
-    records.ensure_indexes(mongo.RECORDS)
-    mongo.ensure_indexes()
-    sealer = Sealer("access", tmp_path)
-    yield Stores(mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations())
-    mongoengine.disconnect("access")
+    with emptied(request, "principals", "policies", "revocations"):
+        records.ensure_indexes(mongo.RECORDS)
+        mongo.ensure_indexes()
+        sealer = Sealer("access", tmp_path)
+        yield Stores(mongo.MongoPrincipals(sealer), mongo.MongoPolicies(), mongo.MongoRevocations())
 
 
 def person(login: str = "ann", **changes: object) -> Principal:

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import mongoengine
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
@@ -32,6 +30,7 @@ from services.chassis import records
 from services.chassis.audit import AuditEntry
 from services.chassis.config import ConfigError
 from services.chassis.errors import AlreadyExists, NotAllowed
+from tests.access.stores import BOTH, emptied
 
 KEY, SEAL, THIEF = (Ed25519PrivateKey.generate() for _ in range(3))
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
@@ -49,18 +48,14 @@ class Stores:
         return Chain(self.blocks, key, self.checkpoints, SEAL, anchor)
 
 
-@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+@pytest.fixture(params=BOTH)
 def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
     if request.param == "memory":
         yield Stores(MemoryBlocks(), MemoryCheckpoints())
         return
-    config = SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=8)
-    records.connect(config, "access")  # type: ignore[arg-type]
-    for name in ("audit_chain", "audit_checkpoints"):
-        records.database("access")[name].drop()
-    mongo_trail.ensure_indexes()
-    yield Stores(MongoBlocks(), MongoCheckpoints())
-    mongoengine.disconnect("access")
+    with emptied(request, "audit_chain", "audit_checkpoints"):
+        mongo_trail.ensure_indexes()
+        yield Stores(MongoBlocks(), MongoCheckpoints())
 
 
 def entry(number: int, at: datetime = NOW, **values: Any) -> AuditEntry:
