@@ -22,7 +22,8 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument
 from services.profiles.events import ProfilesConsumer
 from services.profiles.exporting import Exporter
-from services.profiles.intake.pulls import Puller, load_targets
+from services.profiles.intake.places import load_targets
+from services.profiles.intake.pulls import Puller
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.protection.erasing import Eraser, replay
@@ -60,7 +61,7 @@ def serving(config: ProcessConfig) -> Serving:
     taker = SharedTaker(Taker(store, vault, models, dictionary))
     consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
     tools = Tools(store, vault, taker, jobs, dictionary, consents=consents, models=models,
-                  reveals_per_day=config.reveals_per_day)  # fmt: skip
+                  reveals_per_day=config.reveals_per_day, targets=load_targets(config.keys_dir))  # fmt: skip
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],

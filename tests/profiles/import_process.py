@@ -25,7 +25,8 @@ from services.profiles.ageing.staging import Measured, Stager
 from services.profiles.ageing.transactions import Month
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Figures
-from services.profiles.intake.pulls import Puller, load_targets
+from services.profiles.intake.places import load_targets
+from services.profiles.intake.pulls import Puller
 from services.profiles.jobs import Importer
 from services.profiles.protection.rotating import KeyRotator
 from services.profiles.resolution.resolving import Resolver

@@ -17,7 +17,8 @@ from google.longrunning import operations_pb2
 from kehu.profiles.v1 import intake_pb2, profiles_pb2_grpc
 
 from services.chassis.jobs import Worker
-from services.profiles.intake.pulls import TARGETS_FILE, Puller, Target, load_targets
+from services.profiles.intake.places import TARGETS_FILE, Target, load_targets
+from services.profiles.intake.pulls import Puller
 from services.profiles.intake.sql_pulls import cursor_from_plain, cursor_to_plain
 from tests.profiles.people import MAPPING, Service, csv_of, person
 from tests.profiles.test_deletions import believed, registered

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TypeVar
@@ -22,6 +22,7 @@ from services.profiles.believed import Believed
 from services.profiles.definitions.defining import Definitions
 from services.profiles.dictionary import Dictionary
 from services.profiles.errors import ProfileNotFound, SourceNotFound
+from services.profiles.intake.places import Target
 from services.profiles.messages import profile_message, visible_attributes
 from services.profiles.relations.networks import NOBODY_ALLOWED, Consents
 from services.profiles.remembered import Remembered
@@ -50,6 +51,7 @@ class Tools:
     consents: Consents = NOBODY_ALLOWED
     models: Models | None = None
     reveals_per_day: int = 20
+    targets: Mapping[str, Target] = field(default_factory=dict)
 
     def match_models(self) -> Models:
         """Return the match models: those by which records are taken in."""

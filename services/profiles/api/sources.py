@@ -109,6 +109,7 @@ class SourcesPart:
         caller = current_call().caller
         args = {
             "source_id": source.id, "target": request.target, "folder": request.folder, "pattern": request.pattern,
+            "descends": request.descend,
             "minutes": request.interval_minutes, "table": request.table, "cursor_column": request.cursor_column,
             "sealed": seal_credentials(self.tools.vault, source.id, dict(request.credentials)),
         }  # fmt: skip

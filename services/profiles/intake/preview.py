@@ -15,7 +15,7 @@ from services.profiles.domain.sources import ColumnMapping, SourceSettings, read
 from services.profiles.domain.values import Problem, Severity, StandardRecord
 from services.profiles.errors import FileTooLarge
 from services.profiles.folding import Incoming
-from services.profiles.intake import FileOptions, Row, open_rows
+from services.profiles.intake import FileOptions, Row, RowSource, open_rows
 from services.profiles.intake.formats import tell_format
 from services.profiles.intake.neighbours import Neighbours, value_tokens
 from services.profiles.intake.suggestions import Suggestion, suggest
@@ -70,15 +70,8 @@ def gather(parts: Iterable[bytes]) -> tuple[io.BytesIO, bool]:
     return kept, is_whole
 
 
-def preview(
-    file: io.BytesIO,
-    is_whole: bool,
-    options: FileOptions,
-    settings: SourceSettings,
-    dictionary: Dictionary,
-    now: datetime,
-) -> Preview:
-    """Read the first rows under the settings' mapping, or under what the columns suggest when it has none.
+def open_first(file: io.BytesIO, is_whole: bool, options: FileOptions) -> RowSource:
+    """Open the first part of a file.
 
     Raises:
         FileTooLarge: a workbook or Parquet file that is not whole.
@@ -86,7 +79,11 @@ def preview(
     if not is_whole and (options.format or tell_format(file, options.file_name)) not in STREAMED:
         limit = str(PREVIEW_BYTES)
         raise FileTooLarge(f"a preview of a table takes {limit} bytes; send a part", metadata={"limit_bytes": limit})
-    opened = open_rows(file, options)
+    return open_rows(file, options)
+
+
+def preview(opened: RowSource, settings: SourceSettings, dictionary: Dictionary, now: datetime) -> Preview:
+    """Read the first rows under the settings' mapping, or under what the columns suggest when it has none."""
     rows = list(islice(opened.rows, PREVIEW_ROWS))
     columns = opened.columns or tuple(dict.fromkeys(name for row in rows for name in row.values if name))
     suggestions = suggest(columns, [row.values for row in rows if not row.fault])

@@ -1,21 +1,13 @@
-"""Pull files from folders and object stores that the operator named: each once, oldest first, on a schedule.
-
-A caller names a place, never an address, so nothing inside the network can be reached through a pull.
-"""
+"""Pull files and tables from places that the operator named: each file once, oldest first, on a schedule."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any
 
 import orjson
 from google.protobuf.message import Message
@@ -24,49 +16,26 @@ from kehu.profiles.v1 import intake_pb2
 from services.chassis.errors import KehuError, Unavailable
 from services.chassis.jobs import Handler, Job, Jobs, Paused
 from services.profiles.admission import Admission, Summary, entry_of, settings_of
-from services.profiles.errors import PullFailed, PullTargetUnknown, SourceNotFound
+from services.profiles.errors import PullFailed, SourceNotFound
 from services.profiles.intake.importing import queue_import
+from services.profiles.intake.places import (
+    SETTLE_SECONDS,
+    Found,
+    Target,
+    Wanted,
+    guarded,
+    list_files,
+    reading,
+    target_of,
+)
 from services.profiles.intake.sql_pulls import Page, cursor_from_plain, cursor_to_plain, read_table
-from services.profiles.intake.uploads import CHUNK_BYTES, store_upload
+from services.profiles.intake.uploads import chunks_of, store_upload
 from services.profiles.messages import summary_message
 from services.profiles.store import Store
 from services.profiles.vault import Vault
 
-T = TypeVar("T")
 PULL = "pull"
-TARGETS_FILE = "pull-targets.json"
-FILES_LIMIT = 10_000  # of one folder
-SETTLE_SECONDS = 10.0  # a local file that changed more recently may still be written
 WAIT_SECONDS = 2.0  # until the import of the file before is looked at again
-STAMPS = ("mtime", "LastModified", "last_modified", "updated", "created")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A place to pull from: its URL and what its file system is opened with."""
-
-    url: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A file of a listing; `mark` changes when the file does."""
-
-    path: str
-    name: str
-    mark: str
-    stamp: float
-
-
-def load_targets(keys_dir: Path) -> dict[str, Target]:
-    """Return the places that the operator's file names; none without it."""
-    place = keys_dir / TARGETS_FILE
-    if not place.exists():
-        return {}
-    return {
-        name: Target(item["url"], item.get("options", {})) for name, item in orjson.loads(place.read_bytes()).items()
-    }
 
 
 def seal_credentials(vault: Vault, source_id: str, credentials: Mapping[str, str]) -> str:
@@ -112,9 +81,7 @@ class Puller:
         """
         progress = intake_pb2.PullProgress()
         job.metadata.Unpack(progress)
-        target = self._targets.get(progress.target)
-        if target is None:
-            raise PullTargetUnknown("no such place is configured", metadata={"target": progress.target})
+        target = target_of(self._targets, progress.target)
         minutes = int(str(job.args["minutes"]))
         try:
             look = self._look_at_table if job.args.get("table") else self._look
@@ -132,8 +99,9 @@ class Puller:
 
     def _look(self, job: Job, target: Target, progress: intake_pb2.PullProgress) -> None:
         self._await_import(progress)
-        with _reading(progress.target):
-            system, files = self._listing(job, target)
+        wanted = Wanted(str(job.args["folder"]), str(job.args["pattern"]), bool(job.args.get("descends")))
+        with reading(progress.target):
+            system, files = list_files(target, self._credentials(job), wanted, self._settle)
         seen = set(map(str, job.checkpoint.get("seen", ())))  # type: ignore[call-overload]
         seen &= {item.mark for item in files}
         for item in files:
@@ -154,7 +122,7 @@ class Puller:
         before, operation = asdict(summary), job.name if column else f"{job.name}/{look}"
         start = Page([], [], cursor_from_plain(saved.get("after")), *_two(saved))
         pages = read_table(target.url, target.options, self._credentials(job), table, column, start)
-        for page in _guarded(pages, progress.target):
+        for page in guarded(pages, progress.target):
             for rows, name in ((page.known, f"{job.name}/again"), (page.rows, operation)):
                 if rows:
                     summary.add(*self._admission.admit(settings, [entry_of(row) for row in rows], name))
@@ -176,38 +144,11 @@ class Puller:
         if last is not None and not last["done"]:
             raise Paused("the file before is still imported", WAIT_SECONDS)
 
-    def _listing(self, job: Job, target: Target) -> tuple[Any, list[Found]]:
-        """Return the file system and the settled files that match, oldest first."""
-        import fsspec
-
-        options = {**target.options, **self._credentials(job), "skip_instance_cache": True, "use_listings_cache": False}
-        system, root = fsspec.core.url_to_fs(target.url, **options)
-        folder = str(job.args["folder"])
-        entries = system.ls(f"{root.rstrip('/')}/{folder}" if folder else root, detail=True)
-        if len(entries) > FILES_LIMIT:
-            raise PullFailed(
-                "the folder holds too many files", metadata={"target": str(job.args["target"]), "cause": "too many"}
-            )
-        pattern = str(job.args["pattern"]) or "*"
-        found = [_found(entry) for entry in entries if entry["type"] == "file"]
-        is_local = "file" in (system.protocol if isinstance(system.protocol, tuple | list) else (system.protocol,))
-        kept = [
-            item
-            for item in found
-            if fnmatchcase(item.name, pattern) and not (is_local and not self._is_settled(item, root))
-        ]
-        return system, sorted(kept, key=lambda item: (item.stamp, item.name))
-
-    def _is_settled(self, item: Found, root: str) -> bool:
-        """Tell whether a local file lies within the place, whatever links say, and is no longer written."""
-        real, within = os.path.realpath(item.path), os.path.realpath(root)
-        return os.path.commonpath((real, within)) == within and datetime.now().timestamp() - item.stamp >= self._settle
-
     def _take(self, job: Job, system: Any, item: Found, progress: intake_pb2.PullProgress) -> None:
         progress.last_file, upload_id, source_id = item.name, uuid.uuid4().hex, str(job.args["source_id"])
         try:
-            with _reading(progress.target), system.open(item.path, "rb") as opened:
-                upload = store_upload(self._store, self._vault.uploads, upload_id, _parts(opened))
+            with reading(progress.target), system.open(item.path, "rb") as opened:
+                upload = store_upload(self._store, self._vault.uploads, upload_id, chunks_of(opened))
         except (PullFailed, Unavailable):
             raise
         except KehuError as error:
@@ -229,43 +170,3 @@ def _state(page: Page, sums: Mapping[str, object]) -> dict[str, object]:
 
 def _two(saved: Mapping[str, object]) -> tuple[int, int]:
     return int(str(saved.get("rows", 0))), int(str(saved.get("ties", 0)))
-
-
-@contextmanager
-def _reading(target: str) -> Iterator[None]:
-    """Turn whatever a file system raises into PullFailed, which names its kind and nothing else."""
-    try:
-        yield
-    except KehuError:
-        raise
-    except Exception as error:
-        metadata = {"target": target, "cause": type(error).__name__}
-        raise PullFailed("the place cannot be read", metadata=metadata) from None
-
-
-def _guarded(pages: Iterator[T], target: str) -> Iterator[T]:
-    """Yield pages; what goes wrong while one is fetched is a PullFailed."""
-    while True:
-        with _reading(target):
-            page = next(pages, None)
-        if page is None:
-            return
-        yield page
-
-
-def _parts(opened: IO[bytes]) -> Iterator[bytes]:
-    while part := opened.read(CHUNK_BYTES):
-        yield part
-
-
-def _found(entry: Mapping[str, Any]) -> Found:
-    path = str(entry["name"])
-    stamp = next((entry[name] for name in STAMPS if entry.get(name)), 0.0)
-    told: Sequence[object] = (path, entry.get("size"), stamp, entry.get("ETag"), entry.get("etag"))
-    mark = hashlib.sha256("\0".join(map(str, told)).encode()).hexdigest()[:24]
-    seconds = stamp.timestamp() if isinstance(stamp, datetime) else float(stamp) if _is_number(stamp) else 0.0
-    return Found(path, path.rpartition("/")[2], mark, seconds)
-
-
-def _is_number(stamp: object) -> bool:
-    return isinstance(stamp, int | float)

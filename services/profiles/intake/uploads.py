@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from services.chassis.crypto import PartedFile, Sealer, sealed_parts
 from services.profiles.errors import FileTooLarge
@@ -22,6 +22,12 @@ class Upload:
     upload_id: str
     chunks: int
     size: int
+
+
+def chunks_of(opened: IO[bytes]) -> Iterator[bytes]:
+    """Yield an opened file in parts."""
+    while part := opened.read(CHUNK_BYTES):
+        yield part
 
 
 def store_upload(store: Store, sealer: Sealer, upload_id: str, parts: Iterable[bytes]) -> Upload:
