@@ -12,6 +12,7 @@ from google.api import field_behavior_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 
+from gateway.transcoding.reading import MASK_PATH
 from gateway.transcoding.scalars import INT_RANGES
 from gateway.transcoding.writing import LONG_TYPES, WRAPPERS
 
@@ -20,7 +21,11 @@ Schema: TypeAlias = dict[str, object]
 WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
-    "google.protobuf.FieldMask": {"type": "string", "description": "Field names with commas between."},
+    "google.protobuf.FieldMask": {
+        "type": "string",
+        "pattern": f"^({MASK_PATH}(,{MASK_PATH})*)?$",
+        "description": "Field names with commas between.",
+    },
     "google.protobuf.Struct": {"type": "object"},
     "google.protobuf.Value": {},
     "google.protobuf.ListValue": {"type": "array", "items": {}},

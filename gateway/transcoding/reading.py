@@ -20,7 +20,8 @@ from gateway.transcoding.writing import WRAPPERS, Json
 
 Fill: TypeAlias = Callable[[Message, Json], None]
 
-MASK = re.compile(r"(\*|[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*)")
+MASK_PATH = r"(\*|[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)*)"
+MASK = re.compile(MASK_PATH)
 
 
 def time_filler(example: str) -> Fill:
