@@ -1,7 +1,7 @@
 """The OpenAPI document against the running stack, by schemathesis: each bound of each operation, kept and broken.
 
-`KEHU_SCHEMA_PHASES=coverage,fuzzing,stateful` adds random requests and sequences of them, `KEHU_SCHEMA_EXAMPLES` of them
-for each operation (100 unless told).
+`KEHU_SCHEMA_PHASES=coverage,fuzzing,stateful` adds random requests and sequences of them, `KEHU_SCHEMA_EXAMPLES` for
+each operation (100 unless told).
 """
 
 from __future__ import annotations
