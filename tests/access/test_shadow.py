@@ -131,6 +131,27 @@ def test_what_is_kept_between_two_reports_is_bounded_and_the_sum_still_right() -
     assert (counts.differing, len(counts.differences)) == (KEPT + 50, KEPT)
 
 
+def test_what_waits_while_access_is_away_stays_small_enough_to_be_taken() -> None:
+    shadow, live = Shadow("c", "m", snapshot((*MODEL_RULE[:5], "deny"))), snapshot()
+    sent = []
+
+    def answer(request: pb.SyncShadowRequest, timeout: float) -> pb.SyncShadowResponse:
+        sent.append(request)
+        raise ConnectionError
+
+    holder = SnapshotHolder()
+    holder.shadow = shadow
+    for attempt in range(3):
+        for number in range(KEPT):
+            caller = Caller("user:x", "user", "sales", f"p{attempt}-{number}")
+            shadow.compare(caller, "profiles", "read", (), live.decide(caller, "profiles", "read"))
+        ShadowPoller(holder, SimpleNamespace(SyncShadow=answer)).sync_once()
+
+    assert [(request.differing, len(request.differences)) for request in sent] == [
+        (KEPT, KEPT), (2 * KEPT, KEPT), (3 * KEPT, KEPT),
+    ]  # fmt: skip
+
+
 def test_nothing_is_lost_while_access_is_away_or_many_threads_count(world: World) -> None:
     policy_id = draft(world, add=[DENY_LIST])
     start(world, policy_id)

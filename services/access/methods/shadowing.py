@@ -12,7 +12,7 @@ from services.access.directory import rule_set
 from services.access.domain.errors import PolicyState
 from services.access.domain.policies import Policy
 from services.access.methods.policies import PolicyMethods
-from services.chassis.access.shadow import ShadowCounts, ShadowKey
+from services.chassis.access.shadow import ShadowCounts, ShadowKey, difference_message
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 
 
@@ -80,20 +80,6 @@ class ShadowMethods(PolicyMethods):
             differing=totals.differing,
             failed=totals.failed,
         )
-
-
-def difference_message(key: ShadowKey, count: int) -> review_pb2.ShadowDifference:
-    """Return one difference."""
-    return review_pb2.ShadowDifference(
-        subject=key.subject,
-        department=key.department,
-        purpose=key.purpose,
-        resource=key.resource,
-        action=key.action,
-        before=key.before,
-        after=key.after,
-        count=count,
-    )
 
 
 def _counts_of(request: pb.SyncShadowRequest) -> ShadowCounts:

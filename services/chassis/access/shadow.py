@@ -10,10 +10,11 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import review_pb2
 
 from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder
 from services.chassis.access.values import NO_PURPOSE, Caller, Decision
@@ -47,11 +48,17 @@ class ShadowCounts:
     differences: Counter[ShadowKey] = field(default_factory=Counter)
 
     def add(self, other: ShadowCounts) -> None:
-        """Take over the counts of another."""
+        """Take over the counts of another; of its differences those for which there is room."""
         self.compared += other.compared
         self.differing += other.differing
         self.failed += other.failed
-        self.differences.update(other.differences)
+        for key, count in other.differences.items():
+            self.see(key, count)
+
+    def see(self, key: ShadowKey, count: int = 1) -> None:
+        """Count a difference, unless it is a new one and KEPT others are known."""
+        if key in self.differences or len(self.differences) < KEPT:
+            self.differences[key] += count
 
 
 class Shadow:
@@ -80,9 +87,7 @@ class Shadow:
             if same or other is None:
                 return
             counts.differing += 1
-            key = _key(caller, resource, action, live, other)
-            if key in counts.differences or len(counts.differences) < KEPT:
-                counts.differences[key] += 1
+            counts.see(_key(caller, resource, action, live, other))
 
     def take(self) -> ShadowCounts:
         """Return the counts and begin anew."""
@@ -175,15 +180,10 @@ def _request(shadow: Shadow | None, counts: ShadowCounts) -> pb.SyncShadowReques
         differing=counts.differing,
         failed=counts.failed,
     )
-    for key, count in counts.differences.items():
-        request.differences.add(
-            subject=key.subject,
-            department=key.department,
-            purpose=key.purpose,
-            resource=key.resource,
-            action=key.action,
-            before=key.before,
-            after=key.after,
-            count=count,
-        )
+    request.differences.extend(difference_message(key, count) for key, count in counts.differences.items())
     return request
+
+
+def difference_message(key: ShadowKey, count: int) -> review_pb2.ShadowDifference:
+    """Return one difference as it is reported."""
+    return review_pb2.ShadowDifference(count=count, **asdict(key))
