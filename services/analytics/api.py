@@ -139,7 +139,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         if found is None:
             raise ScoresNotFound(
                 "the profile has no scores; they are computed for profiles with a purchase",
-                metadata={"profile": profile_id},
+                metadata={"profile": request.name.split("/")[1]},
             )
         return wire.scores(found, f"profiles/{profile_id}/scores")
 

@@ -67,6 +67,12 @@ class Reviews:
                 kept.append(pair)
         return kept
 
+    def reached(self, pairs: list[Pair]) -> list[Pair]:
+        """Return the pairs whose sides live and are in reach."""
+        living = self._living(pairs)
+        sides = {pair.id: [living.get(item) for item in _sides(pair)] for pair in pairs}
+        return [pair for pair in pairs if all(item and self._in_reach(item) for item in sides[pair.id])]
+
     def by_names_of_now(self, pairs: list[Pair]) -> list[Pair]:
         """Return pairs as they are shown: open ones by the names of now, answered ones by those they were about."""
         asked = [item for pair in pairs if pair.state in OPEN for item in (pair.one, pair.other)]

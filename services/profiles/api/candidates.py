@@ -9,7 +9,7 @@ import grpc
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.server import current_call
-from services.profiles.api.common import Tools, id_of, is_in_reach, page_of, shown, shown_all
+from services.profiles.api.common import Tools, departments_in_reach, id_of, is_in_reach, page_of, shown, shown_all
 from services.profiles.believed import believe
 from services.profiles.errors import CandidateNotFound
 from services.profiles.messages import PAIR_STATES, pair_message
@@ -37,6 +37,8 @@ class CandidatesPart:
         reviews = self._reviews()
         if state in OPEN:
             found = reviews.still_open(found)
+        elif departments_in_reach() != ():
+            found = reviews.reached(found)
         return profiles_pb2.ListMatchCandidatesResponse(
             match_candidates=map(pair_message, reviews.by_names_of_now(found)), next_page_token=token
         )
