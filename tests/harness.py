@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -76,7 +76,7 @@ class OpenPolicy:
         """Know of no broken glass."""
         return ""
 
-    def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
+    def decide(self, caller: Caller, resource: str, action: str, rows_of: tuple[str, ...] = ()) -> Decision:
         """Answer."""
         allowed = (resource, action) not in self.denied
         return Decision(allowed, "open test policy", 1, self.obligations)

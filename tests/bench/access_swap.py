@@ -7,6 +7,7 @@ A process of its own, so that the memory is that of the snapshots; prints JSON.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import statistics
@@ -27,20 +28,21 @@ from tests.bench import bench_access
 PACE = 0.0005  # seconds between requests
 
 
-def reply_of(rules: int) -> bytes:
-    """Return the message by which a process fetches a policy of so many rules."""
+def reply_of(rules: int, changed: int = 0) -> bytes:
+    """Return the message by which a process fetches a policy of so many rules; `changed` of them are others."""
     made, links = bench_access.make_policy(random.Random(rules), rules)
+    made = [(*rule[:2], f"other-{rule[2]}", *rule[3:]) if n < changed else rule for n, rule in enumerate(made)]
     words = {"": 0}
     numbers, told = coded(made, RULE_WORDS, words), coded(links, LINK_WORDS, words)
     found = pb.RuleSet(policy_version=1, model=MODEL, words=words, rule_words=numbers, link_words=told)
     return pb.GetPolicySnapshotResponse(rules=found).SerializeToString()
 
 
-def memory(message: bytes) -> tuple[int, int]:
+def memory(*messages: bytes) -> tuple[int, int]:
     """Return the bytes of one snapshot, and the most that are held while the next one is built and swapped."""
     tracemalloc.start()
     holder = SnapshotHolder()
-    poller = SnapshotPoller(holder, fetcher(message))
+    poller = SnapshotPoller(holder, fetcher(*messages))
     poller.poll_once()
     one = tracemalloc.get_traced_memory()[0]
     tracemalloc.reset_peak()
@@ -50,17 +52,18 @@ def memory(message: bytes) -> tuple[int, int]:
     return one, highest
 
 
-def fetcher(message: bytes) -> Callable[[PolicySnapshot | None], PolicySnapshot | None]:
-    """Return what fetches this policy each time it is asked."""
-    return lambda known: updated(known, pb.GetPolicySnapshotResponse.FromString(message), breathe)
+def fetcher(*messages: bytes) -> Callable[[PolicySnapshot | None], PolicySnapshot | None]:
+    """Return what fetches the next of these policies each time it is asked, in turns."""
+    turns = itertools.cycle(messages)
+    return lambda known: updated(known, pb.GetPolicySnapshotResponse.FromString(next(turns)), breathe)
 
 
 def main() -> None:
     """Swap under load."""
     rules, swaps = int(sys.argv[1]), int(sys.argv[2])
-    message = reply_of(rules)
+    message, edited, other = reply_of(rules), reply_of(rules, rules // 100), reply_of(rules, rules)
     holder = SnapshotHolder()
-    poller, built = SnapshotPoller(holder, fetcher(message)), []
+    poller, built = SnapshotPoller(holder, fetcher(message, edited)), []
     poller.poll_once()
     caller, waits, stop = Caller("user:u1", "user", "d1"), [0.0], threading.Event()
 
@@ -82,9 +85,11 @@ def main() -> None:
     stop.set()
     thread.join()
     busy = sorted(waits[start:])
-    one, highest = memory(message)
+    one, highest = memory(message, edited)
+    _, highest_other = memory(message, other)
     figures = {
-        "bytes": len(message), "snapshot": one, "highest": highest, "built": statistics.median(built),
+        "bytes": len(message), "snapshot": one, "highest": highest, "highest_other": highest_other,
+        "built": statistics.median(built),
         "quiet_ms": quiet * 1000, "longest_ms": busy[-1] * 1000, "p999_ms": busy[int(len(busy) * 0.999)] * 1000,
         "decisions": len(busy),
     }  # fmt: skip

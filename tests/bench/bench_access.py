@@ -2,9 +2,9 @@
 
 The peer is one plain pycasbin enforcer with the matching function of its role manager taken out: with it, the
 first decision of each department alone takes a minute (it compares every pair of names). Identity is checked
-twice: a sample against the enforcer that holds all rules, and all 20,000 requests against enforcers that hold
-the rules of one object each, for the matcher demands r.obj == p.obj. KEHU_BENCH_FULL=1 asks the whole enforcer
-all 20,000, which takes more than an hour.
+twice: a sample against the enforcer that holds all rules, and all 100,000 requests against enforcers that hold
+the rules of one object, action and department each, for the matcher demands r.obj == p.obj and the like; roles, purpose
+and effect are theirs to tell. KEHU_BENCH_FULL=1 asks the whole enforcer all of them, which takes hours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from services.chassis.access.conditions import Network
 Row = dict[str, object]
 Rule = tuple[str, ...]
 
-RULES, SUBJECTS, DEPARTMENTS, REQUESTS = 10_000, 20_000, 10, 20_000
+RULES, SUBJECTS, DEPARTMENTS, REQUESTS = 10_000, 20_000, 10, 100_000
 ROLES_PER_DEPARTMENT = 20
 OBJECTS = 40
 ACTIONS = ("read", "list", "create", "update", "delete")
@@ -120,25 +120,29 @@ def timed(
     return seconds, answers
 
 
-def by_object(rules: Sequence[Rule], links: Sequence[Rule], requests: Sequence[Rule]) -> list[bool]:
-    """Return pycasbin's answers from enforcers that hold the rules of one object, sharing one role graph."""
-    shards: dict[str, list[Rule]] = defaultdict(list)
+def by_equality(rules: Sequence[Rule], links: Sequence[Rule], requests: Sequence[Rule]) -> list[bool]:
+    """Return pycasbin's answers from enforcers that hold what is equal by the matcher, sharing one role graph."""
+    shards: dict[Rule, list[Rule]] = defaultdict(list)
     for rule in rules:
-        shards[rule[2]].append(rule)
+        for department in [f"d{n}" for n in range(DEPARTMENTS + 1)] if rule[1] == "*" else [rule[1]]:
+            for action in ACTIONS if rule[3] == "*" else [rule[3]]:
+                shards[department, rule[2], action].append(rule)
     roles = enforcer(rules[:1], links).get_role_manager()
-    made: dict[str, casbin.Enforcer] = {}
+    made: dict[Rule, casbin.Enforcer] = {}
     answers = []
     for request in requests:
-        name = request[2]
-        if name not in made:
-            made[name] = enforcer(shards[name], [])
-            made[name].model["g"]["g"].rm = roles
-        answers.append(bool(shards[name]) and made[name].enforce(*request))
+        key = request[1:4]
+        if key not in made and shards[key]:
+            made[key] = enforcer(shards[key], [])
+            made[key].model["g"]["g"].rm = roles
+        answers.append(key in made and made[key].enforce(*request))
     return answers
 
 
-def cpu(snapshot: PolicySnapshot, requests: Sequence[Rule], purpose: str = "", address: str = "") -> float:
-    """Return the µs of CPU per decision, warm; the best of three rounds, for others use this machine too.
+def cpu(
+    snapshot: PolicySnapshot, requests: Sequence[Rule], purpose: str = "", address: str = "", rounds: int = 4
+) -> float:
+    """Return the µs of CPU per decision; the best round, for others use this machine too.
 
     Who calls is known before: a server makes its caller when it verifies the token.
     """
@@ -146,13 +150,13 @@ def cpu(snapshot: PolicySnapshot, requests: Sequence[Rule], purpose: str = "", a
         (Caller(subject, "user", department, purpose or why.replace("none", ""), address=address), resource, action)
         for subject, department, resource, action, why in requests
     ]
-    rounds = []
-    for _ in range(4):
+    found = []
+    for _ in range(rounds):
         started = time.process_time()
         for caller, resource, action in asked:
             snapshot.decide(caller, resource, action)
-        rounds.append((time.process_time() - started) / len(requests) * 1e6)
-    return min(rounds[1:])
+        found.append((time.process_time() - started) / len(requests) * 1e6)
+    return min(found)
 
 
 def fast_enforcer(rules: Sequence[Rule], links: Sequence[Rule]) -> casbin.FastEnforcer:
@@ -196,9 +200,14 @@ def run(short: bool) -> list[Row]:
     rules, links = make_policy(random_)
     requests = make_requests(random_, 1000 if short else REQUESTS)
     snapshot = PolicySnapshot(1, MODEL, rules, links)
+    first = cpu(snapshot, requests, rounds=1)
     ours, answers = cpu(snapshot, requests), [ask(snapshot, request) for request in requests]
     took, _ = timed(partial(ask, snapshot), requests)
-    rows = [_figure("10,000 rules, 20,000 subjects, 10 departments", ours, 5.0, took), *_larger(short)]
+    rows = [
+        _figure("10,000 rules, 20,000 subjects, 10 departments", ours, 5.0, took),
+        _beside("10,000 rules, nobody having asked before", first),
+        *_larger(short),
+    ]
     rows.append(_with_obligations(rules, links, requests))
     rows += _peers(rules, links, requests, answers, ours, short)
     return [*rows, *_swaps(short)]
@@ -210,11 +219,20 @@ def _figure(what: str, us: float, reach: float, took: Sequence[float] = ()) -> R
     return {"figure": f"access decision, {what}", "value": value, "reach": f"≤ {reach:.0f} µs", "ok": us <= reach}
 
 
+def _beside(what: str, us: float) -> Row:
+    return {"figure": f"access decision, {what}", "value": f"{us:.1f} µs of CPU", "ok": None}
+
+
 def _larger(short: bool) -> list[Row]:
     random_ = random.Random(100_000)
     rules, links = make_policy(random_, 20_000 if short else 100_000)
     snapshot = PolicySnapshot(1, MODEL, rules, links)
-    return [_figure(f"{len(rules):,} rules", cpu(snapshot, make_requests(random_, REQUESTS)), 10.0)]
+    requests = make_requests(random_, REQUESTS)
+    first = cpu(snapshot, requests, rounds=1)
+    return [
+        _figure(f"{len(rules):,} rules", cpu(snapshot, requests), 10.0),
+        _beside(f"{len(rules):,} rules, nobody having asked before", first),
+    ]
 
 
 def _with_obligations(rules: Sequence[Rule], links: Sequence[Rule], requests: Sequence[Rule]) -> Row:
@@ -254,10 +272,10 @@ def _peers(
         file.write_text(json.dumps({"rules": rules, "links": links, "requests": requests}), "utf-8")
         for name, engine in (("oso 0.27.3", "oso"), ("Cedar (cedarpy 4.12.2)", "cedar")):
             rows.append(_against(name, *peer(engine, file, 8.0 if short else 60.0), answers, ours, 50))
-    sharded = by_object(rules, links, requests)
+    sharded = by_equality(rules, links, requests)
     differences = sum(a != b for a, b in zip(answers, sharded, strict=True))
     allowed = sum(answers) / len(answers)
-    figure = "same answers as pycasbin, by object"
+    figure = "same answers as pycasbin, by object, action and department"
     value = f"{differences} differences of {len(requests):,}, {allowed:.0%} allowed"
     return [*rows, {"figure": figure, "value": value, "reach": "0", "ok": differences == 0}]
 
@@ -279,7 +297,7 @@ def _swaps(short: bool) -> list[Row]:
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     longest, quiet = found["longest_ms"], found["quiet_ms"]
-    ratio = found["highest"] / found["snapshot"]
+    ratio, other = (found[name] / found["snapshot"] for name in ("highest", "highest_other"))
     size, built = found["bytes"] / 2**20, found["built"]
     return [
         {
@@ -290,11 +308,11 @@ def _swaps(short: bool) -> list[Row]:
             "ok": longest <= 20,
         },
         {
-            "figure": "memory while two snapshots are there",
+            "figure": "memory while two snapshots are there, the next with one rule in a hundred changed",
             "value": f"{found['highest'] / 2**20:.0f} MiB",
-            "peer": f"{found['snapshot'] / 2**20:.0f} MiB, one",
+            "peer": f"{found['snapshot'] / 2**20:.0f} MiB, one; with every rule changed {other:.2f}×",
             "ratio": f"{ratio:.2f}×",
             "reach": "≤ 2×",
-            "ok": ratio <= 2.05,  # to the second digit, and the words of the message
+            "ok": ratio <= 2,
         },
     ]

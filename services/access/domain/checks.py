@@ -22,8 +22,9 @@ from services.access.domain.condition_checks import (
 from services.access.domain.policies import Content, Row, can_administer, role_names
 from services.access.domain.vocabulary import FIELD_ACTIONS, PROTECTED, PURPOSES, Inventory
 from services.chassis.access.conditions import CONDITION_SEPARATOR
+from services.chassis.access.plain import PlainRules
 from services.chassis.access.roles import ROLE_DEPTH
-from services.chassis.access.rules import ALLOW_AND_NO_DENY, LINK_WORDS, RULE_WORDS, PlainRules, build_rules
+from services.chassis.access.rules import ALLOW_AND_NO_DENY, LINK_WORDS, RULE_WORDS, build_rules
 from services.chassis.access.snapshot import REQUEST_FIELDS
 from services.chassis.errors import FieldViolation, Invalid
 

@@ -14,7 +14,7 @@ from typing import Literal
 from services.access.domain.checks import Person, faults
 from services.access.domain.policies import Content, Row, can_administer, compiled
 from services.access.domain.vocabulary import EMERGENCY_ROLE, Inventory
-from services.chassis.access.rules import Rules
+from services.chassis.access.verdicts import Rules
 
 Severity = Literal["error", "warning", "notice"]
 KEY = 5  # subject, department, resource, action, purpose

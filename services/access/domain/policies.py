@@ -11,8 +11,8 @@ from services.access.domain import errors
 from services.access.domain.tables import PolicyTest
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
 from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainRules, RowFilter, build_rules
-from services.chassis.access.rules import Rules
 from services.chassis.access.values import NO_PURPOSE
+from services.chassis.access.verdicts import Rules
 
 State = Literal["draft", "submitted", "published"]
 Row = tuple[str, ...]

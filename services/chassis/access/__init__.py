@@ -1,14 +1,15 @@
 """Who calls, what the policy says of it, and how a token and a policy reach this process.
 
 values: what a decision is made of · conditions: the typed tests a rule may name · roles: who has which role now ·
-reach: which rows · rules: Casbin's model compiled to an index · snapshot: the policy of this moment, its holder and
-its poller · tokens: bearer tokens verified · stepping: second factors shown minutes ago · wire: the same as protobuf
-messages.
+reach: which rows · rules: Casbin's model compiled to an index · plain: pycasbin itself · verdicts: their answers ·
+snapshot: the policy of this moment, its holder and its poller · tokens: bearer tokens verified · stepping: second
+factors shown minutes ago · wire: the same as protobuf messages.
 """
 
 from services.chassis.access.conditions import Facts, NamedCondition
+from services.chassis.access.plain import PlainRules
 from services.chassis.access.reach import Organization
-from services.chassis.access.rules import CompiledRules, PlainRules, Verdict, build_rules
+from services.chassis.access.rules import CompiledRules, build_rules
 from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder, SnapshotPoller
 from services.chassis.access.stepping import StepUpRequired, UnattendedDenied, assurance, check_step_up
 from services.chassis.access.tokens import TokenVerifier
@@ -30,6 +31,7 @@ from services.chassis.access.values import (
     in_reach,
     values_in_reach,
 )
+from services.chassis.access.verdicts import Verdict
 
 __all__ = [
     "ALL_SHOWN",

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.chassis.access.roles import ROLE_DEPTH, RoleClosure
-from services.chassis.access.rules import Match
 from services.chassis.access.values import Caller, Clause, Condition, Either, Except, RowFilter
+from services.chassis.access.verdicts import Match
 
 WAYS = 64  # to one role, each with other filters; more are left out, which shows less
 DEPARTMENT_FIELDS = ("owner_department", "department")

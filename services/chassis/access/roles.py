@@ -13,6 +13,8 @@ from services.chassis.errors import Invalid
 ROLE_DEPTH = 9  # steps of role in role: pycasbin 2.8's RoleManager(10) gives up at the tenth, silently
 SLICE = 400  # items between two pauses of a build: half a millisecond of work
 
+NOBODY: frozenset[str] = frozenset()
+
 Row = tuple[str, ...]
 Item = TypeVar("Item")
 Pause = Callable[[], None]
@@ -35,6 +37,7 @@ class _Standing:
     """The names of a subject, and the time (seconds since 1970) during which they are these."""
 
     names: frozenset[str]
+    heeded: frozenset[str]
     since: float
     until: float
 
@@ -59,6 +62,12 @@ class RoleClosure:
             else:
                 self._timed.setdefault(key, []).append((link[1], *_times(link[width:])))
         self._closed: dict[tuple[str, str], _Standing] = {}
+        self._spoken_of: set[str] = set()
+        self._alike: dict[frozenset[str], frozenset[str]] = {}  # one set for all who are treated alike
+
+    def heed(self, names: Iterable[str]) -> None:
+        """Take names that a rule or a row filter is about; all of them before the first question."""
+        self._spoken_of.update(names)
 
     @property
     def parts(self) -> dict[tuple[str, str], list[str]]:
@@ -75,13 +84,24 @@ class RoleClosure:
 
         Without a time, links that begin or end do not count.
         """
+        known = self._standing(subject, domain, now)
+        return known.names if known else frozenset((subject,))
+
+    def heeded(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
+        """Return those of the names that a rule or a row filter is about: by them alone a request is answered."""
+        known = self._standing(subject, domain, now)
+        if known:
+            return known.heeded
+        return frozenset((subject,)) if subject in self._spoken_of else NOBODY
+
+    def _standing(self, subject: str, domain: str, now: float) -> _Standing | None:
         key = (subject, domain)
         known = self._closed.get(key)
         if known is None or (self._timed and not known.since <= now < known.until):
             if key not in self._direct and key not in self._timed:
-                return frozenset((subject,))
+                return None
             known = self._closed[key] = self._walk(subject, domain, now)
-        return known.names
+        return known
 
     def above(self, name: str, domain: str, now: float = math.nan) -> list[str]:
         """Return the roles that a name has directly now."""
@@ -100,7 +120,9 @@ class RoleClosure:
                     until = min([until, *(time for time in times if time > now)])
             edge = [role for name in edge for role in self.above(name, domain, now) if role not in reached]
             reached.update(edge)
-        return _Standing(frozenset(reached), math.nan if now != now else since, until)
+        heeded = frozenset(reached & self._spoken_of)
+        heeded = self._alike.setdefault(heeded, heeded)
+        return _Standing(frozenset(reached), heeded, math.nan if now != now else since, until)
 
 
 def _times(columns: Row) -> tuple[float, float]:

@@ -6,72 +6,26 @@ random), with two differences on purpose: no rule means no, and an empty field i
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import itemgetter
-from typing import Protocol
 
 import casbin
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.matcher import Matcher, parse_matcher
-from services.chassis.access.roles import SLICE, Pause, RoleClosure, Row, in_slices, no_pause
+from services.chassis.access.plain import PlainRules
+from services.chassis.access.roles import NOBODY, SLICE, Pause, RoleClosure, Row, in_slices, no_pause
+from services.chassis.access.verdicts import EMPTY_FIELD, NO_RULE, Match, Verdict
 from services.chassis.errors import Invalid
 
 RULE_WORDS, LINK_WORDS = 7, 5  # with conditions, and with start and end
 KNOWN_REQUESTS = 20_000  # department, resource, action, purpose: of which it is remembered where they are indexed
-UNKNOWN_SUBJECTS = 10_000  # pycasbin remembers each name it is asked for; forget them after so many
 ALLOW_AND_NO_DENY = "some(where (p_eft == allow)) && !some(where (p_eft == deny))"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Allowed or not, the rule that settled it, and why when no rule did."""
-
-    allowed: bool
-    rule: Row = ()
-    reason: str = ""
-
-
-NO_RULE = Verdict(False, (), "NO_MATCHING_RULE")
-EMPTY_FIELD = Verdict(False, (), "EMPTY_FIELD")
-BROKEN = Verdict(False, (), "POLICY_ERROR")
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A rule that answers a request, and which of the records it is about; no record condition means all."""
-
-    row: Row
-    allows: bool
-    records: tuple[RecordAttribute, ...] = ()
-
-
-class Rules(Protocol):
-    """Something that answers requests by Casbin's semantics."""
-
-    conditional: bool  # whether an answer may depend on the facts
-    closure: RoleClosure  # who has which roles
-
-    def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
-        """Answer one request, its fields in the order of the model's request definition."""
-
-    def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
-        """Return every rule that answers a request now, in the order of the rules."""
-
-    def unmet(self, row: Row, facts: Facts) -> list[str]:
-        """Return the names of a rule's conditions of the request that are not true."""
-
-    def dismantle(self, pause: Pause) -> None:
-        """Let go of everything bit by bit, once nobody asks any more."""
-
-    def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
-        """Return the subject and all roles it has in the domain; without a time, those that neither begin nor end."""
 
 
 NONE = sys.maxsize
@@ -111,14 +65,17 @@ class CompiledRules:
             Invalid: a rule names a condition that is not there.
         """
         r_tokens, p_tokens = model["r"]["r"].tokens, model["p"]["p"].tokens
-        self._rows, self._width = rows, len(p_tokens)
+        self.rows, self._width = rows, len(p_tokens)
         self._request = tuple(r_tokens.index(term.request) for term in matcher.equalities)
         self._subject = r_tokens.index(matcher.role.subject) if matcher.role else -1
         self._domain = r_tokens.index(matcher.role.domain) if matcher.role and matcher.role.domain else -1
+        self._by_names = self._subject >= 0 and self._subject not in self._request
         self.closure = RoleClosure(links, 3 if self._domain >= 0 else 2, pause)
         self._gates = Gates.of(conditions)
         self._buckets: dict[Row, dict[str, _Grant]] = {}
         self._index(matcher, p_tokens, pause)
+        for bucket in in_slices(self._buckets.values(), pause):
+            self.closure.heed(bucket)
         wildcards = tuple(term.wildcard for term in matcher.equalities)
         masks = {tuple(map(operator.eq, key, wildcards)) for key in in_slices(self._buckets, pause)}
         self._keys = tuple(_key_maker(self._request, mask, len(r_tokens)) for mask in sorted(masks))
@@ -133,11 +90,15 @@ class CompiledRules:
 
         A rule about some of the records counts if it allows; if it denies, it only narrows (see `matches`).
         """
+        return self.settle(request, facts, self._names(request, facts.now))[0]
+
+    def settle(self, request: Row, facts: Facts, heeded: frozenset[str]) -> tuple[Verdict, bool]:
+        """Answer one request, and tell whether no condition had a say."""
         if "" in request:
-            return EMPTY_FIELD
-        none = allow = deny = len(self._rows)
+            return EMPTY_FIELD, True
+        none = allow = deny = len(self.rows)
         gated: tuple[tuple[int, bool, Gate], ...] = ()
-        for grant in self._grants(request, facts.now):
+        for grant in self._grants(request, heeded if self._by_names else self._names(request, facts.now)):
             if grant.deny < deny:
                 deny = grant.deny
             if grant.allow < allow:
@@ -154,15 +115,19 @@ class CompiledRules:
             elif outcome is not False and not gate.records:
                 deny = min(deny, position)
         if deny < none:
-            return self._verdict(deny, False)
+            return self._verdict(deny, False), not gated
         if allow < none:
-            return self._verdict(allow, True)
-        return NO_RULE if unmet == none else Verdict(False, self._rows[unmet], "CONDITION_NOT_MET")
+            return self._verdict(allow, True), not gated
+        return (NO_RULE, not gated) if unmet == none else (Verdict(False, self.rows[unmet], "CONDITION_NOT_MET"), False)
+
+    def heeded(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
+        """Return those of the subject's names that rules or row filters are about."""
+        return self.closure.heeded(subject, domain, now) if self._by_names else NOBODY
 
     def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
         """Return every rule that answers a request now, in the order of the rules."""
         found: list[tuple[int, bool, tuple[RecordAttribute, ...]]] = []
-        for grant in self._grants(request, facts.now):
+        for grant in self._grants(request, self._names(request, facts.now)):
             plain = ((grant.allow, True), (grant.deny, False))
             found += [(position, allows, ()) for position, allows in plain if position < NONE]
             for position, allows, gate in grant.gated:
@@ -170,7 +135,7 @@ class CompiledRules:
                 if outcome is True or (not allows and outcome is None):
                     found.append((position, allows, gate.records))
         found.sort(key=itemgetter(0))
-        return [Match(self._rows[position], allows, records) for position, allows, records in found]
+        return [Match(self.rows[position], allows, records) for position, allows, records in found]
 
     def unmet(self, row: Row, facts: Facts) -> list[str]:
         """Return the names of a rule's conditions of the request that are not true."""
@@ -182,8 +147,8 @@ class CompiledRules:
 
     def dismantle(self, pause: Pause) -> None:
         """Let go of everything bit by bit; asked by mistake afterwards, it denies. To free all at once holds all up."""
-        rows = list(self._rows)
-        self._rows, self._verdicts = (), {}
+        rows = list(self.rows)
+        self.rows, self._verdicts = (), {}
         for parts in (self._known, self._buckets, self.closure.parts):
             while parts:
                 for _ in range(min(SLICE, len(parts))):
@@ -198,7 +163,7 @@ class CompiledRules:
         member = p_tokens.index(matcher.role.rule) if matcher.role else -1
         effect = p_tokens.index("p_eft") if "p_eft" in p_tokens else -1
         buckets, width = self._buckets, self._width
-        for position, row in enumerate(in_slices(self._rows, pause)):
+        for position, row in enumerate(in_slices(self.rows, pause)):
             key = key_of(row)
             bucket = buckets.get(key)
             if bucket is None:
@@ -215,15 +180,16 @@ class CompiledRules:
             elif word == "deny" and grant.deny == NONE:
                 grant.deny = position
 
-    def _grants(self, request: Row, now: float) -> list[_Grant]:
-        """Return the grants of every key of the request that are for one of the subject's names."""
+    def _grants(self, request: Row, names: frozenset[str]) -> list[_Grant]:
+        """Return the grants of every key of the request that are for one of these names."""
+        if not names:
+            return NO_GRANTS
         asked = self._asked(request)
         buckets = self._known.get(asked)
         if buckets is None:
             buckets = self._buckets_of(request, asked)
         if not buckets:
             return NO_GRANTS
-        names = self._names(request, now)
         if len(buckets[0]) < len(names):
             return [grant for bucket in buckets for name, grant in bucket.items() if name in names]
         return [bucket[name] for bucket in buckets for name in names if name in bucket]
@@ -241,7 +207,7 @@ class CompiledRules:
         key = position if allowed else ~position
         known = self._verdicts.get(key)
         if known is None:
-            made = Verdict(allowed, self._rows[position], "ALLOWED" if allowed else "DENIED_BY_RULE")
+            made = Verdict(allowed, self.rows[position], "ALLOWED" if allowed else "DENIED_BY_RULE")
             known = self._verdicts[key] = made
         return known
 
@@ -249,7 +215,7 @@ class CompiledRules:
         if self._subject < 0:
             return frozenset(("",))
         domain = request[self._domain] if self._domain >= 0 else ""
-        return self.closure.names(request[self._subject], domain, now)
+        return self.closure.heeded(request[self._subject], domain, now)
 
 
 def _tuple_getter(positions: Sequence[int]) -> Callable[[Row], Row]:
@@ -270,76 +236,6 @@ def _key_maker(fields: Sequence[int], mask: Sequence[bool], width: int) -> Calla
 def _note_gated(grant: _Grant, position: int, effect: str, gate: Gate) -> None:
     if effect in ("allow", "deny"):
         grant.gated = (*grant.gated, (position, effect == "allow", gate))
-
-
-class _Rows(casbin.persist.Adapter):  # type: ignore[misc]  # pycasbin is untyped
-    """Hand rows to pycasbin without its CSV parsing and its quadratic `add_policies`."""
-
-    def __init__(self, rows: Sequence[Row], links: Sequence[Row]) -> None:
-        self._rows, self._links = rows, links
-
-    def load_policy(self, model: casbin.Model) -> None:
-        model["p"]["p"].policy = [list(row) for row in self._rows]
-        if "g" in model.keys():  # noqa: SIM118  Model is no mapping
-            model["g"]["g"].policy = [list(row) for row in self._links]
-
-
-class PlainRules:
-    """One pycasbin enforcer behind a lock: right for any matcher, a linear scan per decision; knows no condition."""
-
-    conditional = False
-
-    def __init__(self, model_text: str, rows: Sequence[Row], links: Sequence[Row]) -> None:
-        """Load the rows; raises what pycasbin raises for a model or row it refuses."""
-        logging.getLogger("casbin").disabled = True  # it logs each denied request with its raw values
-        self._enforcer = casbin.Enforcer(casbin.Enforcer.new_model(text=model_text))
-        if "g" in self._enforcer.rm_map:
-            # DomainManager compares every pair of names else: 56 s for 3,000 users (reliability.md §3).
-            self._enforcer.get_role_manager().add_matching_func(None)
-        self._enforcer.set_adapter(_Rows(rows, links))
-        self._enforcer.load_policy()
-        self._known = frozenset(name for row in (*rows, *links) for name in row)
-        self.closure = RoleClosure(links, len(links[0]) if links else 3)
-        self._strangers = 0
-        self._lock = threading.Lock()
-
-    def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
-        """Answer one request; any failure inside pycasbin is a no."""
-        if not all(request):
-            return EMPTY_FIELD
-        with self._lock:
-            if not self._enforcer.get_policy():
-                return NO_RULE
-            self._forget_strangers(request)
-            try:
-                allowed, rule = self._enforcer.enforce_ex(*request)
-            except Exception:  # a rule that breaks the matcher must not open the door
-                return BROKEN
-        if allowed:
-            return Verdict(True, tuple(rule), "ALLOWED")
-        return Verdict(False, tuple(rule), "DENIED_BY_RULE") if rule and rule[-1] == "deny" else NO_RULE
-
-    def dismantle(self, pause: Pause) -> None:
-        """Do nothing: pycasbin frees itself."""
-
-    def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
-        """Return the rule that settles the request, if one allows it."""
-        verdict = self.decide(request)
-        return [Match(verdict.rule, True)] if verdict.allowed else []
-
-    def unmet(self, row: Row, facts: Facts) -> list[str]:
-        """Return nothing: there are no conditions."""
-        return []
-
-    def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
-        """Return the subject and all roles it has in the domain."""
-        return self.closure.names(subject, domain)
-
-    def _forget_strangers(self, request: Row) -> None:
-        if request[0] not in self._known or request[1] not in self._known:
-            self._strangers += 1
-            if self._strangers % UNKNOWN_SUBJECTS == 0:
-                self._enforcer.build_role_links()
 
 
 def build_rules(
@@ -377,7 +273,7 @@ def build_rules(
 
 def _check_width(kind: str, rows: Sequence[Row], widths: tuple[int, ...], pause: Pause) -> None:
     for position, row in enumerate(in_slices(rows, pause)):
-        if len(row) not in widths or not all(row) or not all(isinstance(value, str) for value in row):
+        if len(row) not in widths or not all(row) or not all(map(isinstance, row, repeat(str))):
             raise Invalid(f"rule {kind}[{position}] must have {widths[0]} fields, none of them empty")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -70,7 +69,7 @@ class Shadow:
         self._counts = ShadowCounts()
         self._lock = threading.Lock()
 
-    def compare(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str], live: Decision) -> None:
+    def compare(self, caller: Caller, resource: str, action: str, rows_of: tuple[str, ...], live: Decision) -> None:
         """Decide alongside and count; never raises, for the live decision is made already."""
         try:
             if self._snapshot is None:

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.reach import NO_ORGANIZATION, Organization, clauses
 from services.chassis.access.roles import Pause, Row, in_slices, no_pause
-from services.chassis.access.rules import Rules, Verdict, build_rules
+from services.chassis.access.rules import build_rules
 from services.chassis.access.stepping import ASSURANCE, assurance
 from services.chassis.access.values import (
     NO_PURPOSE,
@@ -26,10 +26,11 @@ from services.chassis.access.values import (
     Revocations,
     RowFilter,
 )
+from services.chassis.access.verdicts import Rules
 from services.chassis.errors import Invalid, Unavailable
 
 REQUEST_FIELDS = ("r_sub", "r_dom", "r_obj", "r_act", "r_purpose")
-CACHED_OBLIGATIONS = 20_000  # callers × purposes remembered per snapshot
+REMEMBERED = 100_000  # decisions, and as many field rights, of names treated alike: some 25 MiB when all are in use
 READ = "read"  # the action that tells which rows of another resource a caller reaches
 RULE_FIELDS = len(REQUEST_FIELDS) + 1
 FIELD_PREFIX = "fields/"
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from services.chassis.access.shadow import Shadow
 
 BREATH_SECONDS = 0.0002
+Remembered = TypeVar("Remembered", Decision, Obligations)
 HELD_HERE = 3  # references to retired rules: the list's, the loop's, the count's
 
 log = logging.getLogger("kehu.access")
@@ -59,12 +61,13 @@ class PolicySnapshot:
         "revocations",
         "_rules",
         "organization",
-        "_row_filters",
+        "_filters",
         "_partial",
         "_field_gates",
         "_groups",
         "field_grants",
-        "_cache",
+        "_rights",
+        "_decided",
         "_now",
         "_emergencies",
     )
@@ -100,12 +103,14 @@ class PolicySnapshot:
         self.revocations = revocations or Revocations()
         self.organization = organization
         self._rules: Rules = build_rules(model_text, rows, links, named, pause)
-        self._row_filters = tuple(row_filters)
+        self._filters = _by_resource(row_filters)
+        self._rules.closure.heed(each.subject for filters in self._filters.values() for each in filters)
         self._partial = _partial(rows, named, pause)
         self._field_gates = _field_gates(rows, Gates.of(named), pause)
         self.field_grants = _field_grants(model_text, rows, pause)
         self._groups = tuple(sorted({grant.group for grant in self.field_grants}))
-        self._cache: dict[tuple[Hashable, ...], Obligations] = {}
+        self._rights: dict[tuple[Hashable, ...], Obligations] = {}
+        self._decided: dict[tuple[Hashable, ...], Decision] = {}
         self._now = now
         self._emergencies = any(link[0].startswith(EMERGENCY_LINK) for link in in_slices(links, pause))
 
@@ -121,25 +126,39 @@ class PolicySnapshot:
     def at(self, now: float) -> PolicySnapshot:
         """Return the same policy at a stated time, seconds since 1970: for questions that nobody asks now."""
         other = self.with_revocations(self.revocations, self.keys)
-        other._now, other._cache = (lambda: now), {}
+        other._now = lambda: now
         return other
 
-    def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
+    def decide(self, caller: Caller, resource: str, action: str, rows_of: tuple[str, ...] = ()) -> Decision:
         """Answer whether the caller may do this to the resource, and what the reply then owes.
 
         `rows_of` are other resources that the reply tells of: what the caller reaches of them by reading holds too.
+        What depends on nothing but the roles, the place, the purpose and the method is answered once for all.
         """
         facts = self.facts(caller) if self._rules.conditional else NO_FACTS
-        verdict = self._ask(caller, resource, action, facts)
+        heeded = self._rules.heeded(caller.subject, caller.department, facts.now)
+        key = (heeded, caller.department, resource, action, caller.purpose, rows_of)
+        known = self._decided.get(key)
+        if known is None:
+            known, lasting = self._decide(caller, resource, action, rows_of, facts, heeded)
+            if lasting and heeded:
+                _remember(self._decided, key, known)
+        return known
+
+    def _decide(
+        self, caller: Caller, resource: str, action: str, rows_of: tuple[str, ...], facts: Facts, heeded: frozenset[str]
+    ) -> tuple[Decision, bool]:
+        """Decide anew, and tell whether it holds for all of these names at any time."""
+        verdict, lasting = self._rules.settle(self._request(caller, resource, action), facts, heeded)
         if not verdict.allowed:
-            return Decision(False, verdict.reason, self.version, NOTHING_SHOWN, verdict.rule)
-        obligations = self._fields(caller, facts)
-        if self._row_filters or self._partial:
-            asked = ((resource, action), *((other, READ) for other in rows_of))
-            found = tuple(clause for each in asked for clause in self._clauses(caller, *each, facts))
-            if found:
-                obligations = replace(obligations, row_filter=found)
-        return Decision(True, verdict.reason, self.version, obligations, verdict.rule)
+            return Decision(False, verdict.reason, self.version, NOTHING_SHOWN, verdict.rule), lasting
+        obligations = self._fields(caller, facts, heeded)
+        lasting = lasting and not self._field_gates
+        for asked in ((resource, action), *((other, READ) for other in rows_of)):
+            found = self._clauses(caller, *asked, facts)
+            if found is not None:  # they depend on the ways to the roles, and on who asks
+                obligations, lasting = replace(obligations, row_filter=obligations.row_filter + found), False
+        return Decision(True, verdict.reason, self.version, obligations, verdict.rule), lasting
 
     def facts(self, caller: Caller) -> Facts:
         """Return what conditions may look at: the time, and what is known of the caller."""
@@ -165,51 +184,63 @@ class PolicySnapshot:
 
     def obligations(self, caller: Caller) -> Obligations:
         """Return the field groups this caller sees, sees masked and may search by, for the purpose named."""
-        return self._fields(caller, self.facts(caller) if self._rules.conditional else NO_FACTS)
+        facts = self.facts(caller) if self._rules.conditional else NO_FACTS
+        return self._fields(caller, facts, self._rules.heeded(caller.subject, caller.department, facts.now))
 
-    def _fields(self, caller: Caller, facts: Facts) -> Obligations:
+    def _fields(self, caller: Caller, facts: Facts, heeded: frozenset[str]) -> Obligations:
         if not caller.purpose:
             return NOTHING_SHOWN
-        key: tuple[Hashable, ...] = (caller.subject, caller.department, caller.purpose)
-        if self._rules.conditional:  # roles end and conditions change from one call to the next
-            names = self._rules.names(caller.subject, caller.department, facts.now)
-            key = (*key, names, *[gate.outcome(facts) for gate in self._field_gates])
-        known = self._cache.get(key)
+        key: tuple[Hashable, ...] = (heeded or caller.subject, caller.department, caller.purpose)
+        if self._field_gates:  # their outcomes change from one call to the next
+            key = (*key, *[gate.outcome(facts) for gate in self._field_gates])
+        known = self._rights.get(key)
         if known is None:
-            if len(self._cache) >= CACHED_OBLIGATIONS:
-                self._cache.clear()
-            known = self._cache[key] = self._field_rights(caller, facts)
+            known = self._field_rights(caller, facts)
+            _remember(self._rights, key, known)
         return known
 
     def _request(self, caller: Caller, resource: str, action: str) -> Row:
         return caller.subject, caller.department, resource, action, caller.purpose or NO_PURPOSE
 
-    def _ask(self, caller: Caller, resource: str, action: str, facts: Facts) -> Verdict:
-        return self._rules.decide(self._request(caller, resource, action), facts)
-
     def _field_rights(self, caller: Caller, facts: Facts) -> Obligations:
         def granted(action: str) -> frozenset[str]:
-            return frozenset(g for g in self._groups if self._ask(caller, FIELD_PREFIX + g, action, facts).allowed)
+            asked = ((group, self._request(caller, FIELD_PREFIX + group, action)) for group in self._groups)
+            return frozenset(group for group, request in asked if self._rules.decide(request, facts).allowed)
 
         shown = granted("show")
         return Obligations(shown, granted("mask") - shown, granted("search"), revealable=granted("reveal"))
 
-    def _clauses(self, caller: Caller, resource: str, action: str, facts: Facts) -> tuple[Clause, ...]:
-        """Return what must hold of the rows of one resource."""
-        places, names = ("*", caller.department), self._rules.names(caller.subject, caller.department, facts.now)
-        filters = [
-            f
-            for f in self._row_filters
-            if f.resource in ("*", resource) and f.department in places and f.subject in names
-        ]
+    def _clauses(self, caller: Caller, resource: str, action: str, facts: Facts) -> tuple[Clause, ...] | None:
+        """Return what must hold of the rows of one resource; None when nothing narrows it for these names."""
+        filters = self._filters.get(resource, self._filters["*"])
+        if filters:
+            places, names = ("*", caller.department), self._rules.names(caller.subject, caller.department, facts.now)
+            filters = [each for each in filters if each.subject in names and each.department in places]
         if not filters and resource not in self._partial:
-            return ()
+            return None
         matches = self._rules.matches(self._request(caller, resource, action), facts)
         return clauses(caller, resource, matches, filters, self._rules.closure, self.organization, facts.now)
 
 
+def _remember(known: dict[tuple[Hashable, ...], Remembered], key: tuple[Hashable, ...], value: Remembered) -> None:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[key] = value
+
+
+def _by_resource(filters: Iterable[RowFilter]) -> dict[str, list[RowFilter]]:
+    """Return the row filters of each resource they name, those of all resources in place; `*` for every other one."""
+    found: dict[str, list[RowFilter]] = {"*": []}
+    for each in filters:
+        for name in [*found] if each.resource == "*" else [each.resource]:
+            found.setdefault(name, [*found["*"]]).append(each)
+    return found
+
+
 def _field_gates(rows: Sequence[Row], gates: Gates, pause: Pause) -> tuple[Gate, ...]:
     """Return the gates of the rules about field groups, each once."""
+    if not gates.conditions:
+        return ()
     gated = (row for row in in_slices(rows, pause) if len(row) > RULE_FIELDS)
     named = {row[RULE_FIELDS] for row in gated if row[2].startswith(FIELD_PREFIX)}
     return tuple(gates.gate(names) for names in sorted(named))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.chassis.access.roles import Pause, Row, no_pause
+from services.chassis.access.roles import Pause, Row, in_slices, no_pause
 from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
 from services.chassis.access.snapshot import PolicySnapshot, breathe
 from services.chassis.access.values import Revocations, RowFilter
@@ -101,18 +102,21 @@ def updated(
         revocations = _revocations(reply.revocations)
     if reply.HasField("rules"):
         with uncollected():
-            return _compiled(reply.rules, keys, revocations, pause)
+            return _compiled(reply.rules, keys, revocations, pause, known.rules.rows if known else ())
     if known is None or (known.keys == keys and not reply.HasField("revocations")):
         return None
     return known.with_revocations(revocations, keys)
 
 
-def _compiled(rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations, pause: Pause) -> PolicySnapshot:
-    words = list(rules.words)
+def _compiled(
+    rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations, pause: Pause, former: Sequence[Row]
+) -> PolicySnapshot:
+    """Compile rules; the words and the rows that the former ones have too are held once, not twice."""
+    words = [sys.intern(word) for word in in_slices(rules.words, pause)]
     return PolicySnapshot(
         rules.policy_version,
         rules.model,
-        _rows(words, rules.rule_words, RULE_WORDS),
+        _rows(words, rules.rule_words, RULE_WORDS, in_slices(former, pause)),
         _rows(words, rules.link_words, LINK_WORDS),
         [RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in rules.row_filters],
         keys,
@@ -133,15 +137,17 @@ def coded(rows: Iterable[Row], width: int, known: dict[str, int]) -> list[int]:
     return numbers
 
 
-def _rows(words: list[str], numbers: Iterable[int], width: int) -> Iterator[Row]:
-    """Yield the rows that `coded` wrote.
+def _rows(words: list[str], numbers: Iterable[int], width: int, former: Iterable[Row] = ()) -> Iterator[Row]:
+    """Yield the rows that `coded` wrote, those of `former` themselves where they are equal.
 
     Raises:
         Invalid: a number has no word, or the last row is short.
     """
+    held = {row: row for row in former}
     try:
-        for row in zip(*[iter(numbers)] * width, strict=True):
-            yield tuple([words[number] for number in row if number])
+        for numbered in zip(*[iter(numbers)] * width, strict=True):
+            row = tuple([words[number] for number in numbered if number])
+            yield held.get(row, row)
     except (IndexError, ValueError):
         raise Invalid("the rules of the snapshot are damaged") from None
 
