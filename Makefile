@@ -15,9 +15,9 @@ setup: .venv/ready stubs  ## prepare .venv with what uv.lock names, and build th
 	@sh infra/bootstrap.sh sync --frozen --extra local $(if $(wildcard .venv/bin/python),,--python python3)
 	@touch .venv/ready
 
-stubs: .venv/ready  ## build the Python stubs when a proto has changed
-	@if [ ! -f proto/kehu/descriptors.binpb ] || [ -n "$$(find proto -name '*.proto' -newer proto/kehu/descriptors.binpb)" ] \
-	   || [ -z "$$(find proto -name '*_pb2.py' | head -n 1)" ]; then $(PY) hatch_build.py; fi
+stubs: .venv/ready  ## build the Python stubs and kehu.client when a proto has changed
+	@made=client/kehu/client/services/__init__.py; if [ ! -f $$made ] || [ -z "$$(find proto -name '*_pb2.py' | head -n 1)" ] \
+	   || [ -n "$$(find proto client/*.py -name '*.p*[oy]' ! -name '*_pb2*' -newer $$made)" ]; then $(PY) hatch_build.py; fi
 
 up: setup  ## start the whole platform here; DATA=folder PORT=number to choose (data, 8080)
 	@exec .venv/bin/kehu up --data "$(or $(DATA),data)" --port "$(or $(PORT),8080)"
@@ -27,7 +27,7 @@ test: setup  ## run the tests; those of missing servers are skipped, saying what
 
 lint: setup  ## ruff, mypy, import-linter and buf, without a network
 	@$(PY) -m ruff check .
-	@$(PY) -m mypy services gateway infra
+	@$(PY) -m mypy services gateway infra client/kehu
 	@.venv/bin/lint-imports --config pyproject.toml --no-cache
 	@$(PY) -m infra.protolint
 
@@ -37,3 +37,4 @@ bench: setup  ## measure against the named references and print a table; SHORT=1
 clean:  ## remove what was built; data stays
 	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache
 	@find proto -name '*_pb2*.py*' -delete
+	@rm -rf client/kehu/client/services

@@ -1,4 +1,4 @@
-"""Build the protobuf stubs: run as hatchling's build hook, or by hand with `python hatch_build.py`."""
+"""Build the protobuf stubs, and kehu.client from them: as hatchling's hook, or by hand with `python hatch_build.py`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent
 PROTO_ROOT = ROOT / "proto"
 DESCRIPTORS = PROTO_ROOT / "kehu" / "descriptors.binpb"
+CLIENT = ROOT / "client"
 
 
 def validate_descriptors() -> bytes:
@@ -61,6 +62,29 @@ def compile_stubs() -> None:
         sys.exit("some protos do not compile: see the lines above")
 
 
+def write_client() -> None:
+    """Write the services of kehu.client from the descriptors."""
+    from google.protobuf import descriptor_pb2
+
+    sys.path[:0] = [str(PROTO_ROOT), str(ROOT)]
+    from client.generate import generate
+
+    folder = CLIENT / "kehu" / "client" / "services"
+    folder.mkdir(exist_ok=True)
+    sources = generate(descriptor_pb2.FileDescriptorSet.FromString(DESCRIPTORS.read_bytes()))
+    for old in folder.glob("*.py"):
+        if old.name not in sources:
+            old.unlink()
+    for name, source in sources.items():
+        (folder / name).write_text(source, "utf-8")
+
+
+def build() -> None:
+    """Make the stubs, and the client of them."""
+    compile_stubs()
+    write_client()
+
+
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 except ImportError:  # run by hand, without hatchling
@@ -73,9 +97,9 @@ else:
         PLUGIN_NAME = "custom"
 
         def initialize(self, version: str, build_data: dict[str, object]) -> None:
-            """Compile the stubs into the tree; they are git-ignored artifacts of the build."""
-            compile_stubs()
+            """Make stubs and client in the tree; they are git-ignored artifacts of the build."""
+            build()
 
 
 if __name__ == "__main__":
-    compile_stubs()
+    build()

@@ -22,8 +22,9 @@ Named = tuple[tuple[int, ...], str]
 
 
 def descriptor_set_path() -> Path:
-    """Return where the build writes the descriptor set."""
-    return Path(next(iter(kehu.__path__))) / "descriptors.binpb"
+    """Return where the build writes the descriptor set: beside the stubs, not beside kehu.client."""
+    paths = [Path(folder) / "descriptors.binpb" for folder in kehu.__path__]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def load_comments(path: Path) -> dict[str, str]:

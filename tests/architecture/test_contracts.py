@@ -9,6 +9,7 @@ import kehu
 import pytest
 from buf.validate import validate_pb2
 from google.api import annotations_pb2
+from google.longrunning import operations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from kehu.options.v1 import options_pb2 as options
 
@@ -77,6 +78,22 @@ def test_every_method_says_who_may_call_and_what_is_audited(method):
     assert set(rule.services) <= {*SERVICES, "gateway"}
     assert routed == (rule.audience != options.AUDIENCE_SERVICE), "service-only methods have no route, others one"
     assert bool(rule.services) or rule.audience != options.AUDIENCE_SERVICE
+
+
+BEGINNING = [method for method in ALL if method.output_type is operations_pb2.Operation.DESCRIPTOR]
+
+
+@pytest.mark.parametrize("method", BEGINNING, ids=lambda m: m.full_name)
+def test_a_method_that_begins_an_operation_names_what_it_ends_with(method):
+    info = method.GetOptions().Extensions[operations_pb2.operation_info]
+    messages = {
+        name
+        for file in (method.containing_service.file, *method.containing_service.file.dependencies)
+        for name, found in file.message_types_by_name.items()
+        if found.full_name.startswith(f"{method.containing_service.file.package}.")
+    }
+
+    assert {info.response_type, info.metadata_type} <= messages
 
 
 @pytest.mark.parametrize("method", UPDATES, ids=lambda m: m.full_name)
