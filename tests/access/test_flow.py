@@ -248,3 +248,23 @@ def test_a_role_for_a_time_says_until_when() -> None:
     words = link_words(("user:ann", "role:seller", "sales", "0", "1796083200"))
 
     assert words.english == "user:ann has role:seller in sales (… to 2026-12-01T00:00+00:00)"
+
+
+def test_the_shipped_policy_is_compared_with_and_never_in_force(world: World) -> None:
+    stub, shipped = world.stub(), "shipped"
+    publish(world, draft(world, drop=[rule for rule in default_content().rules if rule[0] == "role:auditor"]))
+
+    found = stub.ComparePolicies(review_pb2.ComparePoliciesRequest(policy_id=shipped), timeout=10)
+    lacking = {difference.after for difference in found.differences}
+    assert lacking and all("role:auditor" in words for words in lacking)
+    assert stub.GetPolicy(pb.GetPolicyRequest(policy_id=shipped), timeout=10).state == pb.POLICY_STATE_SHIPPED
+    for call, request in (
+        (stub.SubmitPolicy, pb.SubmitPolicyRequest(policy_id=shipped)),
+        (stub.ApprovePolicy, pb.ApprovePolicyRequest(policy_id=shipped)),
+        (stub.RollbackPolicy, pb.RollbackPolicyRequest(policy_id=shipped)),
+        (stub.StartShadow, review_pb2.StartShadowRequest(policy_id=shipped)),
+        (stub.WatchPolicy, review_pb2.WatchPolicyRequest(policy_id=shipped)),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(request, timeout=10)
+        assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from kehu.access.v1 import review_pb2
@@ -237,3 +238,16 @@ def test_two_hundred_damaged_policies_crash_nothing_and_open_nothing_unnoticed()
     assert refused + accepted == 200
     assert refused >= 100
     assert warned, "some denial was lost: the test saw what it is for"
+
+
+def test_what_nobody_may_do_is_worth_knowing_after_an_upgrade() -> None:
+    newer = replace(INVENTORY, actions={**INVENTORY.actions, "profiles": INVENTORY.actions["profiles"] | {"fly"}})
+    rules = tuple(rule for rule in default_content().rules if rule[2:4] not in (("profiles", "*"), ("profiles", "fly")))
+    rules = tuple(rule for rule in rules if rule[2] != "tickets")
+    content = replace(default_content(), rules=rules)
+    closed = [found for found in findings(content, inventory=newer) if found.code == "CLOSED"]
+
+    words = {found.place: found.description.removeprefix("nobody may ").split(";")[0].split(", ") for found in closed}
+    assert "fly" in words["profiles"] and "read" not in words["profiles"]
+    assert set(words["tickets"]) == INVENTORY.actions["tickets"]
+    assert set(words) == {"profiles", "tickets"}

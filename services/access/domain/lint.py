@@ -14,6 +14,7 @@ from typing import Literal
 from services.access.domain.checks import Person, faults
 from services.access.domain.policies import Content, Row, can_administer, compiled
 from services.access.domain.vocabulary import EMERGENCY_ROLE, Inventory
+from services.chassis.access.stepping import UNATTENDED
 from services.chassis.access.verdicts import Rules
 
 Severity = Literal["error", "warning", "notice"]
@@ -49,8 +50,23 @@ def lint(
         return [Finding("error", "FAULT", fault.field, fault.description) for fault in wrong]
     rules = compiled(content, links)
     whenever = compiled(replace(content, links=_untimed(content.links)), _untimed(links))
-    found = [*_covered(content, rules), *_dead(content, whenever, everybody), *_administrators(rules, persons)]
+    found = [
+        *_covered(content, rules),
+        *_dead(content, whenever, everybody),
+        *_administrators(rules, persons),
+        *_closed(content, inventory),
+    ]
     return sorted(found, key=lambda finding: ORDER.index(finding.severity))
+
+
+def _closed(content: Content, inventory: Inventory) -> Iterator[Finding]:
+    """Find actions that no rule allows anybody: wanted so, or new since the policy was written."""
+    allowed = {rule[2:4] for rule in content.rules if rule[5] == "allow"}
+    for resource, actions in sorted(inventory.actions.items()):
+        names = sorted(a for a in actions if not allowed.intersection(product((resource, "*"), (a, "*"))))
+        if names and not resource.startswith(UNATTENDED):
+            description = f"nobody may {', '.join(names)}; policies/shipped says who may in Kehu's own policy"
+            yield Finding("notice", "CLOSED", resource, description)
 
 
 def _untimed(links: Iterable[Row]) -> tuple[Row, ...]:

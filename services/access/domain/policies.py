@@ -14,7 +14,7 @@ from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainR
 from services.chassis.access.values import NO_PURPOSE
 from services.chassis.access.verdicts import Rules
 
-State = Literal["draft", "submitted", "published"]
+State = Literal["draft", "submitted", "published", "shipped"]
 Row = tuple[str, ...]
 
 # Who can do all of these can undo any policy; one person at least must stay able to.

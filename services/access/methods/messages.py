@@ -22,6 +22,7 @@ STATES = {
     "draft": pb.POLICY_STATE_DRAFT,
     "submitted": pb.POLICY_STATE_SUBMITTED,
     "published": pb.POLICY_STATE_PUBLISHED,
+    "shipped": pb.POLICY_STATE_SHIPPED,
 }
 
 

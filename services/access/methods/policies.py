@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
+from services.access.defaults import default_content
 from services.access.directory import row_filter_message
 from services.access.domain.checks import faults
 from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, PolicyTestsFailed, RoleNotFound
@@ -39,6 +40,9 @@ from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.records import new_id
 from services.chassis.server import current_call
+
+# what comes with this version of Kehu: to compare with, for an installation keeps its own when Kehu is upgraded
+SHIPPED = Policy("shipped", "shipped", 0, 0, "the policy of this version of Kehu", default_content(), "svc:access")
 
 
 def asked_by(request: pb.ExplainAccessRequest) -> Caller:
@@ -201,6 +205,8 @@ class PolicyMethods:
     def _find_policy(self, policy_id: str) -> Policy:
         if policy_id == "current":
             return self._context.directory.policy
+        if policy_id == SHIPPED.id:
+            return SHIPPED
         found = self._context.policies.get(policy_id)
         if found is None:
             raise PolicyNotFound("No policy revision has this id.", metadata={"policy_id": policy_id})

@@ -24,7 +24,7 @@ class ShadowMethods(PolicyMethods):
     ) -> review_pb2.ShadowReport:
         """Have a candidate decided alongside, in place of one before it."""
         policy = self._find_policy(request.policy_id)
-        if policy.state == "published":
+        if policy.state not in ("draft", "submitted"):
             metadata = {"policy_id": policy.id, "state": policy.state}
             raise PolicyState("Only a draft or a submitted revision can be a candidate.", metadata=metadata)
         self._refuse_faults(policy.content)
