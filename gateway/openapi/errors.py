@@ -19,6 +19,7 @@ SHARED = {
     "STATE_FORBIDS": "The state of the resource does not allow it.",
     "PERMISSION_DENIED": "The policy does not permit it, or it does not exist.",
     "PURPOSE_REQUIRED": "The method answers only for a stated purpose: send X-Purpose.",
+    "FIELD_NOT_SEEN": "An update changes only fields that the caller may read in full for the purpose stated.",
     "TOKEN_INVALID": "The access token is not valid; ask the token endpoint for a new one.",
     "STEP_UP_REQUIRED": "A second factor shown within five minutes is needed: grant step-up at POST /oauth2/token.",
     "UNATTENDED_DENIED": "A person must do it, or the policy grants the app the action on unattended/{resource}.",

@@ -235,6 +235,36 @@ def test_a_service_calls_what_the_protos_list_it_for_and_nothing_else(
     assert wrong == []
 
 
+def test_each_function_of_administrators_is_forbidden_to_every_other_role_and_service(
+    harness: Harness, canary: Canary
+) -> None:
+    """Reliability row 6: what administrators, auditors and directories do, tried by all others for every purpose."""
+    names = ("administrator", "auditor", "provisioner")
+    keepers = [oracle.Role(oracle.TABLES[name], "administration") for name in names]
+    functions = [
+        method for method in METHODS if rule_of(method).audience == options.AUDIENCE_PRINCIPAL
+        and any(role.may_call(method) for role in keepers) and rule_of(method).resource not in ("account", "operations")
+    ]  # fmt: skip
+    tried = 0
+    for name, table in oracle.TABLES.items():
+        for purpose in {table["purpose"], "administration"}:
+            role = oracle.Role(table, purpose)
+            caller = f"user:{name}@{table['department']}"
+            channel = harness.stub(lambda found: found, caller=caller, purpose=purpose)
+            for method in functions:
+                if not role.may_call(method):
+                    tried += 1
+                    assert ask(channel, method) is grpc.StatusCode.PERMISSION_DENIED, f"{name} {method.name}"
+    for service in SERVICES:
+        channel = harness.stub(lambda found: found, caller="", purpose="", peer=service)
+        for method in functions:
+            if service not in rule_of(method).services:
+                tried += 1
+                assert ask(channel, method) is grpc.StatusCode.PERMISSION_DENIED, f"{service} {method.name}"
+
+    assert len(functions) >= 80 and tried >= 1_500
+
+
 REFUSALS = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 
 

@@ -24,6 +24,7 @@ from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder,
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, Call, serving_call
+from services.chassis.server.changes import check_changes
 from services.chassis.server.peers import GATEWAY, peer_of
 from services.chassis.server.plans import MethodPlan
 from services.chassis.server.requests import check_readable, readable, validate, validated
@@ -223,6 +224,7 @@ class Guard(grpc.ServerInterceptor):
             request = validated(request)
         else:
             validate(request)
+            check_changes(request, call.decision.obligations)
         with serving_call(call), telemetry.span(plan.path, _carrier(context)):
             reply = method(request, context)
         obligations = call.decision.obligations.with_revealed(call.revealed)
