@@ -218,3 +218,19 @@ def quality_of(truth: Mapping[tuple[str, str], str], clusters: Iterable[Cluster]
     ours = np.array([found[key] for key in keys])
     true = np.array([people.setdefault(truth[key], len(people)) for key in keys])
     return pair_quality(true, ours)
+
+
+def answered(truth: Mapping[tuple[str, str], str], clusters: Iterable[Cluster]) -> tuple[list[Cluster], int]:
+    """Return the clusters after a steward answered each question about two of them rightly, and how many there were."""
+    clusters = list(clusters)
+    of = {key: at for at, cluster in enumerate(clusters) for key in cluster.keys}
+    person = {at: truth[cluster.keys[0]] for at, cluster in enumerate(clusters)}
+    asked = {tuple(sorted((at, of[key]))) for at, cluster in enumerate(clusters) for key in cluster.review_keys}
+    groups = {at: {at} for at in of.values()}
+    for left, right in asked:
+        if person[left] == person[right] and groups[left] is not groups[right]:
+            groups[left] |= groups[right]
+            for at in groups[right]:
+                groups[at] = groups[left]
+    whole = {id(group): group for group in groups.values()}.values()
+    return [Cluster(tuple(key for at in group for key in clusters[at].keys)) for group in whole], len(asked)
