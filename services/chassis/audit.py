@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,9 +26,11 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 BATCH_ENTRIES = 500  # WriteAuditEntries documents this maximum
 BATCH_BYTES = 1024 * 1024  # entries of lists name many profiles; a call carries 4 MiB at most
 SPAN = 60  # seconds from a batch's first entry to its last at most: what a search by time relies on
-FIELD_CHARACTERS = 256  # access refuses longer ones; a cut value is better than a lost entry
+LONGEST = 256  # characters of a field: access refuses longer ones; a cut value is better than a lost entry
 
 log = logging.getLogger("kehu.audit")
+_ids = random.Random()  # seeded by the system: ids must be new, it is no secret what they are
+os.register_at_fork(after_in_child=_ids.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +68,36 @@ class AuditEntry:
         cls,
         *,
         now: datetime | None = None,
+        service: str = "",
+        subject: str = "",
+        department: str = "",
+        purpose: str = "",
+        resource: str = "",
+        action: str = "",
+        target: str = "",
+        outcome: str = "",
+        reason: str = "",
+        status: str = "",
         policy_version: int = 0,
+        request_id: str = "",
+        method: str = "",
         profiles: tuple[str, ...] = (),
         shown: tuple[str, ...] = (),
         masked: tuple[str, ...] = (),
-        **values: str,
+        emergency: str = "",
     ) -> AuditEntry:
         """Return an entry stamped with the time and a fresh id that begins with it.
 
         Fields not given are empty, long ones cut.
         """
-        moment = (now or datetime.now(UTC)).astimezone(UTC)
-        stamped = {
-            "time": moment.isoformat(timespec="microseconds"),
-            "entry_id": f"{int(moment.timestamp() * 1000):012x}{os.urandom(10).hex()}",
-        } | {name: value[:FIELD_CHARACTERS] for name, value in values.items()}
-        texts = {name: stamped.pop(name, "") for name in TEXTS}
-        if stamped:
-            raise TypeError(f"unknown audit fields: {', '.join(stamped)}")
-        return cls(policy_version=policy_version, profiles=profiles, shown=shown, masked=masked, **texts)
+        moment = now.astimezone(UTC) if now else datetime.now(UTC)
+        return cls(
+            service[:LONGEST], subject[:LONGEST], department[:LONGEST], purpose[:LONGEST], resource[:LONGEST],
+            action[:LONGEST], target[:LONGEST], outcome[:LONGEST], reason[:LONGEST], status[:LONGEST], policy_version,
+            request_id[:LONGEST], moment.isoformat(timespec="microseconds"),
+            f"{int(moment.timestamp() * 1000):012x}{_ids.getrandbits(80):020x}", method[:LONGEST], profiles, shown,
+            masked, emergency[:LONGEST],
+        )  # fmt: skip
 
     @classmethod
     def read(cls, line: bytes) -> AuditEntry:

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from kehu.options.v1 import options_pb2 as options
 
 SHOW, MASK, HIDE = "show", "mask", "hide"
+RIGHTS_KNOWN = 2_000  # different rights, for each of which the plans of the messages seen are kept
 _NAMES = {
     options.CLASSIFICATION_PUBLIC: "public",
     options.CLASSIFICATION_INTERNAL: "internal",
@@ -115,13 +116,14 @@ def value_type(field: FieldDescriptor) -> Descriptor | None:
     return kind if kind is not None and _is_ours(kind) else None
 
 
-# One step of a plan: clear the field, mask its text, or descend into its messages.
+# One step of a plan: clear the field, mask its text, or walk into its message ("one"), its messages, its map.
 Step = tuple[str, str, Callable[[str, date], str] | None]
 
 
-@lru_cache(maxsize=20_000)
-def _plan(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
-    return tuple(_steps(descriptor, rights))
+@lru_cache(maxsize=RIGHTS_KNOWN)
+def _plans(rights: Rights) -> dict[Descriptor, tuple[Step, ...]]:
+    """Return where the plan of each message is kept for these rights; looked up once for a whole reply."""
+    return {}
 
 
 def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
@@ -130,19 +132,23 @@ def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
         nested = value_type(field)
         own = field.GetOptions().HasExtension(options.data)
         if nested is not None and not own:
-            yield field.name, "descend", None
+            yield field.name, _walk_of(field), None
             continue
         name = _NAMES.get(found.classification, "") if found is not None else ""
         right = rights.disposition(name, found.group) if found is not None and name else HIDE
         if right == SHOW:
             if nested is not None:
-                yield field.name, "descend", None
+                yield field.name, _walk_of(field), None
         elif right == MASK and nested is not None:
-            yield field.name, "descend", None
+            yield field.name, _walk_of(field), None
         elif right == MASK and field.type == FieldDescriptor.TYPE_STRING and found is not None:
             yield field.name, "mask", MASKS[found.mask]
         else:
             yield field.name, "clear", None
+
+
+def _walk_of(field: FieldDescriptor) -> str:
+    return "map" if field.message_type.GetOptions().map_entry else "many" if field.is_repeated else "one"
 
 
 def apply_obligations(message: Message, rights: Rights, today: date) -> Message:
@@ -150,18 +156,30 @@ def apply_obligations(message: Message, rights: Rights, today: date) -> Message:
 
     Values of `google.protobuf.Any` are opened, treated and packed again; unknown types are emptied.
     """
-    descriptor = message.DESCRIPTOR
-    if not _is_ours(descriptor):
+    if _is_ours(message.DESCRIPTOR):
+        _apply(message, rights, today, _plans(rights))
+    else:
         _apply_to_any_fields(message, rights, today)
-        return message
-    for name, action, mask in _plan(descriptor, rights):
+    return message
+
+
+def _apply(message: Message, rights: Rights, today: date, plans: dict[Descriptor, tuple[Step, ...]]) -> None:
+    descriptor = message.DESCRIPTOR
+    plan = plans.get(descriptor)
+    if plan is None:
+        plan = plans[descriptor] = tuple(_steps(descriptor, rights))
+    for name, action, mask in plan:
         if action == "clear":
             message.ClearField(name)
         elif action == "mask" and mask is not None:
             _mask_field(message, name, mask, today)
+        elif action == "one":
+            if message.HasField(name):
+                _apply(getattr(message, name), rights, today, plans)
         else:
-            _descend(message, name, rights, today)
-    return message
+            held = getattr(message, name)
+            for item in held.values() if action == "map" else held:
+                _apply(item, rights, today, plans)
 
 
 def _mask_field(message: Message, name: str, mask: Callable[[str, date], str], today: date) -> None:
@@ -171,20 +189,6 @@ def _mask_field(message: Message, name: str, mask: Callable[[str, date], str], t
             setattr(message, name, mask(value, today))
     else:
         value[:] = [mask(item, today) for item in value]
-
-
-def _descend(message: Message, name: str, rights: Rights, today: date) -> None:
-    field = message.DESCRIPTOR.fields_by_name[name]
-    value = getattr(message, name)
-    if not field.is_repeated:
-        if message.HasField(name):
-            apply_obligations(value, rights, today)
-    elif hasattr(value, "items"):
-        for item in value.values():
-            apply_obligations(item, rights, today)
-    else:
-        for item in value:
-            apply_obligations(item, rights, today)
 
 
 def _apply_to_any_fields(message: Message, rights: Rights, today: date) -> None:

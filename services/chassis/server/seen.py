@@ -17,7 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from kehu.options.v1 import options_pb2 as options
 
-from services.chassis.obligations import MASK, SHOW, Rights, data_class, value_type
+from services.chassis.obligations import MASK, RIGHTS_KNOWN, SHOW, Rights, data_class, value_type
 
 CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
 PROFILE_FIELD = re.compile(r"(^|_)profiles?(_ids?)?$|_profile_ids?$|^profile_ids?$")
@@ -25,7 +25,9 @@ NAME_FIELDS = ("name", "parent", "target")
 PROFILE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 COLLECTION = "profiles/"
 
-Step = tuple[str, Literal["profile", "name", "value", "descend"], str, str]
+# What to do with a field: take ids, note that it is set (or not empty), walk into its message, its messages, its map.
+Kind = Literal["profile", "name", "set", "filled", "one", "many", "map"]
+Step = tuple[str, Kind, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +54,30 @@ def seen_in(request: Message | None, reply: Message | None, rights: Rights) -> S
 
 class _Found:
     def __init__(self, rights: Rights) -> None:
-        self._rights = rights
+        self._rights, self._known = rights, _known_steps(rights)
         self.profiles: set[str] = set()
         self.groups: dict[str, set[str]] = {SHOW: set(), MASK: set()}
 
     def walk(self, message: Message, ids_only: bool = False) -> None:
-        for name, kind, group, right in steps(message.DESCRIPTOR, self._rights):
-            if kind == "value":
-                if not ids_only and group not in self.groups[right] and _has(message, name):
+        descriptor = message.DESCRIPTOR
+        found = self._known.get(descriptor)
+        if found is None:
+            found = self._known[descriptor] = steps(descriptor, self._rights)
+        for name, kind, group, right in found:
+            if kind in ("set", "filled"):
+                if ids_only or group in self.groups[right]:
+                    continue
+                if message.HasField(name) if kind == "set" else getattr(message, name):
                     self.groups[right].add(group)
-            elif kind == "descend":
-                for inner in _messages(message, name):
-                    self.walk(inner, ids_only)
-            else:
+            elif kind in ("profile", "name"):
                 self.profiles.update(_ids(getattr(message, name), kind == "name"))
-
-
-def _has(message: Message, name: str) -> bool:
-    field = message.DESCRIPTOR.fields_by_name[name]
-    return message.HasField(name) if field.has_presence else bool(getattr(message, name))
-
-
-def _messages(message: Message, name: str) -> Iterable[Message]:
-    field = message.DESCRIPTOR.fields_by_name[name]
-    value = getattr(message, name)
-    if not field.is_repeated:
-        return (value,) if message.HasField(name) else ()
-    return value.values() if hasattr(value, "values") else value
+            elif kind == "one":
+                if message.HasField(name):
+                    self.walk(getattr(message, name), ids_only)
+            else:
+                held = getattr(message, name)
+                for inner in held.values() if kind == "map" else held:
+                    self.walk(inner, ids_only)
 
 
 def _ids(value: str | Iterable[str], is_name: bool) -> Iterator[str]:
@@ -90,7 +89,12 @@ def _ids(value: str | Iterable[str], is_name: bool) -> Iterator[str]:
             yield found
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=RIGHTS_KNOWN)
+def _known_steps(rights: Rights) -> dict[Descriptor, tuple[Step, ...]]:
+    """Return where the steps of each message are kept for these rights; looked up once for a whole reply."""
+    return {}
+
+
 def steps(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
     """Return what to look at in a message: only what can hold an id or a classified value."""
     return tuple(_steps(descriptor, rights))
@@ -100,10 +104,11 @@ def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
     for field in descriptor.fields:
         group, right = _group(field, rights)
         if group:
-            yield field.name, "value", group, right
+            yield field.name, "set" if field.has_presence else "filled", group, right
         if value_type(field) is not None:
             if _matters(field, frozenset()):
-                yield field.name, "descend", "", ""
+                is_map = field.message_type.GetOptions().map_entry
+                yield field.name, "map" if is_map else "many" if field.is_repeated else "one", "", ""
         elif field.type == FieldDescriptor.TYPE_STRING and PROFILE_FIELD.search(field.name):
             yield field.name, "profile", "", ""
         elif field.type == FieldDescriptor.TYPE_STRING and field.name in NAME_FIELDS:
