@@ -83,6 +83,12 @@ class ExportNotFound(NotFound):
     reason = "EXPORT_NOT_FOUND"
 
 
+class ExportWithdrawn(NotAllowed):
+    """A person in the export was erased: its file is gone."""
+
+    reason = "EXPORT_WITHDRAWN"
+
+
 class RejectStillRefused(Invalid):
     """The row is refused again."""
 

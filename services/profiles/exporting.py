@@ -20,8 +20,10 @@ from services.chassis.access import Obligations
 from services.chassis.config import MESSAGE_BYTES
 from services.chassis.jobs import Handler, Job, Paused
 from services.chassis.obligations import apply_obligations
+from services.chassis.server import seen_in
 from services.profiles.domain.cells import dead, without_controls
 from services.profiles.errors import ExportNotFound, ExportTooLarge
+from services.profiles.exported import EXPIRED, READY, end, file_of, forget_members, keep, keep_members
 from services.profiles.intake.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.messages import profile_message
 from services.profiles.store import Store
@@ -45,6 +47,20 @@ def watermark(job: Job) -> str:
     )
 
 
+class _Groups:
+    """The field groups of which the rows have a value."""
+
+    def __init__(self) -> None:
+        self.shown: set[str] = set()
+        self.masked: set[str] = set()
+
+    def add(self, message: Message, rights: Obligations) -> None:
+        """Look at one row."""
+        seen = seen_in(None, message, rights)
+        self.shown.update(seen.shown)
+        self.masked.update(seen.masked)
+
+
 class Exporter:
     """Runs exports, and ends them."""
 
@@ -64,7 +80,9 @@ class Exporter:
         """
         export_id, mark = str(job.args["export_id"]), watermark(job)
         canary = hashlib.sha256(self._vault.token("export", export_id).encode()).hexdigest()[:32]
-        rows = [row for page in self._pages(job) for row in page]
+        found = _Groups()
+        rows = [row for page in self._pages(job, found) for row in page]
+        members = [row[0].removeprefix("profiles/") for row in rows]
         rows.insert(int(canary[:8], 16) % (len(rows) + 1), (f"profiles/{canary}", *[""] * (len(COLUMNS) - 1)))
         content = _workbook(rows, mark) if job.args["format"] == "xlsx" else _csv(rows, mark)
         if len(content) > MOST_BYTES:
@@ -74,15 +92,16 @@ class Exporter:
         if kept is None and expires <= datetime.now(UTC):
             raise ExportNotFound("it expired before it was made; export again", metadata={"name": export_id})
         if kept is None:
-            self._store.drop_upload(_file(export_id), MOST_BYTES // CHUNK_BYTES + 1)  # of a try that died
-            upload = store_upload(self._store, self._vault.uploads, _file(export_id), [content])
-            kept = self._store.exports.insert(StoredExport(
+            self._store.drop_upload(file_of(export_id), MOST_BYTES // CHUNK_BYTES + 1)  # of a try that died
+            upload = store_upload(self._store, self._vault.uploads, file_of(export_id), [content])
+            keep_members(self._store, export_id, members)
+            kept = keep(self._store, StoredExport(
                 export_id, job.owner.subject, job.owner.department, str(job.args["purpose"]), str(job.args["format"]),
-                len(rows) - 1, upload.chunks, upload.size, canary, expires,
+                len(rows) - 1, upload.chunks, upload.size, canary, expires, sorted(found.shown), sorted(found.masked),
             ))  # fmt: skip
         return export_message(kept)
 
-    def _pages(self, job: Job) -> Iterator[list[Row]]:
+    def _pages(self, job: Job, groups: _Groups) -> Iterator[list[Row]]:
         rights = Obligations(frozenset(_words(job, "shown")), frozenset(_words(job, "masked")))
         departments = _words(job, "departments")
         after, count, today = "", 0, date.today()
@@ -95,7 +114,9 @@ class Exporter:
                 profile_message(item, self._vault.open_golden(item, ciphers), {})
                 for item in found if item.key_id in ciphers.by_id
             ]  # fmt: skip
-            yield [_row(apply_obligations(message, rights, today)) for message in messages]
+            for message in messages:
+                groups.add(apply_obligations(message, rights, today), rights)
+            yield [_row(message) for message in messages]
 
     def expire(self, job: Job) -> Message:
         """Remove the file when its time is over; who exported stays known."""
@@ -103,13 +124,15 @@ class Exporter:
         if left > 0:
             raise Paused("it has not expired yet", left)
         kept = self._store.exports.get(str(job.args["export_id"]))
-        if kept is not None:
-            self._store.drop_upload(_file(kept.id), kept.chunks)
+        if kept is not None and kept.state == READY:
+            end(self._store, kept, EXPIRED)
+        elif kept is None:
+            forget_members(self._store, str(job.args["export_id"]))
         return export_message(kept) if kept else export_pb2.Export()
 
     def read(self, kept: StoredExport) -> bytes:
         """Return a file's bytes; OSError when it is gone."""
-        with open_upload(self._store, self._vault.uploads, Upload(_file(kept.id), kept.chunks, kept.size)) as file:
+        with open_upload(self._store, self._vault.uploads, Upload(file_of(kept.id), kept.chunks, kept.size)) as file:
             return file.read()
 
 
@@ -128,10 +151,6 @@ def export_message(kept: StoredExport) -> export_pb2.Export:
 def _words(job: Job, name: str) -> list[str]:
     found = job.args[name]
     return [str(item) for item in found] if isinstance(found, list | tuple) else []
-
-
-def _file(export_id: str) -> str:
-    return f"export-{export_id}"
 
 
 def _row(message: Message) -> Row:

@@ -130,6 +130,20 @@ def test_a_merge_joins_what_was_seen_of_both(world: World) -> None:
     assert who_saw(world, "p0") == who_saw(world, "p1") == who_saw(world, "p2") == {"a", "b", "c", "d"}
 
 
+def test_a_person_is_told_of_the_files_they_were_in_under_a_former_name_too(world: World) -> None:
+    method = "kehu.profiles.v1.ProfilesService/DownloadExport"
+    for part in range(20):  # of one file, in order of ids, as profiles writes them at a download
+        ids = tuple(f"p{part:02d}{n:03d}" for n in range(500))
+        masked = ("personal/contact",)
+        seen(world, 1, "", "user:ann", profiles=ids, masked=masked, target="exports/e1", method=method)
+    told(world, [merged("p99", "p07123", 5, START + 10 * MINUTE)])
+
+    request = pb.ListDisclosuresRequest(profile_id="p99")
+    (one,) = world.stub(purpose="administration").ListDisclosures(request, timeout=5).disclosures
+    assert (one.subject, one.method, one.count, one.masked_groups) == ("user:ann", method, 1, ["personal/contact"])
+    assert who_saw(world, "p20000") == set()
+
+
 @pytest.mark.parametrize("late_first", [False, True])
 def test_an_unmerge_leaves_each_with_what_was_seen_while_they_were_one(world: World, late_first: bool) -> None:
     events = [

@@ -25,6 +25,7 @@ from services.profiles.ageing.staging import Measured, Stager
 from services.profiles.ageing.transactions import Month
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.lifecycle import Figures
+from services.profiles.exporting import Exporter
 from services.profiles.intake.places import load_targets
 from services.profiles.intake.pulls import Puller
 from services.profiles.jobs import Importer
@@ -90,7 +91,7 @@ def main() -> None:
     puller = Puller(store, vault, Jobs("profiles"), load_targets(Path(keys)), importer.admission)
     stager = Stager(store, vault, Dictionary(store), everybody_bought, page=50)
     rotator = KeyRotator(store, vault, others_know_after=0.1, read_seconds=0.1)
-    items = (importer, resolver, learner, keeper, puller, stager, rotator)
+    items = (importer, resolver, learner, keeper, puller, stager, rotator, Exporter(store, vault))
     worker = Worker("profiles", {kind: handler for item in items for kind, handler in item.handlers().items()})
     print("ready", flush=True)
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 from datetime import UTC, datetime, timedelta
 
@@ -15,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kehu.options.v1 import options_pb2 as options
 from kehu.profiles.v1 import export_pb2 as pb
-from kehu.profiles.v1 import profiles_pb2
+from kehu.profiles.v1 import profiles_pb2, protection_pb2
 from openpyxl import load_workbook
 
-from services.chassis.access import Condition, Obligations
+from services.chassis.access import ALL_SHOWN, Condition, Obligations
 from services.chassis.jobs import Worker
-from services.profiles import exporting
+from services.profiles import exported, exporting
 from services.profiles.domain.cells import alive, dead, without_controls
+from services.profiles.protection.erasing import Eraser
+from services.profiles.store import MemoryStore
 from tests.profiles.conftest import Desk
 from tests.profiles.people import person, source_request
 
@@ -185,3 +188,101 @@ def test_more_than_a_file_holds_is_refused_and_leaves_nothing(desk: Desk, people
 
     assert done.done and "narrow by a department" in done.error.message
     assert desk.service.store.exports.page({}, "", 9) == []
+
+
+# who is in it
+
+
+def handlers_of(desk: Desk) -> Worker:
+    service = desk.service
+    eraser = Eraser(service.store, service.vault, others_know_after=0)
+    handlers = {**exporting.Exporter(service.store, service.vault).handlers(), **eraser.handlers()}
+    return Worker("profiles", handlers, service.operations)
+
+
+def erase(desk: Desk, name: str) -> None:
+    """Erase a person as somebody who may, and let the jobs run."""
+    rights, desk.harness.policy.obligations = desk.harness.policy.obligations, ALL_SHOWN
+    desk.call("EraseProfile", protection_pb2.EraseProfileRequest(name=name, reason="asked"))
+    while handlers_of(desk).run_one():
+        pass
+    desk.harness.policy.obligations = rights
+
+
+def test_each_download_tells_the_trail_whose_data_and_which_groups_went_to_whom(
+    desk: Desk, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported, "PER_PART", 2)
+    made = export(desk)
+    desk.harness.trail.seen.clear()
+    for _ in range(2):
+        download(desk, made.name)
+
+    told = [seen for seen in desk.harness.trail.seen if seen.profiles]
+    assert [len(seen.profiles) for seen in told] == [2, 2, 1] * 2
+    assert sorted(f"profiles/{one}" for seen in told[:3] for one in seen.profiles) == sorted(people)
+    assert {seen.masked for seen in told} == {("personal/contact", "personal/name")}
+    assert {seen.shown for seen in told} == {("personal/birth",)}
+
+
+def test_an_export_that_nobody_fetched_tells_nobody_anything(desk: Desk, people: list[str]) -> None:
+    desk.harness.trail.seen.clear()
+    export(desk)
+
+    assert not any(seen.profiles for seen in desk.harness.trail.seen)
+
+
+def test_the_file_with_an_erased_person_is_gone_and_that_without_is_not(desk: Desk, people: list[str]) -> None:
+    with_it = export(desk)
+    without = export(desk, now=dataclasses.replace(MARKETER, row_filter=(Condition("owner_department", ("service",)),)))
+    erase(desk, people[0])
+
+    assert desk.refused("DownloadExport", pb.DownloadExportRequest(name=with_it.name), **ANN) == "EXPORT_WITHDRAWN"
+    assert desk.service.store.chunk(exported.file_of(with_it.name[8:]), 0) is None, "the file, not only the link"
+    assert list(exported.members(desk.service.store, with_it.name[8:])) == []
+    assert download(desk, without.name).data
+    again = _table(download(desk, export(desk).name))[1]
+    assert not {row["profile"] for row in again} & {people[0]}
+
+
+def test_a_person_merged_since_and_erased_is_found_in_the_file_by_the_former_name(desk: Desk) -> None:
+    one, other = desk.upsert("till", "1", person(1)), desk.upsert("shop", "1", person(2))
+    made = export(desk)
+    desk.service.taker.merger.merge([part.partition("/")[2] for part in (one, other)], "user:test")
+    erase(desk, other)
+
+    assert desk.refused("DownloadExport", pb.DownloadExportRequest(name=made.name), **ANN) == "EXPORT_WITHDRAWN"
+
+
+def test_whoever_is_erased_while_the_file_is_made_is_in_no_file_that_stays(
+    desk: Desk, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(store: object, export_id: str, profile_ids: list[str]) -> None:
+        erase(desk, people[0])
+        kept(store, export_id, profile_ids)
+
+    kept = exporting.keep_members
+    monkeypatch.setattr(exporting, "keep_members", meanwhile)
+    made = export(desk)
+
+    assert desk.refused("DownloadExport", pb.DownloadExportRequest(name=made.name), **ANN) == "EXPORT_WITHDRAWN"
+    assert desk.service.store.chunk(exported.file_of(made.name[8:]), 0) is None
+
+
+@pytest.mark.parametrize("store", ["memory", "mongo"])
+def test_a_person_is_found_in_an_export_of_a_hundred_thousand_by_one_look(
+    store: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelves = MemoryStore() if store == "memory" else request.getfixturevalue("database").store
+    ids = [hashlib.sha256(str(n).encode()).hexdigest()[:32] for n in range(100_000 if store == "memory" else 5_000)]
+    exported.keep_members(shelves, "e1", ids)
+    exported.keep_members(shelves, "e2", ids[:3])
+    reads: list[int] = []
+    page = shelves.export_parts.page
+    monkeypatch.setattr(shelves.export_parts, "page", lambda *asked: reads.append(asked[2]) or page(*asked))
+
+    inside = [exported.holds(shelves, "e1", one) for one in (min(ids), max(ids), *ids[:20])]
+    outside = [exported.holds(shelves, "e1", one) for one in ("0" * 32, "f" * 32, ids[0][:31] + "~")]
+    assert (set(inside), set(outside), set(reads)) == ({True}, {False}, {1})
+    assert not exported.holds(shelves, "e2", ids[4])
+    assert sum(len(part) for part in exported.members(shelves, "e1")) == len(ids)

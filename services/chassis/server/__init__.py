@@ -10,7 +10,7 @@ from services.chassis.server.calls import Call, current_call, find_call, serving
 from services.chassis.server.guard import Guard, validate
 from services.chassis.server.peers import peer_of
 from services.chassis.server.plans import MethodPlan, plans_by_path
-from services.chassis.server.seen import NOTHING, Seen
+from services.chassis.server.seen import NOTHING, Seen, seen_in
 from services.chassis.server.serving import RunningServer, Serving, build_server, service_names
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "find_call",
     "peer_of",
     "plans_by_path",
+    "seen_in",
     "service_names",
     "serving_call",
     "validate",

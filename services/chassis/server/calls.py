@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from services.chassis.access import Caller, Decision, FieldGrant
+from services.chassis.server.seen import Seen
 
 CERTIFICATE_HEADER = "x-client-certificate"  # thumbprint (RFC 8705) of the certificate the caller connected with
 CALLER_ADDRESS = "x-caller-address"  # metadata between our processes: where the call came from, as the gateway saw it
@@ -33,10 +34,15 @@ class Call:
     emergency: str = ""
     revealed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    told: list[Iterable[Seen]] = field(default_factory=list)
 
     def note(self, what: str) -> None:
         """Have the audit entry say what was done, as its reason; never personal data."""
         self.notes.append(what)
+
+    def tell(self, seen: Iterable[Seen]) -> None:
+        """Have the trail say, beside the call's own entry, whose data a reply hands out that is no message of ours."""
+        self.told.append(seen)
 
     def reveal(self, group: str, why: str) -> None:
         """Show a field group in the reply to this call in full; the audit entry says `why`."""

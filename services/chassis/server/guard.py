@@ -235,6 +235,8 @@ class Guard(grpc.ServerInterceptor):
             seen = seen_in(asked, reply, obligations)
             reason = "; ".join(call.notes) or call.decision.reason
             self._trail.record(call, plan, resource, "OK", reason, seen)
+            for more in itertools.chain.from_iterable(call.told):
+                self._trail.record(call, plan, resource, "OK", reason, more)
         return reply
 
     def _after_refusal(self, plan: MethodPlan, call: Call | None, resource: str, error: errors.KehuError) -> None:

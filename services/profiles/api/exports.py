@@ -14,7 +14,8 @@ from services.chassis.jobs import Owner
 from services.chassis.records import new_id
 from services.chassis.server import current_call
 from services.profiles.api.common import Tools, departments_in_reach, id_of
-from services.profiles.errors import ExportNotFound
+from services.profiles.errors import ExportNotFound, ExportWithdrawn
+from services.profiles.exported import WITHDRAWN, told_by
 from services.profiles.exporting import EXPIRE, EXPORT, Exporter, export_message
 
 TYPES = {
@@ -56,11 +57,14 @@ class ExportsPart:
         kept, call = self.tools.store.exports.get(id_of(request.name)), current_call()
         if kept is None or kept.recipient != call.caller.subject or kept.expire_time <= datetime.now(UTC):
             raise _missing(request.name)
+        if kept.state == WITHDRAWN:
+            raise ExportWithdrawn("a person in it was erased; export again", metadata={"name": request.name})
         try:
             content = Exporter(self.tools.store, self.tools.vault).read(kept)
         except OSError:
             raise _missing(request.name) from None
         call.note(f"exports/{kept.id} {kept.rows} rows")
+        call.tell(told_by(self.tools.store, kept))
         return httpbody_pb2.HttpBody(content_type=TYPES[kept.format], data=content)
 
     def TraceExport(self, request: pb.TraceExportRequest, context: grpc.ServicerContext) -> pb.Export:

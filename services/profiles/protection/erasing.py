@@ -23,6 +23,7 @@ from services.chassis.records import Fact
 from services.profiles.ageing.holding import holds_on
 from services.profiles.aliases import resolve
 from services.profiles.errors import ProfileHeld, ProfilesBusy
+from services.profiles.exported import withdraw
 from services.profiles.facts import profile_ended, profile_erased
 from services.profiles.merging import ATTEMPTS
 from services.profiles.protection.ledger import KNOWN_SECONDS, PAGE, place_now
@@ -183,6 +184,7 @@ class Eraser:
             self._vault.forget(key_id)
 
     def _drop(self, entry: Erasure, records: Sequence[str]) -> None:
+        withdraw(self._store, entry.names)
         self._store.drop_traces(entry.names, records)
         Relations(self._store, self._vault).forget(records)
         tokens = [self._vault.reject_token("reject-record", key) for key in records]

@@ -30,6 +30,7 @@ from services.profiles.values import (
     RevealCount,
     Source,
     StoredExport,
+    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -74,6 +75,7 @@ class MemoryStore:
         self.leaves: MemoryShelf[LeafPage] = MemoryShelf()
         self.reveals: MemoryShelf[RevealCount] = MemoryShelf()
         self.exports: MemoryShelf[StoredExport] = MemoryShelf()
+        self.export_parts: MemoryShelf[StoredExportPart] = MemoryShelf()
         self.quality_rules: MemoryShelf[StoredQualityRule] = MemoryShelf()
         self.quality_figures: MemoryShelf[DayFigures] = MemoryShelf()
         self.match_models: MemoryShelf[StoredModel] = MemoryShelf()

@@ -49,6 +49,7 @@ from services.profiles.values import (
     RevealCount,
     Source,
     StoredExport,
+    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -63,7 +64,8 @@ KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 24  # at least
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"),
-           ("profile_versions", "p"))  # fmt: skip
+           ("profile_versions", "p"), ("exports", "state"), ("exports", "canary"), ("export_parts", "export"),
+)  # fmt: skip
 LAST_PLACE = "g"  # after every hexadecimal id
 
 
@@ -93,6 +95,7 @@ class MongoStore(KeysPart, AgeingPart):
         self.leaves: MongoShelf[LeafPage] = MongoShelf(LeafPage, lambda: self._collection("receipt_leaves"))
         self.reveals = self._shelf(RevealCount, "reveals")
         self.exports = self._shelf(StoredExport, "exports")
+        self.export_parts = self._shelf(StoredExportPart, "export_parts")
         self.match_models = self._shelf(StoredModel, "match_models")
         self.model_use = self._shelf(ModelUse, "model_use")
         self.quality_rules = self._shelf(StoredQualityRule, "quality_rules")

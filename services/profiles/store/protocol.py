@@ -28,6 +28,7 @@ from services.profiles.values import (
     RevealCount,
     Source,
     StoredExport,
+    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,
@@ -140,6 +141,10 @@ class Store(Protocol):
     @property
     def exports(self) -> Shelf[StoredExport]:
         """Return the exports."""
+
+    @property
+    def export_parts(self) -> Shelf[StoredExportPart]:
+        """Return who is in the exports."""
 
     @property
     def holds(self) -> Shelf[StoredHold]:
