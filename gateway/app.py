@@ -15,6 +15,7 @@ from gateway.pages import PATHS
 from gateway.problems import HIDDEN, Problem, refusal
 from gateway.reasons import Reason
 from gateway.routes.derived import Route
+from gateway.shedding import places
 from gateway.transcoding.paths import BadPath, Router
 from gateway.wire import (
     PROBLEM_TYPE,
@@ -70,7 +71,7 @@ class Gateway:
         self._router = router
         self._pages = pages
         self._docs_url = docs_url
-        self._limit = in_flight_limit
+        self._places = places(in_flight_limit)
         self._in_flight = 0
         self._start, self._stop = start, stop
 
@@ -100,9 +101,9 @@ class Gateway:
         endpoint: Endpoint | None = None
         self._in_flight += 1
         try:
-            if self._in_flight > self._limit:
-                raise refusal(503, Reason.OVERLOADED, "too many requests in flight", retry_seconds=1)
             endpoint, segments = self._find(scope)
+            if self._in_flight > self._places[endpoint.route.worth]:
+                raise refusal(503, Reason.OVERLOADED, "too many requests in flight", retry_seconds=1)
             check_headers(exchange)
             reply = await endpoint.route.answer(exchange, segments)
             if reply.rest is not None:
@@ -114,12 +115,12 @@ class Gateway:
         finally:
             self._in_flight -= 1
         if reply.rest is None:
-            await send_reply(send, reply, exchange.request_id)
+            await send_reply(send, reply, exchange)
         self._measure(exchange, endpoint, reply.status)
 
     async def _stream(self, exchange: Exchange, reply: Reply, rest: AsyncIterator[bytes], send: Send) -> None:
         """Send a reply as it is made; what ends it early is its last line, for the status went out before."""
-        await send_reply(send, reply, exchange.request_id)
+        await send_reply(send, reply, exchange)
         async with aclosing(rest):  # type: ignore[type-var]
             try:
                 async for part in rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from kehu.options.v1 import options_pb2
 from gateway.certificates import CertificateReader
 from gateway.limits import Buckets, Limits
 from gateway.problems import Problem, challenge, refusal
+from gateway.quotas import Quotas
 from gateway.reasons import Reason
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
@@ -37,6 +39,7 @@ class Doorkeeper:
         now: Callable[[], float] = time.monotonic,
         certificates: CertificateReader | None = None,
         clock: Callable[[], float] = time.time,
+        quotas: Quotas | None = None,
     ) -> None:
         self._holder = holder
         self._tokens = tokens
@@ -44,15 +47,17 @@ class Doorkeeper:
         self._now = now
         self._certificates = certificates or CertificateReader()
         self._clock = clock
+        self._quotas = quotas
+        self._limits = limits
         self._callers = Buckets(limits.rate, limits.burst)
         self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
 
-    def admit(self, exchange: Exchange, method: Method) -> Caller:
+    async def admit(self, exchange: Exchange, method: Method) -> Caller:
         """Return who calls, when they may call the method; sets `exchange.caller`.
 
         Raises:
             Problem: 401 without a good token or a fresh second factor where one is needed, 403 when the policy
-                says no, 429 above the rate, 503 when no policy was ever loaded.
+                says no, 429 above the rate or a quota, 503 when no policy was ever loaded.
         """
         if method.is_public:
             self._count_stranger(exchange)
@@ -61,12 +66,32 @@ class Doorkeeper:
             return ANONYMOUS
         caller = self.authenticate(exchange)
         self.decide(caller, method, exchange.request_id)
+        await self.spend(exchange, caller, method)
         return caller
 
-    async def pace(self, subject: str) -> None:
-        """Count another call of a caller who is admitted, waiting while it is above its rate."""
-        while wait := self._callers.take(subject, self._now()):
+    async def spend(self, exchange: Exchange, caller: Caller, method: Method) -> None:
+        """Count a call that is allowed against the caller's quotas, and have the reply tell of them.
+
+        Raises:
+            Problem: 429, one is used up.
+        """
+        if self._quotas is None:
+            return
+        rule = method.access
+        accounts = self._quotas.of(self._holder.current.quotas, caller.subject, rule.resource, rule.action)
+        if accounts:
+            await self._quotas.spend(accounts)
+            exchange.told = self._quotas.headers(accounts)
+
+    async def pace(self, exchange: Exchange, caller: Caller, method: Method) -> None:
+        """Count another call of a caller who is admitted, waiting while it is above its rate.
+
+        Raises:
+            Problem: 429, a quota is used up.
+        """
+        while wait := self._callers.take(caller.subject, self._now()):
             await asyncio.sleep(wait)
+        await self.spend(exchange, caller, method)
 
     def authenticate(self, exchange: Exchange) -> Caller:
         """Return the caller of the bearer token, with the purpose named; see admit."""
@@ -86,7 +111,7 @@ class Doorkeeper:
             raise refusal(503, Reason.POLICY_NOT_LOADED, error.message, retry_seconds=1) from None
         wait = self._callers.take(caller.subject, self._now())
         if wait:
-            raise rate_limited(wait)
+            raise rate_limited(wait, "rate", self._limits.rate, self._limits.burst)
         purpose = exchange.headers.get(b"x-purpose")
         word = "" if purpose is None else checked_purpose(purpose.decode("latin-1"))
         exchange.caller = caller = caller.calling(word, exchange.peer)
@@ -127,7 +152,7 @@ class Doorkeeper:
     def _count_stranger(self, exchange: Exchange) -> None:
         wait = self._strangers.take(exchange.peer, self._now())
         if wait:
-            raise rate_limited(wait)
+            raise rate_limited(wait, "address", self._limits.anonymous_rate, self._limits.anonymous_burst)
 
 
 def checked_purpose(purpose: str) -> str:
@@ -141,9 +166,13 @@ def checked_purpose(purpose: str) -> str:
     return purpose
 
 
-def rate_limited(wait_seconds: float) -> Problem:
-    """Return the refusal of a caller above its rate."""
-    return refusal(429, Reason.RATE_LIMITED, "too many requests from this caller", retry_seconds=wait_seconds)
+def rate_limited(wait_seconds: float, name: str, rate: float, burst: float) -> Problem:
+    """Return the refusal of a caller above its rate, with what a burst is and how long it takes to have one again."""
+    problem = refusal(429, Reason.RATE_LIMITED, "too many requests from this caller", retry_seconds=wait_seconds)
+    policy = f'"{name}";q={burst:.0f};w={max(math.ceil(burst / rate), 1)}'
+    left = f'"{name}";r=0;t={max(math.ceil(wait_seconds), 1)}'
+    problem.headers = (*problem.headers, (b"ratelimit", left.encode()), (b"ratelimit-policy", policy.encode()))
+    return problem
 
 
 def denied(resource: str, action: str, policy_version: int, decision_id: str) -> Problem:

@@ -19,11 +19,13 @@ from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 from gateway.app import Endpoint, Gateway, Hook
 from gateway.auth import Doorkeeper
 from gateway.certificates import CertificateReader
+from gateway.leases import lease_by
 from gateway.limits import Limits
 from gateway.openapi import build_document
 from gateway.openapi.comments import descriptor_set_path, load_comments
 from gateway.openapi.errors import error_lines
 from gateway.pages import build_pages
+from gateway.quotas import Quotas
 from gateway.routes.derived import DerivedRoute, Edge
 from gateway.routes.operations import OperationRoute, operation_methods
 from gateway.routes.scim import PREFIX as SCIM_PREFIX
@@ -116,9 +118,10 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     ]
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
     reader = CertificateReader(config.certificate_proxies)
-    doorkeeper = Doorkeeper(holder, tokens, SpoolTrail(IDENTITY, spool), limits, certificates=reader)
     methods = routed_methods()
     upstreams = Upstreams(methods, connect_by(config), lambda: certificate_stamp(config, IDENTITY))
+    trail, quotas = SpoolTrail(IDENTITY, spool), Quotas(lease_by(upstreams))
+    doorkeeper = Doorkeeper(holder, tokens, trail, limits, certificates=reader, quotas=quotas)
     edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())
 
     async def start() -> None:

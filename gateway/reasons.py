@@ -18,6 +18,7 @@ class Reason(Enum):
     PURPOSE_REQUIRED = "The route answers only for a stated purpose: send X-Purpose."
     POLICY_NOT_LOADED = "The gateway has not loaded a policy yet and therefore allows nothing; retry."
     RATE_LIMITED = "The caller sends more than its rate; wait for the seconds in Retry-After."
+    QUOTA_EXCEEDED = "A quota of the caller is used up for now; RateLimit names it, Retry-After says for how long."
     OVERLOADED = "The gateway has as many requests in flight as it takes; retry after Retry-After."
     UNSUPPORTED_MEDIA_TYPE = "The body's type or encoding is not taken here; compressed bodies never are."
     BODY_TOO_LARGE = "The body is longer than the route takes."

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import grpc
+from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
 from gateway.framing import FramedFailure, Frames, FrameStream, Lane, close_all
+from gateway.problems import Problem, refusal, status_of
+from gateway.reasons import Reason
+from gateway.shedding import Limiter, Overloaded, Worth, worth_of
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
+from services.chassis.breaker import PATIENCE_SECONDS, Breaker
 from services.chassis.client import LOOK_SECONDS, OLD_SECONDS, channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER
@@ -23,6 +29,7 @@ OPERATIONS = "google.longrunning.Operations"
 IDENTITY = "gateway"  # the name in our certificate
 # Probing for bandwidth sends pings along with small messages: a tenth of a call's cost, no use on our networks.
 NO_PROBE = ("grpc.http2.bdp_probe", 0)
+LEFT_ALONE = status_pb2.Status(code=code_pb2.UNAVAILABLE, message="the service does not answer")
 Metadata: TypeAlias = list[tuple[str, str]]
 Connect: TypeAlias = Callable[[str, list[str]], aio.Channel]
 
@@ -40,6 +47,14 @@ def connect_by(config: ProcessConfig) -> Connect:
     return connect
 
 
+@dataclass(slots=True)
+class Gate:
+    """What stands before one service."""
+
+    limiter: Limiter = field(default_factory=Limiter)
+    breaker: Breaker = field(default_factory=Breaker)
+
+
 class Upstreams:
     """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
 
@@ -54,6 +69,8 @@ class Upstreams:
         for method in methods:
             self._names.setdefault(method.service, {OPERATIONS}).add(method.path.split("/")[1])
         self._reads = frozenset(method.path for method in methods if method.is_read)
+        self._worth = {method.path: worth_of(method) for method in methods}
+        self._gates: dict[str, Gate] = {}
         self._channels: dict[str, aio.Channel] = {}
         self._frames: dict[str, Frames] = {}
         # Multicallables by (service, method); grpc's own types are not generic over bytes.
@@ -73,12 +90,52 @@ class Upstreams:
             self._channels[service] = channel
         return channel
 
-    async def call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
-        """Call a unary method, in a frame when the service takes frames.
+    def check(self, service: str, worth: Worth) -> None:
+        """Turn a call away before anything was done for it.
 
         Raises:
+            Problem: 503, the service is taking on no more.
+        """
+        gate = self._gates.get(service)
+        if gate is not None and gate.limiter.is_shut(worth):
+            raise overloaded()
+
+    async def call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
+        """Call a unary method, when there is a place for it and the service is not left alone.
+
+        Raises:
+            Problem: 503, there was no place.
             grpc.RpcError: it failed.
         """
+        gate = self._gates.get(service)
+        if gate is None:
+            gate = self._gates[service] = Gate()
+        try:
+            await gate.limiter.enter(self._worth.get(path, Worth.VITAL))
+        except Overloaded:
+            raise overloaded() from None
+        started = time.monotonic()
+        is_answered = False
+        try:
+            if not gate.breaker.allows():
+                raise FramedFailure(LEFT_ALONE)
+            try:
+                reply = await self._call(service, path, request, metadata, timeout)
+            except grpc.RpcError as error:
+                is_answered = described(error)
+                gate.breaker.record(not is_answered and is_missing(error, timeout))
+                raise
+            except BaseException:
+                gate.breaker.forgo()
+                raise
+            gate.breaker.record(False)
+            is_answered = True
+            return reply
+        finally:
+            gate.limiter.leave(path, time.monotonic() - started, is_answered)
+
+    async def _call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
+        """Call a unary method, in a frame when the service takes frames."""
         self._follow()
         frames = self._frames.get(service)
         if frames is None:
@@ -159,3 +216,22 @@ def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
 def lost(stream: FrameStream | Lane, error: FramedFailure) -> bool:
     """Whether a call failed because its stream broke, so that nobody knows what became of it."""
     return not stream.is_open and error.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def overloaded() -> Problem:
+    """Return the refusal of a call there is no place for."""
+    return refusal(503, Reason.OVERLOADED, "the service behind the route has too much to do", retry_seconds=1)
+
+
+def is_missing(error: grpc.RpcError, timeout: float) -> bool:
+    """Whether a failure that the service did not describe says that it is not there, or hangs."""
+    code = error.code()
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return timeout >= PATIENCE_SECONDS
+    return code == grpc.StatusCode.UNAVAILABLE
+
+
+def described(error: grpc.RpcError) -> bool:
+    """Whether the failure was written by the service itself, and not by what is between us and it."""
+    status = status_of(error)
+    return status is not None and bool(status.details)

@@ -63,6 +63,7 @@ class Exchange:
     request_id: str
     started: float = field(default_factory=time.perf_counter)
     caller: Caller | None = None
+    told: Headers = ()  # of the caller's quotas
     thumbprint: str = ""  # of the TLS certificate the client connected with, once the doorkeeper looked
 
     @property
@@ -169,11 +170,13 @@ def check_headers(exchange: Exchange) -> None:
         raise refusal(415, Reason.UNSUPPORTED_MEDIA_TYPE, "send the body uncompressed")
 
 
-async def send_reply(send: Send, reply: Reply, request_id: str) -> None:
+async def send_reply(send: Send, reply: Reply, exchange: Exchange) -> None:
     """Send a whole reply, with the headers every reply has; of one with a rest its beginning."""
     own = {name for name, _ in reply.headers}
     safe = (header for header in SAFE_HEADERS if header[0] not in own)
-    headers = [*reply.headers, *safe, (b"x-request-id", request_id.encode())]
+    headers = [*reply.headers, *safe, (b"x-request-id", exchange.request_id.encode())]
+    if exchange.told and b"ratelimit" not in own:
+        headers.extend(exchange.told)
     if reply.rest is None:
         headers.append((b"content-length", str(len(reply.body)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

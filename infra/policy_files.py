@@ -18,7 +18,7 @@ Value: TypeAlias = object  # of JSON
 Document: TypeAlias = dict[str, Value]
 
 MAIN = "policy.yaml"
-GENERAL = ("comment", "model", "conditions", "departments", "teams")
+GENERAL = ("comment", "model", "conditions", "departments", "teams", "quotas")
 CONTENT = (*GENERAL, "rules", "role_links", "row_filters", "tests")
 PARTS = ("includes", "members", "rules", "row_filters")
 FILE_NAME = re.compile(r"[\w][\w.-]{0,80}")

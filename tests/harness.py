@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from services.chassis.access import ALL_SHOWN, Caller, Decision, FieldGrant, Obligations
+from services.chassis.access.quotas import Quota
 from services.chassis.client import intercepted
 from services.chassis.errors import Unauthenticated
 from services.chassis.server import (
@@ -61,6 +62,7 @@ class OpenPolicy:
     denied: set[tuple[str, str]] = field(default_factory=set)
     field_grants: tuple[FieldGrant, ...] = ()
     shadow: None = None
+    quotas: tuple[Quota, ...] = ()
 
     @property
     def known(self) -> OpenPolicy:

@@ -16,6 +16,7 @@ from gateway.limits import Limits
 from gateway.problems import Fault, Problem, from_rpc, refusal
 from gateway.reasons import Reason
 from gateway.routes.forms import fields_of
+from gateway.shedding import Worth, worth_of
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.json_text import BadJson, parse_json
 from gateway.transcoding.paths import Template
@@ -30,6 +31,8 @@ from gateway.wire import JSON_TYPE, MULTIPART, PAGE_POLICY, URLENCODED, Exchange
 
 class Route(Protocol):
     """What answers on a path and HTTP method."""
+
+    worth: Worth
 
     async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         """Return the reply, or raise Problem."""
@@ -62,10 +65,12 @@ class DerivedRoute:
         self._takes_form = method.is_public and binding.verb == "POST"
         self.response = GetMessageClass(method.response)
         self._write = edge.writers.of(method.response)
+        self.worth = worth_of(method)
 
     async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         """Admit the caller, then read, call and write."""
-        self.edge.doorkeeper.admit(exchange, self.method)
+        self.edge.upstreams.check(self.method.service, self.worth)
+        await self.edge.doorkeeper.admit(exchange, self.method)
         message = await self.read(exchange, segments)
         return self.write(await self.call(exchange, message))
 

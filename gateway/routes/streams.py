@@ -24,7 +24,7 @@ from gateway.transcoding.scalars import BadField
 from gateway.wire import LINES_TYPE, Exchange, Reply
 
 TAKEN = frozenset(("application/x-ndjson", "application/jsonl", "application/x-jsonlines"))
-REPEATED = frozenset(("SERVICE_UNAVAILABLE", "SERVICE_BUSY", "UNAVAILABLE", "PROFILES_BUSY"))
+REPEATED = frozenset(("OVERLOADED", "SERVICE_UNAVAILABLE", "SERVICE_BUSY", "UNAVAILABLE", "PROFILES_BUSY"))
 PAUSES = (0.1, 0.2, 0.5, 1.0)  # between two tries of a batch; the last one for ever
 
 
@@ -37,7 +37,8 @@ class StreamRoute(DerivedRoute):
 
     async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         """Admit the caller and take in the first batch; the others follow while the reply goes out."""
-        caller = self.edge.doorkeeper.admit(exchange, self.method)
+        self.edge.upstreams.check(self.method.service, self.worth)
+        caller = await self.edge.doorkeeper.admit(exchange, self.method)
         content_type = exchange.text(b"content-type").partition(";")[0].strip().lower()
         if content_type not in TAKEN:
             raise refusal(415, Reason.UNSUPPORTED_MEDIA_TYPE, "send application/x-ndjson: one JSON object a line")
@@ -63,14 +64,15 @@ class StreamRoute(DerivedRoute):
     async def _answers(self, exchange: Exchange, message: Message, timeout: float) -> AsyncIterator[bytes]:
         """Yield the answer to each batch as a line of JSON; the next batch is gathered meanwhile."""
         first_line: int = getattr(message, "first_line")  # noqa: B009
-        subject = exchange.caller.subject if exchange.caller else ""
+        assert exchange.caller is not None
+        caller, subject = exchange.caller, exchange.caller.subject
         reader = LineReader(exchange.receive, LineBatches(max(first_line, 1)), self.edge.limits.idle)
         self._streams[subject] += 1
         coming = asyncio.ensure_future(reader.next())
         try:
             while (batch := await coming) is not None:
                 coming = asyncio.ensure_future(reader.next())
-                await self.edge.doorkeeper.pace(subject)
+                await self.edge.doorkeeper.pace(exchange, caller, self.method)
                 yield await self._take(exchange, message, batch, timeout)
         finally:
             coming.cancel()

@@ -43,7 +43,8 @@ class UploadRoute(DerivedRoute):
     async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         """Admit the caller, then stream the body through."""
         limits = self.edge.limits
-        self.edge.doorkeeper.admit(exchange, self.method)
+        self.edge.upstreams.check(self.method.service, self.worth)
+        await self.edge.doorkeeper.admit(exchange, self.method)
         form = FormReader(boundary_of(exchange.headers.get(b"content-type", b"")))
         timeout = exchange.timeout_seconds(limits.upload_deadline, limits.upload_deadline)
         call: aio.StreamUnaryCall[bytes, bytes] | None = None

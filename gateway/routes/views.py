@@ -9,7 +9,9 @@ import grpc
 import orjson
 
 from gateway.problems import Problem, from_rpc
+from gateway.reasons import Reason
 from gateway.routes.derived import DerivedRoute, Edge
+from gateway.shedding import Worth
 from gateway.transcoding.paths import Match, Router
 from gateway.transcoding.writing import Json
 from gateway.upstreams import metadata_of
@@ -53,6 +55,8 @@ class Answer:
 class ViewRoute:
     """The composed view; each part is admitted by its own method's rule."""
 
+    worth = Worth.DIRECT
+
     def __init__(self, edge: Edge, router: Router[DerivedRoute], parts: tuple[Part, ...] = PARTS) -> None:
         self._edge = edge
         self._router = router
@@ -62,12 +66,14 @@ class ViewRoute:
         """Ask for all parts at once; one that fails is marked, unless it is the customer's own record.
 
         Raises:
-            Problem: the caller may not see the customer, or there is none.
+            Problem: the caller may not see the customer, or there is none, or a quota is used up.
         """
         self._edge.doorkeeper.authenticate(exchange)
         profile_id = segments[-1]
         answers = await asyncio.gather(*(self._ask(exchange, part, profile_id) for part in self._parts))
         for answer in answers:
+            if answer.problem and answer.problem.reason == Reason.QUOTA_EXCEEDED.name:
+                raise answer.problem
             if answer.part.is_subject and answer.problem and answer.status in ("forbidden", "absent"):
                 raise answer.problem
         document = {
@@ -85,6 +91,7 @@ class ViewRoute:
         try:
             caller = self._edge.doorkeeper.authenticate(exchange)
             self._edge.doorkeeper.decide(caller, route.method, exchange.request_id)
+            await self._edge.doorkeeper.spend(exchange, caller, route.method)
             request = route.reader.read(found.segments, part.query.format(id=profile_id).encode(), None)
             raw = await self._edge.upstreams.call(
                 route.method.service,

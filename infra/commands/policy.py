@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True)
 CONTENT = (
-    "comment", "model", "rules", "role_links", "row_filters", "tests", "conditions", "departments", "teams",
+    "comment", "model", "rules", "role_links", "row_filters", "tests", "conditions", "departments", "teams", "quotas",
 )  # fmt: skip
 Folder = Annotated[Path, typer.Argument(file_okay=False, help="A folder of its own, such as one of a Git repository.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy as `show` writes it.")]

@@ -9,6 +9,7 @@ from services.access.methods.credentials import CredentialMethods
 from services.access.methods.people import PeopleMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
+from services.access.methods.quotas import QuotaMethods
 from services.access.methods.requests import RequestMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.scim import ScimMethods
@@ -27,6 +28,7 @@ class AccessServicer(
     RequestMethods,
     ReviewMethods,
     ShadowMethods,
+    QuotaMethods,
     TrailMethods,
     WatchMethods,
     ProofMethods,

@@ -26,6 +26,7 @@ from services.chassis.access import Revocations as Revoked
 from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
 from services.chassis.access.wire import coded
 from services.chassis.access.wire_conditions import condition_message, organization
+from services.chassis.access.wire_quotas import quota_message
 from services.chassis.errors import Unavailable
 
 FRESH = timedelta(milliseconds=200)  # answers closer together than this share one reading
@@ -252,6 +253,7 @@ def rule_set(policy: Policy, links: Sequence[Row], mark: str) -> pb.RuleSet:
         conditions=[condition_message(condition) for condition in content.conditions],
         departments=[pb_conditions.Department(name=name, parent=parent) for name, parent in content.departments],
         teams=[pb_conditions.Team(name=name, members=members) for name, members in content.teams],
+        quotas=[quota_message(quota) for quota in content.quotas],
     )
 
 

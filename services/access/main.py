@@ -29,6 +29,7 @@ from services.access.store.ports import Blocks, Checkpoints, Policies, Principal
 from services.access.store.requests import AccessRequestRecord, MongoRequests
 from services.access.store.sessions import MongoSessions, Sessions
 from services.access.store.shadows import MongoShadows
+from services.access.store.windows import MongoQuotaWindows
 from services.chassis import records
 from services.chassis.access import TokenVerifier
 from services.chassis.config import ProcessConfig
@@ -52,6 +53,7 @@ def serving(config: ProcessConfig) -> Serving:
         mongo_once.ensure_indexes()
         mongo_sessions.ensure_indexes()
         names.ensure_indexes()
+        MongoQuotaWindows().ensure_indexes()
         seed(context, wanted)
         context.chain.head()
 
@@ -107,6 +109,7 @@ def build_context(
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
         breached=BreachedPasswords(config.breached_passwords),
+        windows=MongoQuotaWindows(),
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -112,7 +113,7 @@ def at_the_gateway(world: World, holder: SnapshotHolder, method: Method, bearer:
     headers = [(b"authorization", f"Bearer {bearer}".encode()), (b"x-purpose", b"administration")]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b"", "client": None}
     try:
-        door.admit(open_exchange(scope, None), method)  # type: ignore[arg-type]
+        asyncio.run(door.admit(open_exchange(scope, None), method))  # type: ignore[arg-type]
     except Problem as problem:
         return outcome(problem)
     return Outcome()

@@ -122,8 +122,10 @@ class Kitchen:
         self.token_seconds = 900
         self.orders = []
         self.before_order = lambda number: None
+        self.work = lambda: None  # what a dish takes
 
     def GetDish(self, request, context):
+        self.work()
         call = current_call()
         self.calls.append(call)
         fault = request.name.rpartition("/")[2]
@@ -140,6 +142,7 @@ class Kitchen:
         return self.messages["Dish"](name=request.name, title=f"{call.caller.subject}|{call.caller.purpose}", etag="3")
 
     def ListDishes(self, request, context):
+        self.work()
         page = int(request.page_token or "0")
         dish = self.messages["Dish"](name=f"dishes/{page}")
         token = str(page + 1) if page < 2 else ""

@@ -174,6 +174,8 @@ def test_a_caller_above_its_rate_waits_and_others_do_not(kitchen_file, messages)
 
     assert [reply.status_code for reply in replies] == [200, 200, 200, 429, 429]
     assert int(replies[-1].headers["retry-after"]) >= 1
+    assert replies[-1].headers["ratelimit"].startswith('"rate";r=0;t=')
+    assert replies[-1].headers["ratelimit-policy"] == '"rate";q=3;w=30'
     assert other.status_code == 200
 
 

@@ -20,6 +20,7 @@ from services.access.domain.condition_checks import (
     rule_condition_faults,
 )
 from services.access.domain.policies import Content, Row, can_administer, role_names
+from services.access.domain.quotas import quota_faults
 from services.access.domain.vocabulary import FIELD_ACTIONS, PROTECTED, PURPOSES, Inventory
 from services.chassis.access.conditions import CONDITION_SEPARATOR
 from services.chassis.access.plain import PlainRules
@@ -51,7 +52,7 @@ def faults(
     """
     found = [*_model(content.model), *condition_faults(content.conditions), *organization_faults(content)]
     found += [*_rules(content, inventory), *_links(content)]
-    found += _row_filters(content, inventory)
+    found += [*_row_filters(content, inventory), *quota_faults(content, inventory)]
     if not found:
         found += [*_size(content, links), *_depth(content, links)]
     if not found:

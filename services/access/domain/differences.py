@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from services.access.domain.policies import Content, Row
 from services.chassis.access import RowFilter
 from services.chassis.access.conditions import NamedCondition
+from services.chassis.access.quotas import Quota
 
 T = TypeVar("T", bound=Hashable)
 Change = Literal["removed", "changed", "added"]
@@ -69,6 +70,9 @@ def _said(item: Hashable) -> str:
     if isinstance(item, NamedCondition):
         values = ", ".join(f"{name} {value}" for name, value in asdict(item.test).items() if name != "kind" and value)
         return f"{item.name}: {'not ' if item.negated else ''}{item.test.kind} ({values})"
+    if isinstance(item, Quota):
+        what = f"{item.requests} of {item.action} on {item.resource} in {item.period_seconds} s"
+        return f"{item.name}: {item.subject} {what}"
     if isinstance(item, tuple) and item[1:] and item[1]:
         return f"{item[0]} ({item[1] if isinstance(item[1], str) else ', '.join(item[1])})"
     return str(_name_of(item))

@@ -11,6 +11,7 @@ from services.access.domain import errors
 from services.access.domain.tables import PolicyTest
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
 from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainRules, RowFilter, build_rules
+from services.chassis.access.quotas import Quota
 from services.chassis.access.values import NO_PURPOSE
 from services.chassis.access.verdicts import Rules
 
@@ -51,6 +52,7 @@ class Content:
     conditions: tuple[NamedCondition, ...] = ()
     departments: tuple[tuple[str, str], ...] = FIRST_DEPARTMENTS
     teams: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quotas: tuple[Quota, ...] = ()
 
     def department_names(self) -> tuple[str, ...]:
         """Return the departments there are."""

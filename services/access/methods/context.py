@@ -27,6 +27,7 @@ from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations, Shadows
 from services.access.store.requests import Requests
 from services.access.store.sessions import Sessions
+from services.access.store.windows import MemoryQuotaWindows, QuotaWindows
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
 
@@ -89,6 +90,7 @@ class Context:
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    windows: QuotaWindows = field(default_factory=MemoryQuotaWindows)
     reports: dict[object, Report] = field(default_factory=dict)
 
     def note(

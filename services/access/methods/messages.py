@@ -15,6 +15,7 @@ from services.chassis.access import MODEL, Clause, Condition, Except, RowFilter
 from services.chassis.access.conditions import CONDITION_SEPARATOR
 from services.chassis.access.wire import entry_message
 from services.chassis.access.wire_conditions import condition_message, condition_of, seconds, timestamp
+from services.chassis.access.wire_quotas import quota_message, quota_of
 from services.chassis.errors import FieldViolation
 from services.chassis.records import etag_of
 
@@ -115,6 +116,7 @@ def content_of(message: pb.Policy) -> Content:
         tuple(condition_of(condition) for condition in message.conditions),
         tuple((each.name, each.parent) for each in message.departments) or FIRST_DEPARTMENTS,
         tuple((each.name, tuple(each.members)) for each in message.teams),
+        tuple(quota_of(quota) for quota in message.quotas),
     )
 
 
@@ -142,6 +144,7 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
             message.departments.add(name=name, parent=parent)
         for name, members in policy.content.teams:
             message.teams.add(name=name, members=members)
+        message.quotas.extend(quota_message(quota) for quota in policy.content.quotas)
         message.row_filters.extend(row_filter_message(found) for found in policy.content.row_filters)
         for test in policy.content.tests:
             message.tests.add(name=test.name, table=test.table)

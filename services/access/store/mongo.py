@@ -21,6 +21,7 @@ from services.access.store import mongo_trail
 from services.chassis import records
 from services.chassis.access import RowFilter
 from services.chassis.access.conditions import from_plain
+from services.chassis.access.quotas import Quota
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists
 
@@ -224,6 +225,7 @@ def _policy(record: PolicyRecord) -> Policy:
         tuple(from_plain(each) for each in raw.get("conditions", ())),
         tuple((name, parent) for name, parent in raw.get("departments", FIRST_DEPARTMENTS)),
         tuple((name, tuple(members)) for name, members in raw.get("teams", ())),
+        tuple(Quota(**row) for row in raw.get("quotas", ())),
     )
     return Policy(
         record.id, record.state, record.number or 0, record.base, record.comment or "", content, record.author,

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
+from services.chassis.access.quotas import Quota
 from services.chassis.access.reach import NO_ORGANIZATION, Organization, clauses
 from services.chassis.access.roles import Pause, Row, in_slices, no_pause
 from services.chassis.access.rules import build_rules
@@ -61,6 +62,7 @@ class PolicySnapshot:
         "revocations",
         "_rules",
         "organization",
+        "quotas",
         "_filters",
         "_partial",
         "_field_gates",
@@ -86,6 +88,7 @@ class PolicySnapshot:
         organization: Organization = NO_ORGANIZATION,
         now: Callable[[], float] = time.time,
         pause: Pause = no_pause,
+        quotas: tuple[Quota, ...] = (),
     ) -> None:
         """Compile the rules; `keys` maps a key id to the base64url public key (the `x` of its JWK).
 
@@ -102,6 +105,7 @@ class PolicySnapshot:
         self.keys = dict(keys or {})
         self.revocations = revocations or Revocations()
         self.organization = organization
+        self.quotas = quotas
         self._rules: Rules = build_rules(model_text, rows, links, named, pause)
         self._filters = _by_resource(row_filters)
         self._rules.closure.heed(each.subject for filters in self._filters.values() for each in filters)

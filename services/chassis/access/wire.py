@@ -16,6 +16,7 @@ from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
 from services.chassis.access.snapshot import PolicySnapshot, breathe
 from services.chassis.access.values import Revocations, RowFilter
 from services.chassis.access.wire_conditions import condition_of, organization_of
+from services.chassis.access.wire_quotas import quota_of
 from services.chassis.audit import TEXTS, AuditEntry, Batch
 from services.chassis.errors import Invalid
 
@@ -124,6 +125,7 @@ def _compiled(
         rules.rules_version,
         conditions=[condition_of(message) for message in rules.conditions],
         organization=organization_of(rules.departments, rules.teams),
+        quotas=tuple(quota_of(quota) for quota in rules.quotas),
         pause=pause,
     )
 
