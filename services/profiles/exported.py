@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.server import Seen
+from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.store import Store
-from services.profiles.values import StoredExport, StoredExportPart
 
 PER_PART = 500  # as many ids as one entry of the audit trail names
 PARTS_PER_READ, EXPORTS_PER_READ = 20, 200

@@ -24,10 +24,10 @@ from services.chassis.server import seen_in
 from services.profiles.domain.cells import dead, without_controls
 from services.profiles.errors import ExportNotFound, ExportTooLarge
 from services.profiles.exported import EXPIRED, READY, end, file_of, forget_members, keep, keep_members
+from services.profiles.exported_values import StoredExport
 from services.profiles.intake.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.messages import profile_message
 from services.profiles.store import Store
-from services.profiles.values import StoredExport
 from services.profiles.vault import Vault
 
 EXPORT, EXPIRE = "export_profiles", "expire_export"

@@ -256,44 +256,6 @@ class RevealCount:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredExport:
-    """An export; the file is an upload of `chunks` parts and `size` bytes, `canary` the id in it that is nobody's.
-
-    `shown` and `masked` are the field groups of which the file has a value; `state` is ready, withdrawn because a
-    person in it was erased, or expired.
-    """
-
-    id: str
-    recipient: str
-    department: str
-    purpose: str
-    format: str
-    rows: int
-    chunks: int
-    size: int
-    canary: str
-    expire_time: datetime
-    shown: Sequence[str] = ()
-    masked: Sequence[str] = ()
-    state: str = "ready"
-    version: int = 0
-    create_time: datetime | None = None
-    update_time: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredExportPart:
-    """Ids of profiles in an export, in order; its own id says after the export's which is the last."""
-
-    id: str
-    export: str
-    members: Sequence[str]
-    version: int = 0
-    create_time: datetime | None = None
-    update_time: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class StoredHold:
     """A legal hold; `scope` is profile, source, rule or everything, `target` the id of what is held."""
 

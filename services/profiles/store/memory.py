@@ -13,6 +13,7 @@ from services.profiles.definitions.proposals import FieldChange, FieldRevision
 from services.profiles.documents import past_id
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
+from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import MemoryIncidents
@@ -29,8 +30,6 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
-    StoredExport,
-    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,

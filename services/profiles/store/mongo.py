@@ -27,6 +27,7 @@ from services.profiles.documents import (
     record_of,
 )
 from services.profiles.domain.relations import RelationType
+from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
@@ -48,8 +49,6 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
-    StoredExport,
-    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,

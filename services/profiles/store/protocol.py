@@ -12,6 +12,7 @@ from services.profiles.definitions.proposals import FieldChange, FieldRevision
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.relations import RelationType
 from services.profiles.domain.retention import RecordType
+from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store.incidents import Incidents
@@ -27,8 +28,6 @@ from services.profiles.values import (
     Reject,
     RevealCount,
     Source,
-    StoredExport,
-    StoredExportPart,
     StoredHold,
     StoredReceipt,
     StoredRecord,
