@@ -70,6 +70,7 @@ class Stack:
             "KEHU_PUBLIC_URL": self.url,
             "KEHU_BOOTSTRAP_FILE": str(self.credentials_file),
             "KEHU_ALLOW_SELF_APPROVAL": "true",  # one administrator lives here; elsewhere two must agree
+            "KEHU_WEBHOOK_DEV_HOSTS": LOOPBACK,  # so that a receiver can be tried out here; elsewhere https only
             "KEHU_GATEWAY_HOST": LOOPBACK,
             "KEHU_GATEWAY_PORT": str(self.gateway_port),
         }

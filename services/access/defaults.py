@@ -10,6 +10,7 @@ from services.chassis.access import RowFilter
 # role, department, the purpose its people work for
 ROLES = (
     ("role:owner", "*", "administration"),  # of the data of a department, beside a role there
+    ("role:subscriber", "*", "administration"),  # of an app that hears of events, beside a role there
     ("role:emergency-service", "service", "service"),  # opened by breaking the glass only
     ("role:marketer", "marketing", "marketing"),
     ("role:agent", "service", "service"),
@@ -24,6 +25,9 @@ ROLES = (
 # role → resource → actions, separated by spaces; * is every action of the resource
 ACTIONS = {
     "role:owner": {"accessRequests": "read list approve reject revoke"},
+    "role:subscriber": {
+        "webhookSubscriptions": "create read list update delete activate pause renew_secret list_deliveries replay",
+    },
     "role:emergency-service": {"profiles": "read list lookup", "search": "read", "interactions": "list"},
     "role:marketer": {
         "lifecycles": "read",
@@ -74,6 +78,7 @@ ACTIONS = {
         "masterKeys": "*", "principals": "*", "issuers": "*", "roles": "*", "policies": "*",
         "auditEntries": "list verify export", "auditAlerts": "list", "auditRules": "list",
         "operations": "*", "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
+        "webhookSubscriptions": "read list list_deliveries pause delete",
         "fields": "list read list_changes read_change approve_change reject_change",
     },
 }  # fmt: skip
@@ -129,6 +134,7 @@ def _row_filters() -> Iterator[RowFilter]:
     for role, department, _ in ROLES:
         for resource in ("qualityReports", "qualityIncidents") if role in OWNERS else ():
             yield RowFilter(role, department, resource, "owner_department", ("$department",))
+    yield RowFilter("role:subscriber", "*", "webhookSubscriptions", "subscriber", ("$subject",))
 
 
 def _rules() -> Iterator[Row]:

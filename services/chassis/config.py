@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.chassis.crypto.settings import FILE, Protection, faults
 
-SERVICES = ("access", "profiles", "consent", "marketing", "tickets", "analytics", "search")
+SERVICES = ("access", "profiles", "consent", "marketing", "tickets", "analytics", "search", "webhooks")
 TRUST_DOMAIN = "kehu.internal"
 MESSAGE_BYTES = 4 * 1024 * 1024  # of one gRPC message, both ways; larger work is paged or streamed
 
@@ -73,6 +73,8 @@ class ProcessConfig:
     audit_years: float = 3
     reveals_per_day: int = 20  # values one person may reveal in a day
     loopback_issuers: bool = False
+    webhook_dev_hosts: tuple[str, ...] = ()  # host or host:port, sent to unchecked and by http too: for trying out
+    webhook_ca: Path | None = None  # authorities beside the public ones that targets' certificates may be of
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -190,18 +192,17 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
         loopback_issuers=read.flag("KEHU_LOOPBACK_ISSUERS"),
+        webhook_dev_hosts=tuple(filter(None, read.text("KEHU_WEBHOOK_DEV_HOSTS", "").split(","))),
+        webhook_ca=read.file("KEHU_WEBHOOK_CA"),
         certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
         breached_passwords=read.file("KEHU_BREACHED_PASSWORDS"),
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
     )
-    for name, value in (
-        ("KEHU_TOKEN_ISSUER", config.token_issuer),
-        ("KEHU_TOKEN_AUDIENCE", config.token_audience),
-    ):
-        if not value:
-            read.faults.append(f"{name} must not be empty: a token of any audience would pass")
+    named = {"KEHU_TOKEN_ISSUER": config.token_issuer, "KEHU_TOKEN_AUDIENCE": config.token_audience}
+    empty = [name for name, value in named.items() if not value]
+    read.faults += [f"{name} must not be empty: a token of any audience would pass" for name in empty]
     if read.faults:
         raise ConfigError("the environment is not complete:\n  " + "\n  ".join(read.faults))
     return config

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pool
 from kehu.options.v1 import options_pb2 as options
 
 from services.chassis.config import SERVICES, TRUST_DOMAIN
+from services.webhooks.domain import targets
 
 ROOT = Path(__file__).parents[2] / "k8s"
 OVERLAYS = ("local", "staging", "production")
@@ -154,14 +155,29 @@ def call_graph() -> set[tuple[str, str]]:
         importlib.import_module(f"kehu.{service}.v1.{service}_pb2")
         found = descriptor_pool.Default().FindServiceByName(f"kehu.{service}.v1.{service.capitalize()}Service")
         for method in found.methods:
-            for caller in method.GetOptions().Extensions[options.access].services:
-                edges.add((caller, service))
+            rule = method.GetOptions().Extensions[options.access]
+            edges |= {(caller, service) for caller in (*rule.services, *rule.acting)}
     return edges
 
 
 def test_network_policies_allow_exactly_the_call_graph():
     assert call_graph() == allowed_edges()
     assert call_graph() == accepted_edges()
+
+
+def test_only_the_pods_that_send_webhooks_reach_addresses_of_others_choosing():
+    outward = {}
+    for policy in of_kind("local", "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", ()):
+            for block in [peer["ipBlock"] for peer in rule.get("to", ()) if "ipBlock" in peer]:
+                labels = tuple(sorted(policy["spec"]["podSelector"]["matchLabels"].values()))
+                ports = {port["port"] for port in rule["ports"]}
+                outward.setdefault(labels, []).append((block["cidr"], set(block["except"]), ports))
+
+    assert set(outward) == {("serve", "webhooks")}
+    v4, v6 = outward["serve", "webhooks"]
+    assert (v4[0], v4[1], v4[2]) == ("0.0.0.0/0", set(map(str, targets.V4_REFUSED)), set(targets.PORTS))
+    assert (v6[0], v6[1], v6[2]) == (str(targets.V6_PUBLIC), set(map(str, targets.V6_REFUSED)), set(targets.PORTS))
 
 
 def test_everything_is_denied_by_default():

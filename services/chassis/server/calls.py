@@ -12,6 +12,8 @@ from services.chassis.access import Caller, Decision, FieldGrant
 from services.chassis.server.seen import Seen
 
 CERTIFICATE_HEADER = "x-client-certificate"  # thumbprint (RFC 8705) of the certificate the caller connected with
+ACTING_FOR, ACTING_DEPARTMENT = "x-acting-for", "x-acting-department"  # of the app that a service of `acting` names
+READ_FIELDS = "x-read-fields"  # beside them: the fields of the reply that are wanted, separated by commas
 CALLER_ADDRESS = "x-caller-address"  # metadata between our processes: where the call came from, as the gateway saw it
 
 
@@ -21,7 +23,7 @@ class Call:
 
     `field_grants` are the rules about field groups of the policy that decided it; `thumbprint` is of the certificate
     the caller connected with, empty for none; `revealed` are the groups the servicer revealed,
-    `emergency` is the break-glass the caller has open.
+    `emergency` is the break-glass the caller has open, `only` the fields of the reply that are wanted (None: all).
     """
 
     caller: Caller
@@ -32,6 +34,7 @@ class Call:
     field_grants: Sequence[FieldGrant] = ()
     thumbprint: str = ""
     emergency: str = ""
+    only: frozenset[str] | None = None
     revealed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     told: list[Iterable[Seen]] = field(default_factory=list)

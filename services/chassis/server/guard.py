@@ -23,7 +23,15 @@ from services.chassis import errors, telemetry
 from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder, check_step_up
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
-from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, Call, serving_call
+from services.chassis.server.calls import (
+    ACTING_DEPARTMENT,
+    ACTING_FOR,
+    CALLER_ADDRESS,
+    CERTIFICATE_HEADER,
+    READ_FIELDS,
+    Call,
+    serving_call,
+)
 from services.chassis.server.changes import check_changes
 from services.chassis.server.peers import GATEWAY, peer_of
 from services.chassis.server.plans import MethodPlan
@@ -31,6 +39,7 @@ from services.chassis.server.requests import check_readable, readable, validate,
 from services.chassis.server.seen import NOTHING, Seen, seen_in
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
+NO_STANDING = "the app has no role in that department: disabled, moved or unknown"  # one that a service calls for
 DRAINED_MESSAGES = 16  # of an upload that was refused: 8 MiB at most
 _HEALTH = "/grpc.health.v1.Health/"
 _log = logging.getLogger(__name__)
@@ -165,7 +174,13 @@ class Guard(grpc.ServerInterceptor):
         policy = self._holder.known
         grants = policy.field_grants if policy else ()
         emergency = policy.emergency(caller) if policy else ""
-        call = Call(caller, decision, request_id, time.monotonic() + left, authorization, grants, thumbprint, emergency)
+        acted = caller.kind == "app" and not authorization and peer in plan.acting
+        only = frozenset(filter(None, str(headers.get(READ_FIELDS, "")).split(","))) if acted else None
+        call = Call(
+            caller, decision, request_id, time.monotonic() + left, authorization, grants, thumbprint, emergency, only
+        )
+        if acted:
+            call.note(f"called by {peer} for the app")
         if not decision.allowed:
             decision_id = self._trail.record(call, plan, "", "PERMISSION_DENIED", decision.reason)
             raise _refusal(plan, decision, decision_id)
@@ -191,6 +206,9 @@ class Guard(grpc.ServerInterceptor):
                 raise errors.Unauthenticated("send 'Authorization: Bearer' with a token")
             thumbprint, address = (str(headers.get(name, "")) for name in (CERTIFICATE_HEADER, CALLER_ADDRESS))
             return self._tokens.verify(token, thumbprint).calling(purpose, address)
+        if peer in plan.acting and str(headers.get(ACTING_FOR, "")).startswith("app:"):
+            department = str(headers.get(ACTING_DEPARTMENT, ""))
+            return Caller(str(headers[ACTING_FOR]), "app", department, purpose)
         return Caller(subject=f"svc:{peer}", kind="svc", purpose=purpose)
 
     def _decide(self, plan: MethodPlan, peer: str, caller: Caller) -> Decision:
@@ -204,7 +222,10 @@ class Guard(grpc.ServerInterceptor):
             return Decision(False, "service not listed by the method", 0)
         if plan.purpose_required and not caller.purpose:
             return Decision(False, PurposeRequired.reason, 0)
-        decision = self._holder.current.decide(caller, plan.resource, plan.action, plan.rows_of)
+        policy = self._holder.current
+        if peer in plan.acting and policy.names(caller) <= {caller.subject}:
+            return Decision(False, NO_STANDING, policy.version)
+        decision = policy.decide(caller, plan.resource, plan.action, plan.rows_of)
         shadow = self._holder.shadow
         if shadow is not None:
             shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision)
@@ -230,6 +251,10 @@ class Guard(grpc.ServerInterceptor):
         obligations = call.decision.obligations.with_revealed(call.revealed)
         if not obligations.everything:
             apply_obligations(reply, obligations, self._today())
+        if call.only is not None:
+            for field, _ in reply.ListFields():
+                if field.name not in call.only:
+                    reply.ClearField(field.name)
         if plan.audit == options.AUDIT_LEVEL_DATA or (plan.audit == options.AUDIT_LEVEL_WRITE and not plan.reads_only):
             asked = request if isinstance(request, Message) else None
             seen = seen_in(asked, reply, obligations)

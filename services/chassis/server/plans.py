@@ -33,6 +33,7 @@ class MethodPlan:
     row_fields: frozenset[str] = frozenset()
     rows_of: tuple[str, ...] = ()
     step_up: bool = False
+    acting: frozenset[str] = frozenset()  # services that may call for an app they name
 
 
 def plan_of(method: MethodDescriptor) -> MethodPlan:
@@ -52,6 +53,7 @@ def plan_of(method: MethodDescriptor) -> MethodPlan:
         row_fields=frozenset(rule.row_fields),
         rows_of=tuple(rule.rows_of),
         step_up=found.Extensions[options.step_up],
+        acting=frozenset(rule.acting),
     )
 
 
