@@ -67,7 +67,7 @@ class Deliverer:
         chance: Callable[[], float] = random.random,
         lease: timedelta = LEASE,
     ) -> None:
-        """`sealer` opens the secrets; `chance` spreads the waits; `lease` is after how long a dead process is followed."""
+        """`sealer` opens the secrets; `chance` spreads the waits; after a `lease` a dead process is followed."""
         self._store, self._sender, self._read, self._sealer = store, sender, read, sealer
         self._now, self._chance, self._lease = clock, chance, lease
         self._holder = uuid.uuid4().hex

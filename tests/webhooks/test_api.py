@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.client.webhooks import SignatureWrong, verify_webhook
 from kehu.webhooks.v1 import webhooks_pb2 as pb
 from kehu.webhooks.v1 import webhooks_pb2_grpc
 
-from gateway.client.webhooks import SignatureWrong, verify_webhook
 from services.chassis.access import Condition, Obligations
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import mongoengine
 import pytest
+from kehu.client.webhooks import verify_webhook
 from kehu.profiles.v1 import resources_pb2 as profiles
 
-from gateway.client.webhooks import verify_webhook
 from services.chassis.access import Condition
 from services.chassis.crypto import Sealer
 from services.chassis.errors import Unavailable

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from kehu.client.webhooks import SignatureWrong, verify_webhook
 from kehu.profiles.v1 import events_pb2 as profiles
 
-from gateway.client.webhooks import SignatureWrong, verify_webhook
 from services.chassis.access import Obligations
 from services.webhooks.domain import schedule
 from services.webhooks.domain.catalogue import catalogue, event_type_name

@@ -1,4 +1,4 @@
-"""For receivers of webhooks: is a delivery ours, unchanged and fresh (Standard Webhooks 1.0). The standard library only."""
+"""For receivers of webhooks: is a delivery ours, unchanged and fresh (Standard Webhooks 1.0). Needs no library."""
 
 from __future__ import annotations
 
