@@ -14,6 +14,7 @@ from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainR
 from services.chassis.access.quotas import Quota
 from services.chassis.access.values import NO_PURPOSE
 from services.chassis.access.verdicts import Rules
+from services.chassis.errors import FieldViolation
 
 State = Literal["draft", "submitted", "published", "shipped"]
 Row = tuple[str, ...]
@@ -75,6 +76,27 @@ class Policy:
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
+
+
+MOST_RULES, MOST_BYTES = 120_000, 12 * 1024 * 1024  # of a revision, which is stored as one document of 16 MiB at most
+
+
+def extended(policy: Policy, rules: Sequence[Row], actor: str) -> Policy:
+    """Return the draft with more rules behind its own.
+
+    Raises:
+        PolicyState: it is no draft, or another person's.
+        PolicyInvalid: it would have too many rules, or too long ones.
+    """
+    _require(policy, "draft")
+    if policy.author != actor:
+        raise errors.PolicyState("Only who drafted a policy adds to it; draft one of your own.")
+    all_rules = (*policy.content.rules, *rules)
+    size = sum(len(word.encode()) + 3 for rule in all_rules for word in rule)
+    if len(all_rules) > MOST_RULES or size > MOST_BYTES:
+        text = f"a policy has {MOST_RULES} rules of {MOST_BYTES // 2**20} MiB at most: say it with roles and wildcards"
+        raise errors.PolicyInvalid("The policy is too large.", violations=[FieldViolation("rules", text)])
+    return replace(policy, content=replace(policy.content, rules=all_rules))
 
 
 def submitted(policy: Policy, submitter: str, current: int) -> Policy:

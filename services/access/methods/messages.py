@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.directory import row_filter_message
@@ -120,8 +122,11 @@ def content_of(message: pb.Policy) -> Content:
     )
 
 
-def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
-    """Return a revision, with its rules when `whole`."""
+REPLY_BYTES = 2 * 1024 * 1024  # of rules; a message of gRPC has 4 MiB at most
+
+
+def policy_message(policy: Policy, whole: bool = True, first_rule: int = 0) -> pb.Policy:
+    """Return a revision; with its rules from one on, as many as a reply holds, and all else when `whole`."""
     message = pb.Policy(
         name=f"policies/{policy.id}",
         version=policy.number,
@@ -134,10 +139,16 @@ def policy_message(policy: Policy, whole: bool = True) -> pb.Policy:
         create_time=policy.create_time,
         update_time=policy.update_time,
         etag=etag_of(policy.version),
+        rule_count=len(policy.content.rules),
     )
     if whole:
         message.model = policy.content.model
-        message.rules.extend(rule_message(rule) for rule in policy.content.rules)
+        left = REPLY_BYTES
+        for rule in itertools.islice(policy.content.rules, first_rule, None):
+            left -= sum(len(word.encode()) + 3 for word in rule)
+            if left < 0:
+                break
+            message.rules.append(rule_message(rule))
         message.role_links.extend(link_message(link) for link in policy.content.links)
         message.conditions.extend(condition_message(condition) for condition in policy.content.conditions)
         for name, parent in policy.content.departments:

@@ -17,6 +17,7 @@ from services.access.domain.policies import (
     Policy,
     at_most,
     can_administer,
+    extended,
     near_misses,
     published,
     role_names,
@@ -33,12 +34,12 @@ from services.access.domain.tables import (
     table_faults,
 )
 from services.access.methods.context import Context
-from services.access.methods.messages import clause_message, content_of, policy_message, rule_message
+from services.access.methods.messages import clause_message, content_of, policy_message, rule_message, rule_of
 from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
 from services.chassis.access.wire_conditions import seconds
 from services.chassis.errors import AlreadyExists, FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
-from services.chassis.records import new_id
+from services.chassis.records import new_id, unchanged_since
 from services.chassis.server import current_call
 
 # what comes with this version of Kehu: to compare with, for an installation keeps its own when Kehu is upgraded
@@ -80,7 +81,14 @@ class PolicyMethods:
 
     def GetPolicy(self, request: pb.GetPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
         """Return one with its rules."""
-        return policy_message(self._find_policy(request.policy_id))
+        return policy_message(self._find_policy(request.policy_id), first_rule=request.first_rule)
+
+    def ExtendPolicy(self, request: pb.ExtendPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:
+        """Add rules to a draft."""
+        policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
+        longer = extended(policy, [rule_of(rule) for rule in request.rules], caller)
+        with unchanged_since(request.etag, policy.version, f"policies/{policy.id}"):
+            return policy_message(self._context.policies.save(longer), whole=False)
 
     def ListPolicies(self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext) -> pb.ListPoliciesResponse:
         """Return a page, the newest first."""
