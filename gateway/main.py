@@ -20,6 +20,7 @@ from gateway.app import Endpoint, Gateway, Hook
 from gateway.auth import Doorkeeper
 from gateway.certificates import CertificateReader
 from gateway.leases import lease_by
+from gateway.leaving import Leaving
 from gateway.limits import Limits
 from gateway.openapi import build_document
 from gateway.openapi.comments import descriptor_set_path, load_comments
@@ -138,7 +139,7 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     return build_gateway(edge, methods, config.public_url, lambda: holder.loaded, [start], [stop])
 
 
-def build_server(app: Gateway, host: str, port: int) -> Server:
+def build_server(app: Gateway | Leaving, host: str, port: int) -> Server:
     """Return the HTTP server: one process, the loop it is awaited on."""
     return Server(
         app,
@@ -152,12 +153,18 @@ def build_server(app: Gateway, host: str, port: int) -> Server:
     )
 
 
-async def serve(app: Gateway, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first."""
-    server = build_server(app, host, port)
+async def serve(app: Gateway, host: str, port: int, notice_seconds: float = 0.0) -> None:
+    """Serve until SIGTERM or SIGINT: not ready first, for as long as notice takes; then requests under way end."""
+    leaving = Leaving(app)
+    server = build_server(leaving, host, port)
     loop = asyncio.get_running_loop()
+
+    def leave() -> None:
+        leaving.leave()
+        loop.call_later(notice_seconds, server.stop)
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, server.stop)
+        loop.add_signal_handler(name, leave)
     with contextlib.suppress(asyncio.CancelledError):
         await server.serve()
 
@@ -165,4 +172,4 @@ async def serve(app: Gateway, host: str, port: int) -> None:
 def run(config: ProcessConfig, host: str, port: int) -> None:
     """Run the gateway process."""
     configure_logs(IDENTITY)
-    uvloop.run(serve(create_app(config), host, port))
+    uvloop.run(serve(create_app(config), host, port, config.notice_seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from buf.validate import validate_pb2
 from google.api import field_behavior_pb2
@@ -49,6 +49,7 @@ RULE_OF_NUMBER = {
     FieldDescriptor.CPPTYPE_DOUBLE: "double",
 }
 LIST_RULES = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
+LONG_DIGITS = 18  # of any 64-bit number
 NUMBER_RULES = {"gte": "minimum", "lte": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 
 
@@ -273,10 +274,17 @@ def number_or_text(field: FieldDescriptor) -> Schema:
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return {"type": "boolean", **chosen(rules.bool, {"const": "const"})}
     if field.type in LONG_TYPES:
-        return {"type": "string", "format": "int64", "pattern": r"^-?[0-9]+$"}
+        return {"type": "string", "format": "int64", "pattern": _long_pattern(_number_rules(field))}
     if field.cpp_type in INT_RANGES:
         return {"type": "integer", "format": "int32", **_bounds(field)}
     return {"type": "number", **_bounds(field)}
+
+
+def _long_pattern(rules: Any) -> str:
+    """Return how a number is written that has more digits than a double keeps: as many as its bound surely takes."""
+    sign = "" if rules.HasField("gte") and rules.gte >= 0 else "-?"
+    digits = len(str(rules.lte)) - 1 if rules.HasField("lte") else LONG_DIGITS
+    return f"^{sign}[0-9]{{1,{digits}}}$"
 
 
 def _bounds(field: FieldDescriptor) -> Schema:

@@ -61,6 +61,7 @@ class ProcessConfig:
     health_port: int
     probe_host: str
     grpc_threads: int
+    notice_seconds: float
     drain_seconds: float
     bootstrap_file: Path | None
     allow_self_approval: bool
@@ -185,6 +186,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         health_port=int(read.number("KEHU_HEALTH_PORT", 0, 0, 65535)),
         probe_host=read.text("KEHU_PROBE_HOST", "127.0.0.1"),
         grpc_threads=int(read.number("KEHU_GRPC_THREADS", 16, 1, 256)),
+        notice_seconds=read.number("KEHU_NOTICE_SECONDS", 0, 0, 60),
         drain_seconds=read.number("KEHU_DRAIN_SECONDS", 20, 0, 600),
         bootstrap_file=read.file("KEHU_BOOTSTRAP_FILE"),
         allow_self_approval=read.flag("KEHU_ALLOW_SELF_APPROVAL"),

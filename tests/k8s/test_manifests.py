@@ -92,7 +92,8 @@ def test_every_pod_is_restricted(overlay):
 
 
 def test_grace_is_longer_than_the_drain():
-    drain = float(of_kind("production", "ConfigMap")[0]["data"]["KEHU_DRAIN_SECONDS"])
+    settings = of_kind("production", "ConfigMap")[0]["data"]
+    drain = float(settings["KEHU_NOTICE_SECONDS"]) + float(settings["KEHU_DRAIN_SECONDS"])
 
     for name, pod in pods("production"):
         assert pod["terminationGracePeriodSeconds"] > drain, name

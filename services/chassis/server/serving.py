@@ -183,6 +183,7 @@ class RunningServer:
     def _drain(self) -> None:
         started = time.monotonic()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        time.sleep(self._config.notice_seconds)  # until whoever balances has read that we are not ready
         self._server.stop(self._config.drain_seconds).wait()
         for thread in reversed(self._serving.background):
             thread.stop()
