@@ -90,16 +90,17 @@ class Balancer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._serving.cancel)
         self._thread.join(5)
 
     def _run(self) -> None:
-        with contextlib.suppress(RuntimeError), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+        with contextlib.suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
+        self._serving = asyncio.ensure_future(self._watch())
         await asyncio.start_server(self._pass_on, LOOPBACK, self.port)
-        await self._watch()
+        await self._serving
 
     async def _watch(self) -> None:
         while True:
