@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.client import KehuProblem, OperationFailed
 from infra.api import SignIns
-from infra.story import customers, engagement, service, spending, stewardship
+from infra.story import customers, engagement, service, spending, stewardship, webhooks
 from infra.story.context import Context, StepFailed, read_state, save_state
 
 StepFunction = Callable[[Context], list[str]]
@@ -46,6 +46,7 @@ STEPS = (
     Step("review", "pairs reviewed", stewardship.review_pairs, 6),
     Step("undo", "a wrong verdict undone", stewardship.undo_verdict, 3),
     Step("incident", "a quality incident closed", stewardship.close_incident, 6),
+    Step("webhook", "an app heard of a ticket", webhooks.hear_of_a_ticket, 3),
     Step("audit", "audit trail verified", service.verify_audit, 2),
 )
 

@@ -18,7 +18,7 @@ from kehu.options.v1 import options_pb2 as options
 
 SHOW, MASK, HIDE = "show", "mask", "hide"
 RIGHTS_KNOWN = 2_000  # different rights, for each of which the plans of the messages seen are kept
-_NAMES = {
+CLASS_NAMES = {
     options.CLASSIFICATION_PUBLIC: "public",
     options.CLASSIFICATION_INTERNAL: "internal",
     options.CLASSIFICATION_PERSONAL: "personal",
@@ -134,7 +134,7 @@ def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
         if nested is not None and not own:
             yield field.name, _walk_of(field), None
             continue
-        name = _NAMES.get(found.classification, "") if found is not None else ""
+        name = CLASS_NAMES.get(found.classification, "") if found is not None else ""
         right = rights.disposition(name, found.group) if found is not None and name else HIDE
         if right == SHOW:
             if nested is not None:

@@ -17,8 +17,7 @@ from kehu.options.v1 import options_pb2 as options
 from services.chassis.access import Obligations
 from services.chassis.config import SERVICES
 from services.chassis.consuming.contract import snake_case
-from services.chassis.obligations import _NAMES as CLASS_NAMES
-from services.chassis.obligations import data_class
+from services.chassis.obligations import CLASS_NAMES, data_class
 from services.chassis.server.plans import MethodPlan, plan_of
 
 COMPARED = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_BOOL,
