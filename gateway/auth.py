@@ -6,7 +6,9 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from kehu.options.v1 import options_pb2
@@ -49,6 +51,7 @@ class Doorkeeper:
         self._clock = clock
         self._quotas = quotas
         self._limits = limits
+        self._at_once: Counter[str] = Counter()
         self._callers = Buckets(limits.rate, limits.burst)
         self._strangers = Buckets(limits.anonymous_rate, limits.anonymous_burst)
 
@@ -82,6 +85,24 @@ class Doorkeeper:
         if accounts:
             await self._quotas.spend(accounts)
             exchange.told = self._quotas.headers(accounts)
+
+    @contextmanager
+    def stranger(self, exchange: Exchange) -> Iterator[None]:
+        """Hold one of the few places an address has on routes without a token: a slow body must not take them all.
+
+        Raises:
+            Problem: 429, it has none left.
+        """
+        address, limit = exchange.peer, self._limits.anonymous_at_once
+        if self._at_once[address] >= limit:
+            raise refusal(429, Reason.RATE_LIMITED, "too many requests of this address at once", retry_seconds=1)
+        self._at_once[address] += 1
+        try:
+            yield
+        finally:
+            self._at_once[address] -= 1
+            if not self._at_once[address]:
+                del self._at_once[address]
 
     async def pace(self, exchange: Exchange, caller: Caller, method: Method) -> None:
         """Count another call of a caller who is admitted, waiting while it is above its rate.

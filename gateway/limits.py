@@ -16,6 +16,7 @@ class Limits:
     burst: float = 1000.0
     anonymous_rate: float = 50.0  # per address, for routes without a token and for bad tokens
     anonymous_burst: float = 100.0
+    anonymous_at_once: int = 64  # requests of one address on routes without a token
     in_flight: int = 512
     body_bytes: int = 1024 * 1024
     upload_bytes: int = 4 * 1024**3

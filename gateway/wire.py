@@ -40,6 +40,7 @@ SINGLE_HEADERS = frozenset(
 )
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 SHORTEST_TIMEOUT = 0.1  # seconds: less can only end in 504
+BODY_WAITS = 3
 TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,20})?")
 
 
@@ -136,8 +137,12 @@ class Exchange:
                 return
 
     async def body(self, limit: int, wait_seconds: float) -> bytes:
-        """Return the whole body; see chunks."""
-        return b"".join([chunk async for chunk in self.chunks(limit, wait_seconds)])
+        """Return the whole body, which may take three times as long as any part of it may stall; see chunks."""
+        try:
+            async with asyncio.timeout(BODY_WAITS * wait_seconds):
+                return b"".join([chunk async for chunk in self.chunks(limit, wait_seconds)])
+        except TimeoutError:
+            raise refusal(408, Reason.BODY_TIMEOUT, "the body came too slowly") from None
 
 
 def too_large(limit: int) -> Problem:

@@ -70,6 +70,12 @@ class DerivedRoute:
     async def answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         """Admit the caller, then read, call and write."""
         self.edge.upstreams.check(self.method.service, self.worth)
+        if not self.method.is_public:
+            return await self._answer(exchange, segments)
+        with self.edge.doorkeeper.stranger(exchange):
+            return await self._answer(exchange, segments)
+
+    async def _answer(self, exchange: Exchange, segments: list[str]) -> Reply:
         await self.edge.doorkeeper.admit(exchange, self.method)
         message = await self.read(exchange, segments)
         return self.write(await self.call(exchange, message))

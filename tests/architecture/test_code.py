@@ -25,6 +25,31 @@ def test_the_layers_hold():
     assert out.returncode == 0, out.stdout[-3000:]
 
 
+def test_no_method_of_a_service_is_called_without_a_deadline():
+    """gRPC has none of its own: a call to a stopped service would wait for ever."""
+    from gateway.transcoding.catalog import import_protos
+
+    services = [service for file in import_protos() for service in file.services_by_name.values()]
+    names = {method.name for service in services for method in service.methods}
+    calls = [(path, node) for path in CODE for node in ast.walk(ast.parse(path.read_text())) if _calls(node, names)]
+    endless = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, node in calls
+        if "timeout" not in {keyword.arg for keyword in node.keywords} and path.parts[len(ROOT.parts)] != "client"
+    ]
+
+    assert len(calls) > 10
+    assert endless == []
+
+
+def _calls(node, names):
+    """Tell whether a node calls a method of a service, at once or by `future` and `with_call`."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    called = node.func.value if node.func.attr in ("future", "with_call") else node.func
+    return isinstance(called, ast.Attribute) and called.attr in names
+
+
 def test_only_pycasbin_is_installed():
     """PyPI's `casbin` and `pycasbin` write the same package folder; the old one would win by chance."""
     names = {distribution.metadata["Name"].lower() for distribution in importlib.metadata.distributions()}

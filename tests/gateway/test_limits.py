@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 
+import grpc
 import psutil
 import pytest
 
@@ -153,6 +154,23 @@ def test_large_bodies_are_not_kept(world):
     for _ in range(10):
         talk(world.port, head(POST, AS_JSON, "Transfer-Encoding: chunked"), *[chunk] * 20)
 
+    assert psutil.Process().memory_info().rss - before < 50 * 1024 * 1024
+
+
+def test_a_service_takes_no_message_over_four_megabytes_and_no_metadata_over_sixteen_kilobytes(world):
+    """Whoever gets past the gateway with mTLS meets the same bounds at each service."""
+    with grpc.insecure_channel(world.harness.address) as channel:
+        call = channel.unary_unary("/kehu.kitchen.v1.KitchenService/GetDish", lambda raw: raw, lambda raw: raw)
+        before = psutil.Process().memory_info().rss
+        refused = []
+        for request, metadata in ((b"\x0a" * (5 * 1024 * 1024), ()), (b"", (("x-purpose", "a" * 40 * 1024),))):
+            with pytest.raises(grpc.RpcError) as error:
+                call(request, timeout=10, metadata=(("authorization", "Bearer user:cook@kitchen"), *metadata))
+            refused.append(error.value.code())
+
+    assert refused == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+    assert world.kitchen.calls == []
+    assert alive(world)
     assert psutil.Process().memory_info().rss - before < 50 * 1024 * 1024
 
 
