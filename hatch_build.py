@@ -60,6 +60,8 @@ def compile_stubs() -> None:
     runs.append([*common, *include_paths(), *with_comments, *everything])
     if any([protoc.main(arguments) != 0 for arguments in runs]):
         sys.exit("some protos do not compile: see the lines above")
+    for package in packages:
+        (package / "py.typed").touch()  # PEP 561: type checkers read the stubs where they are installed
 
 
 def write_client() -> None:

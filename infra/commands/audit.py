@@ -21,24 +21,24 @@ def export(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Write blocks, checkpoints and public keys to a file, for `kehu audit verify`."""
-    from gateway.client import entries
+    from google.protobuf.json_format import MessageToDict
+
     from services.access.domain.proof import block_line, checkpoint_line, header
 
     blocks = 0
     with signing_in(data) as sign_ins, _new(file).open("xb") as out, sign_ins.administrator() as client:
         following, size = first, 0
         while following or not size:
-            page = client.get("/v1/auditEntries:export", first_block=following, last_block=last)
+            page = client.access.export_audit_blocks(first_block=following, last_block=last)
             if not size:
-                size += out.write(header(str(page["block_key"]), str(page["checkpoint_key"])) + b"\n")
-            found = entries(page, "blocks")
-            for block in found:
-                size += out.write(block_line({name: block.get(name, "") for name in BLOCK}) + b"\n")
-            documents = page.get("checkpoints")
-            for document in documents if isinstance(documents, list) else ():
-                size += out.write(checkpoint_line(str(document)) + b"\n")
-            blocks += len(found)
-            following = int(str(page.get("next_block") or 0))
+                size += out.write(header(page.block_key, page.checkpoint_key) + b"\n")
+            for block in page.blocks:
+                raw = MessageToDict(block, preserving_proto_field_name=True)
+                size += out.write(block_line({name: raw.get(name, "") for name in BLOCK}) + b"\n")
+            for document in page.checkpoints:
+                size += out.write(checkpoint_line(document) + b"\n")
+            blocks += len(page.blocks)
+            following = page.next_block
     typer.echo(f"{blocks} blocks in {file}")
 
 

@@ -39,7 +39,8 @@ def mongo_address(data: Path, mongo_uri: str) -> str:
 @contextmanager
 def signing_in(data: Path) -> Iterator[SignIns]:
     """Give the ways into the stack's gateway; end with what it refuses."""
-    from gateway.client import NO_ANSWER, KehuProblem
+    from kehu.client import NO_ANSWER, KehuProblem
+
     from infra.api import SignIns
 
     credentials = data / "credentials.json"

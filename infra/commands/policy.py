@@ -11,7 +11,11 @@ import typer
 from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, signing_in
 
 if TYPE_CHECKING:
-    from gateway.client import Json, KehuClient
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+    from kehu.access.v1.access_pb2 import Policy
+    from kehu.client import Kehu
+
+    from infra.policy_files import Document
 
 app = typer.Typer(no_args_is_help=True)
 CONTENT = (
@@ -21,7 +25,7 @@ Folder = Annotated[Path, typer.Argument(file_okay=False, help="A folder of its o
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy as `show` writes it.")]
 
 
-def _read(file: Path) -> Json:
+def _read(file: Path) -> Document:
     """Return the content of a policy file, or end with what is wrong."""
     try:
         document = json.loads(file.read_text("utf-8"))
@@ -32,34 +36,50 @@ def _read(file: Path) -> Json:
     return {name: document[name] for name in CONTENT if name in document}
 
 
-def _draft(client: KehuClient, file: Path) -> str:
+def _draft(client: Kehu, file: Path) -> str:
     """Draft a revision from the file and return its id, or end with the faults found in it."""
     return _checked(client, _read(file))
 
 
-def _checked(client: KehuClient, document: Json) -> str:
+def _checked(client: Kehu, document: Document) -> str:
     """Draft a revision and return its id, or end with the faults found in it."""
-    from gateway.client import entries
+    from google.protobuf.json_format import ParseDict, ParseError
+    from kehu.access.v1.access_pb2 import Policy
 
-    drafted = client.post("/v1/policies", document)
-    policy_id = str(drafted["name"]).removeprefix("policies/")
-    checked = client.post(f"/v1/policies/{policy_id}:validate")
-    if not checked.get("valid"):
-        fail("\n".join(f"{fault.get('field')}: {fault.get('description')}" for fault in entries(checked, "faults")))
+    try:
+        policy = ParseDict(document, Policy())
+    except ParseError as error:
+        fail(f"this is no policy: {error}")
+    policy_id = client.access.create_policy(policy=policy).name.removeprefix("policies/")
+    checked = client.access.validate_policy(policy_id=policy_id)
+    if not checked.valid:
+        fail("\n".join(f"{fault.field}: {fault.description}" for fault in checked.faults))
     return policy_id
+
+
+def _document(policy: Policy) -> Document:
+    """Return a revision as JSON."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(policy, preserving_proto_field_name=True)
+
+
+def _word(enum: EnumTypeWrapper, value: int, prefix: str) -> str:
+    """Return the name of an enum's value as people read it."""
+    return str(enum.Name(value)).removeprefix(prefix).lower()
 
 
 @app.command("list")
 def list_policies(data: Data = DEFAULT_DATA) -> None:
     """Show the revisions."""
+    from kehu.access.v1.access_pb2 import PolicyState
     from rich.console import Console
 
     table = new_table("policy", "version", "state", "author", "comment")
     with signing_in(data) as sign_ins:
-        for policy in sign_ins.administrator().items("/v1/policies", "policies"):
-            state = str(policy.get("state", "")).removeprefix("POLICY_STATE_").lower()
-            row = (policy.get(name, "") for name in ("author", "comment"))
-            table.add_row(str(policy["name"]), str(policy.get("version", "")), state, *map(str, row))
+        for policy in sign_ins.administrator().access.list_policies():
+            state = _word(PolicyState, policy.state, "POLICY_STATE_")
+            table.add_row(policy.name, str(policy.version or ""), state, policy.author, policy.comment)
     Console().print(table)
 
 
@@ -67,7 +87,7 @@ def list_policies(data: Data = DEFAULT_DATA) -> None:
 def show(policy: Annotated[str, typer.Argument(help="Its id.")] = "current", data: Data = DEFAULT_DATA) -> None:
     """Print a revision as JSON: save it, edit it, apply it."""
     with signing_in(data) as sign_ins:
-        document = sign_ins.administrator().get(f"/v1/policies/{policy}")
+        document = _document(sign_ins.administrator().access.get_policy(policy_id=policy))
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
@@ -85,9 +105,9 @@ def apply(file: File, data: Data = DEFAULT_DATA) -> None:
     with signing_in(data) as sign_ins:
         client = sign_ins.administrator()
         policy_id = _draft(client, file)
-        client.post(f"/v1/policies/{policy_id}:submit")
-        approved = client.post(f"/v1/policies/{policy_id}:approve")
-    typer.echo(f"version {approved.get('version')} is in force")
+        client.access.submit_policy(policy_id=policy_id)
+        approved = client.access.approve_policy(policy_id=policy_id)
+    typer.echo(f"version {approved.version} is in force")
 
 
 @app.command("export")
@@ -102,7 +122,7 @@ def export_policy(
     if folder.is_dir() and any(folder.iterdir()) and MAIN not in present:
         fail(f"{folder} holds other files and no {MAIN}: give a folder of its own")
     with signing_in(data) as sign_ins:
-        files = to_files(sign_ins.administrator().get(f"/v1/policies/{policy}"), MODEL)
+        files = to_files(_document(sign_ins.administrator().access.get_policy(policy_id=policy)), MODEL)
     for path, text in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,30 +140,30 @@ def import_policy(
     data: Data = DEFAULT_DATA,
 ) -> None:
     """Draft a revision from files, say what it changes, and run its lint and tests; another person approves it."""
-    from gateway.client import entries
+    from kehu.access.v1.review_pb2 import LintSeverity
+
     from infra.policy_files import FilesWrong, from_files
 
     try:
-        document: Json = {**from_files(_files_of(folder)), **({"comment": comment} if comment else {})}
+        document: Document = {**from_files(_files_of(folder)), **({"comment": comment} if comment else {})}
     except FilesWrong as wrong:
         fail(str(wrong))
     with signing_in(data) as sign_ins:
         client = sign_ins.administrator()
         policy_id = _checked(client, document)
-        for found in client.items(f"/v1/policies/{policy_id}:compare", "differences"):
-            typer.echo(f"{found['change']} {found['kind']}: {found.get('before', '')} → {found.get('after', '')}")
-        for finding in entries(client.post(f"/v1/policies/{policy_id}:lint"), "findings"):
-            severity = str(finding["severity"]).removeprefix("LINT_SEVERITY_").lower()
-            typer.echo(f"{severity} {finding['field']}: {finding['description']}")
-        tests = client.post(f"/v1/policies/{policy_id}:test")
-        failed = tests.get("failed_rows", 0)
-        typer.echo(f"{tests.get('tables', 0)} tests, {tests.get('rows', 0)} rows, {failed} failed")
+        for found in client.access.compare_policies(policy_id=policy_id):
+            typer.echo(f"{found.change} {found.kind}: {found.before} → {found.after}")
+        for finding in client.access.lint_policy(policy_id=policy_id).findings:
+            severity = _word(LintSeverity, finding.severity, "LINT_SEVERITY_")
+            typer.echo(f"{severity} {finding.field}: {finding.description}")
+        tests = client.access.test_policy(policy_id=policy_id)
+        typer.echo(f"{tests.tables} tests, {tests.rows} rows, {tests.failed_rows} failed")
         typer.echo(f"drafted: {policy_id}")
-        if not tests.get("passed"):
-            bad = [*entries(tests, "failures"), *entries(tests, "faults")]
-            fail("\n".join(" ".join(map(str, each.values())) for each in bad) or "the policy fails its own tests")
+        if not tests.passed:
+            bad = (" ".join(str(value) for _, value in one.ListFields()) for one in (*tests.failures, *tests.faults))
+            fail("\n".join(bad) or "the policy fails its own tests")
         if submit:
-            client.post(f"/v1/policies/{policy_id}:submit")
+            client.access.submit_policy(policy_id=policy_id)
             typer.echo("submitted; another person approves it")
 
 

@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from gateway.client import Json, KehuClient
+from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.client import Kehu
+
 from infra.api import SignIns
 from infra.stack import write_private
 
+Json = dict[str, Any]
 Progress = Callable[[float, str], None]
 ORDER = ("till", "shop", "callcentre")
 WAIT_SECONDS = 3600.0  # for a long operation; it goes on by itself, and so does the next load
@@ -28,31 +32,31 @@ class Context:
     sign_ins: SignIns
     progress: Progress
     kept: Json = field(default_factory=dict)
-    _clients: dict[tuple[str, str], KehuClient] = field(default_factory=dict)
+    _clients: dict[tuple[str, str], Kehu] = field(default_factory=dict)
 
     @property
     def sample(self) -> Path:
         """Where the generated files are."""
         return self.folder / "sample"
 
-    def as_department(self, name: str, purpose: str) -> KehuClient:
+    def as_department(self, name: str, purpose: str) -> Kehu:
         """Return the client of a department's app for a purpose; no purpose is one too."""
         if (name, purpose) not in self._clients:
             self._clients[name, purpose] = self.sign_ins.department(name, purpose)
         return self._clients[name, purpose]
 
     @property
-    def steward(self) -> KehuClient:
+    def steward(self) -> Kehu:
         """The data office."""
         return self.as_department("data-office", "stewardship")
 
     @property
-    def marketer(self) -> KehuClient:
+    def marketer(self) -> Kehu:
         """Marketing."""
         return self.as_department("marketing", "marketing")
 
     @property
-    def analyst(self) -> KehuClient:
+    def analyst(self) -> Kehu:
         """Analytics."""
         return self.as_department("analytics", "analysis")
 
@@ -74,14 +78,14 @@ def save_state(folder: Path, state: Json) -> None:
     write_private(folder / "sample-state.json", state)
 
 
-def whole(value: object) -> int:
-    """Return a figure of a reply; proto JSON writes 64-bit integers as strings and leaves zeros out."""
-    return int(str(value or 0))
-
-
-def shown(value: object) -> str:
+def shown(count: int) -> str:
     """Return a figure as people read it."""
-    return f"{whole(value):,}"
+    return f"{count:,}"
+
+
+def moment(time: Timestamp) -> str:
+    """Return a time as people read it: to the second, in UTC."""
+    return time.ToDatetime().isoformat(" ", "seconds") + " UTC"
 
 
 def require(holds: object, complaint: str) -> None:
@@ -92,18 +96,6 @@ def require(holds: object, complaint: str) -> None:
     """
     if not holds:
         raise StepFailed(complaint)
-
-
-def message(document: Json, name: str) -> Json:
-    """Return a field of a reply that is a message.
-
-    Raises:
-        StepFailed: it is not there.
-    """
-    found = document.get(name)
-    if not isinstance(found, dict):
-        raise StepFailed(f"a reply came without {name}")
-    return found
 
 
 def check_sum(parts: Mapping[str, int], total: int) -> str:

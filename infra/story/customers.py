@@ -6,23 +6,29 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from datetime import date, timedelta
+from typing import TypeVar
 
-from gateway.client import Json, KehuProblem, entries
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from kehu.client import Conflict
+from kehu.profiles.v1.resources_pb2 import ImportMetadata, IntakeSummary, Profile, Source, SourceRecordName
+
 from infra.sample.evaluate import RecordKey, evaluate, read_truth
 from infra.story.context import (
     ORDER,
     WAIT_SECONDS,
     Context,
+    Json,
     StepFailed,
     check_sum,
-    message,
     require,
     shown,
-    whole,
 )
 
+M = TypeVar("M", bound=Message)
 REFERENCE_DATE = date(2026, 11, 1)  # the sample's year ends here, or yesterday where that is earlier
 PAGE_SIZE = 1000
 PARTS = ("accepted", "unchanged", "stale", "rejected")
@@ -59,20 +65,22 @@ def register_sources(story: Context) -> list[str]:
     """Register the three sources with their mappings, and tell how each is read."""
     lines = []
     for source in _sources():
-        body = {name: source[name] for name in REGISTERED}
-        create(story, "/v1/sources", body, source_id=str(source["source_id"]))
-        columns = f"{source['format']}, {len(entries(source, 'mapping'))} columns mapped"
+        made = read_message({name: source[name] for name in REGISTERED}, Source)
+        with there_already():
+            story.steward.profiles.create_source(source=made, source_id=source["source_id"])
+        columns = f"{source['format']}, {len(source['mapping'])} columns mapped"
         lines.append(f"{source['source_id']} {source['display_name']}: {columns}")
     return lines
 
 
-def create(story: Context, path: str, body: Json, **ids: str) -> None:
-    """Create what an interrupted step may have created already."""
-    try:
-        story.steward.post(path, body, **ids)
-    except KehuProblem as problem:
-        if problem.status != 409:
-            raise
+def read_message(document: Json, kind: type[M]) -> M:
+    """Return a message of the sample's files."""
+    return ParseDict(document, kind())
+
+
+def there_already() -> AbstractContextManager[None]:
+    """Pass over what an interrupted step has created already."""
+    return suppress(Conflict)
 
 
 def _sources() -> list[Json]:
@@ -84,33 +92,31 @@ def _sources() -> list[Json]:
 
 def import_files(story: Context) -> list[str]:
     """Import each file and tell how many rows were accepted and set apart, and why."""
-    rows = message(story.read("manifest.json"), "rows")
+    rows = story.read("manifest.json")["rows"]
     lines = []
     for number, source in enumerate(_sources()):
-        name = str(source["source_id"])
-        share, total = number / len(ORDER), whole(rows[name])
+        name = source["source_id"]
+        share, total = number / len(ORDER), rows[name]
 
-        def progress(metadata: Json, name: str = name, share: float = share, total: int = total) -> None:
-            read = whole(message(metadata, "summary").get("rows_read")) if "summary" in metadata else 0
+        def progress(metadata: ImportMetadata, name: str = name, share: float = share, total: int = total) -> None:
+            read = metadata.summary.rows_read
             story.progress(share + read / total / len(ORDER), f"{name} {shown(read)}/{shown(total)}")
 
-        form = {"format": str(source["format"])}
-        file = story.sample / str(source["file"])
-        operation = story.steward.upload(f"/v1/sources/{name}:import", file, key=f"sample-{name}", **form)
-        summary = message(story.steward.wait_operation(operation, WAIT_SECONDS, progress), "summary")
-        lines.append(_imported(name, summary, total))
+        file = story.sample / source["file"]
+        operation = story.steward.profiles.import_records(
+            name=f"sources/{name}", file=file, format=source["format"], request_id=f"sample-{name}"
+        )
+        lines.append(_imported(name, operation.wait(WAIT_SECONDS, progress).summary, total))
     return lines
 
 
-def _imported(name: str, summary: Json, total: int) -> str:
-    check_sum({part: whole(summary.get(f"rows_{part}")) for part in PARTS}, total)
-    reasons = summary.get("rejects_by_reason")
-    counts = sorted(reasons.items()) if isinstance(reasons, dict) else []
-    why = ", ".join(f"{reason} {shown(count)}" for reason, count in counts)
-    kept = f"{shown(summary.get('rows_accepted'))} accepted"
-    same = f"{shown(summary.get('rows_unchanged'))} unchanged, {shown(summary.get('rows_stale'))} stale"
-    apart = f"{shown(summary.get('rows_rejected'))} set apart" + (f" ({why})" if why else "")
-    return f"{name}: {shown(summary.get('rows_read'))} rows, {kept}, {same}, {apart}"
+def _imported(name: str, summary: IntakeSummary, total: int) -> str:
+    check_sum({part: getattr(summary, f"rows_{part}") for part in PARTS}, total)
+    why = ", ".join(f"{reason} {shown(count)}" for reason, count in sorted(summary.rejects_by_reason.items()))
+    kept = f"{shown(summary.rows_accepted)} accepted"
+    same = f"{shown(summary.rows_unchanged)} unchanged, {shown(summary.rows_stale)} stale"
+    apart = f"{shown(summary.rows_rejected)} set apart" + (f" ({why})" if why else "")
+    return f"{name}: {shown(summary.rows_read)} rows, {kept}, {same}, {apart}"
 
 
 def measure_matching(story: Context) -> list[str]:
@@ -119,7 +125,7 @@ def measure_matching(story: Context) -> list[str]:
     assignments = golden_assignments(story)
     require(assignments, "there are no golden records; see logs/profiles.log")
     profiles = set(assignments.values())
-    pairs = sum(1 for _ in story.steward.items("/v1/matchCandidates", "match_candidates", page_size=PAGE_SIZE))
+    pairs = sum(1 for _ in story.steward.profiles.list_match_candidates(page_size=PAGE_SIZE))
     truth = read_truth(story.sample / "truth.jsonl")
     text = json.dumps([[*key, profile] for key, profile in assignments.items()])
     (story.sample / "assignments.json").write_text(text)
@@ -133,19 +139,23 @@ def measure_matching(story: Context) -> list[str]:
     ]
 
 
-def golden_records(story: Context) -> Iterator[Json]:
-    """Yield the profiles as the data office sees them."""
-    return story.steward.items("/v1/profiles", "profiles", page_size=PAGE_SIZE)
+def golden_records(story: Context) -> Iterable[Profile]:
+    """Return the profiles as the data office sees them."""
+    return story.steward.profiles.list_profiles(page_size=PAGE_SIZE)
 
 
 def golden_assignments(story: Context) -> dict[RecordKey, str]:
     """Return the profile id of every source record, from the golden records; rows that were set apart have none."""
     found: dict[RecordKey, str] = {}
     for profile in golden_records(story):
-        for record in entries(profile, "source_records"):
-            key = (str(record["source"]).removeprefix("sources/"), str(record["source_record_id"]))
-            found[key] = str(profile["name"]).removeprefix("profiles/")
+        for record in profile.source_records:
+            found[key_of(record)] = profile.name.removeprefix("profiles/")
     return found
+
+
+def key_of(record: SourceRecordName) -> RecordKey:
+    """Return the ids of source and record."""
+    return record.source.removeprefix("sources/"), record.source_record_id
 
 
 def read_assignments(story: Context) -> dict[RecordKey, str]:

@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
+from kehu.consent.v1.consent_pb2 import Notice, Purpose, RecordConsentRequest
+from kehu.marketing.v1.resources_pb2 import Campaign, CampaignReport, Segment, SkipCount, SkipReason
 
-from gateway.client import Json, entries
 from infra.smtp_sink import read_mailbox
-from infra.story.context import WAIT_SECONDS, Context, StepFailed, check_sum, message, require, shown, whole
-from infra.story.customers import create, read_assignments
+from infra.story.context import WAIT_SECONDS, Context, Json, StepFailed, check_sum, moment, require, shown
+from infra.story.customers import read_assignments, read_message, there_already
 
 BATCH = 500  # consents:batchRecord takes no more
 TEXT = "{{display_name}}，您好：\n本周会员商品八折。\n退订：{{unsubscribe_url}}\n"
@@ -46,14 +47,16 @@ RULE: Json = {
 def record_consents(story: Context) -> list[str]:
     """Register notices and purposes, then record what each customer answered."""
     plan = story.read("plan.json")
-    notices, purposes, consents = (entries(plan, name) for name in ("notices", "purposes", "consents"))
+    notices, purposes, consents = (plan[name] for name in ("notices", "purposes", "consents"))
     for notice in notices:
         text = {"language": notice["language"], "body": notice["wording"]}
         version = {"effective_time": notice["effective_time"], "texts": [text]}
-        body: Json = {"display_name": notice["notice_id"], "versions": [version]}
-        create(story, "/v1/notices", body, notice_id=str(notice["notice_id"]))
+        made = read_message({"display_name": notice["notice_id"], "versions": [version]}, Notice)
+        with there_already():
+            story.steward.consent.create_notice(notice=made, notice_id=notice["notice_id"])
     for purpose in purposes:
-        create(story, "/v1/purposes", _purpose(purpose), purpose_id=str(purpose["purpose_id"]))
+        with there_already():
+            story.steward.consent.create_purpose(purpose=_purpose(purpose), purpose_id=purpose["purpose_id"])
     counts = _record(story, consents)
     told = ", ".join(f"{state} {shown(count)}" for state, count in sorted(counts.items()))
     return [
@@ -62,16 +65,16 @@ def record_consents(story: Context) -> list[str]:
     ]
 
 
-def _purpose(purpose: Json) -> Json:
+def _purpose(purpose: Json) -> Purpose:
     channels = purpose["channels"]
-    return {
-        "display_name": purpose["display_name"],
-        "legal_basis": "LEGAL_BASIS_CONSENT",
-        "data_categories": purpose["data_categories"],
-        "channels": list(CHANNELS) if channels == ["any"] else channels,
-        "retention_days": purpose["retention_days"],
-        "notice_id": f"{purpose['purpose_id']}-zh",
-    }
+    return Purpose(
+        display_name=purpose["display_name"],
+        legal_basis="LEGAL_BASIS_CONSENT",
+        data_categories=purpose["data_categories"],
+        channels=CHANNELS if channels == ["any"] else channels,
+        retention_days=purpose["retention_days"],
+        notice_id=f"{purpose['purpose_id']}-zh",
+    )
 
 
 def _record(story: Context, consents: list[Json]) -> Counter[str]:
@@ -82,16 +85,16 @@ def _record(story: Context, consents: list[Json]) -> Counter[str]:
     for start in range(0, len(requests), BATCH):
         story.progress(start / len(requests), f"{shown(start)}/{shown(len(requests))} answers")
         batch = [request for _, request in requests[start : start + BATCH]]
-        reply = story.steward.post("/v1/consents:batchRecord", {"requests": batch})
-        for (state, _), result in zip(requests[start : start + BATCH], entries(reply, "results"), strict=True):
-            counts[state if not result.get("reason") else f"refused {result['reason']}"] += 1
+        reply = story.steward.consent.batch_record_consents(requests=batch)
+        for (state, _), result in zip(requests[start : start + BATCH], reply.results, strict=True):
+            counts[f"refused {result.reason}" if result.reason else state] += 1
     refused = ", ".join(f"{state} {shown(count)}" for state, count in counts.items() if state.startswith("refused"))
     require(not refused, f"{refused} of {shown(len(requests))} answers")
     counts["granted"] -= counts["revoked"]  # who withdrew had granted before
     return counts
 
 
-def _requests(consent: Json, assignments: dict[tuple[str, str], str]) -> Iterator[tuple[str, Json]]:
+def _requests(consent: Json, assignments: dict[tuple[str, str], str]) -> Iterator[tuple[str, RecordConsentRequest]]:
     profile_id = assignments.get((str(consent["source_id"]), str(consent["source_record_id"])))
     if profile_id is None:
         return
@@ -108,20 +111,22 @@ def _requests(consent: Json, assignments: dict[tuple[str, str], str]) -> Iterato
     }
     first = "denied" if state == "denied" else "granted"
     steps = [(first, answered.isoformat())] + ([(state, consent["revoke_time"])] if state == "revoked" else [])
-    for said, moment in steps:
-        record = {**common, "state": f"CONSENT_STATE_{said.upper()}", "answer_time": moment}
-        yield said, {"profile_id": profile_id, "consent": record, "request_id": f"{key}-{said}"[:64]}
+    for said, answer_time in steps:
+        record = {**common, "state": f"CONSENT_STATE_{said.upper()}", "answer_time": answer_time}
+        request = {"profile_id": profile_id, "consent": record, "request_id": f"{key}-{said}"[:64]}
+        yield said, read_message(request, RecordConsentRequest)
 
 
 def preview_segment(story: Context) -> list[str]:
     """Define a segment by a rule of five conditions, and see who is in."""
-    body: Json = {"display_name": "常客 regulars", "rule": RULE, "description": "bought often and lately, grown up"}
-    segment = story.marketer.post("/v1/segments", body, key="sample-segment")
-    segment_id = str(segment["name"]).removeprefix("segments/")
+    body = {"display_name": "常客 regulars", "rule": RULE, "description": "bought often and lately, grown up"}
+    marketing = story.marketer.marketing
+    segment = marketing.create_segment(segment=read_message(body, Segment), request_id="sample-segment")
+    segment_id = segment.name.removeprefix("segments/")
     story.kept["segment_id"] = segment_id
-    seen = story.marketer.post(f"/v1/segments/{segment_id}:preview")
-    require(whole(seen.get("total")), "nobody is in the segment: nobody could be written to")
-    return [f"{segment['display_name']}: {shown(seen.get('total'))} customers, data up to {seen.get('data_cutoff')}"]
+    seen = marketing.preview_segment(segment_id=segment_id)
+    require(seen.total, "nobody is in the segment: nobody could be written to")
+    return [f"{segment.display_name}: {shown(seen.total)} customers, data up to {moment(seen.data_cutoff)}"]
 
 
 def run_campaign(story: Context) -> list[str]:
@@ -129,9 +134,9 @@ def run_campaign(story: Context) -> list[str]:
     title = "秋季会员优惠"
     report = _run(story, "autumn", title)
     told = _told(story, report)
-    sent, arrived = whole(report.get("sent")), sum(mail.subject == title for mail in read_mailbox(_mailbox(story)))
+    sent, arrived = report.sent, sum(mail.subject == title for mail in read_mailbox(_mailbox(story)))
     require(0 < sent <= arrived, f"{shown(sent)} mails were sent and {shown(arrived)} arrived; see logs/smtp.log")
-    story.kept["first_report"] = report
+    story.kept["first_sent"] = sent
     return told
 
 
@@ -139,8 +144,8 @@ def _mailbox(story: Context) -> Path:
     return story.folder / "mailbox"
 
 
-def _run(story: Context, key: str, title: str) -> Json:
-    body: Json = {
+def _run(story: Context, key: str, title: str) -> CampaignReport:
+    body = {
         "display_name": title,
         "segment_id": story.kept["segment_id"],
         "purpose_id": "marketing",
@@ -153,39 +158,39 @@ def _run(story: Context, key: str, title: str) -> Json:
         "quiet_hours": {"start": "00:00", "end": "00:00"},  # the sample must run at any time of day
         "message_cost_cents": "5",
     }
-    campaign = story.marketer.post("/v1/campaigns", body, key=f"sample-campaign-{key}")
-    name = str(campaign["name"])
-    operation = story.marketer.post(f"/v1/{name}:run", key=f"sample-run-{key}")
+    marketing = story.marketer.marketing
+    made = marketing.create_campaign(campaign=read_message(body, Campaign), request_id=f"sample-campaign-{key}")
+    campaign_id = made.name.removeprefix("campaigns/")
+    operation = marketing.run_campaign(campaign_id=campaign_id, request_id=f"sample-run-{key}")
 
-    def progress(metadata: Json) -> None:
+    def progress(metadata: CampaignReport) -> None:
         del metadata  # the report has the figures of every state
-        seen = story.marketer.get(f"/v1/{name}/report")
-        settled = whole(seen.get("sent")) + whole(seen.get("skipped"))
-        story.progress(settled / max(1, whole(seen.get("audience"))), f"{shown(settled)}/{shown(seen.get('audience'))}")
+        seen = marketing.get_campaign_report(campaign_id=campaign_id)
+        settled = seen.sent + seen.skipped
+        story.progress(settled / max(1, seen.audience), f"{shown(settled)}/{shown(seen.audience)}")
 
-    story.marketer.wait_operation(operation, WAIT_SECONDS, progress)
-    return story.marketer.get(f"/v1/{name}/report")
+    operation.wait(WAIT_SECONDS, progress)
+    return marketing.get_campaign_report(campaign_id=campaign_id)
 
 
-def _told(story: Context, report: Json) -> list[str]:
-    parts = {name: whole(report.get(name)) for name in ("sent", "skipped", "failed", "unknown", "pending")}
-    audience = whole(report.get("audience"))
-    figures = check_sum(parts, audience)
+def _told(story: Context, report: CampaignReport) -> list[str]:
+    parts = {name: getattr(report, name) for name in ("sent", "skipped", "failed", "unknown", "pending")}
+    figures = check_sum(parts, report.audience)
     require(not parts["pending"], f"the run has ended, but {shown(parts['pending'])} are still pending")
-    reasons = {_reason(row): whole(row.get("count")) for row in entries(report, "skips")}
+    reasons = {_reason(row): row.count for row in report.skips}
     check_sum(reasons, parts["skipped"])
     why = ", ".join(f"{reason} {shown(count)}" for reason, count in reasons.items()) or "none"
     mails = sum(1 for _ in _mailbox(story).glob("*.eml"))
     return [
-        f"audience {shown(audience)} = {figures}: adds up",
+        f"audience {shown(report.audience)} = {figures}: adds up",
         f"skipped: {why}",
         f"{shown(mails)} mails in the mailbox",
     ]
 
 
-def _reason(row: Json) -> str:
-    reason = str(row.get("reason", "")).removeprefix("SKIP_REASON_")
-    return f"{reason} ({row['detail']})" if row.get("detail") else reason
+def _reason(row: SkipCount) -> str:
+    reason = SkipReason.Name(row.reason).removeprefix("SKIP_REASON_")
+    return f"{reason} ({row.detail})" if row.detail else reason
 
 
 def unsubscribe_and_run_again(story: Context) -> list[str]:
@@ -198,7 +203,7 @@ def unsubscribe_and_run_again(story: Context) -> list[str]:
     require(reply.is_success, f"a mail's unsubscribe link was refused: {reply.status_code}")
     title = "冬季会员优惠"
     report = _run(story, "winter", title)
-    fewer = whole(message(story.kept, "first_report").get("sent")) - whole(report.get("sent"))
+    fewer = story.kept["first_sent"] - report.sent
     same = [other for other in read_mailbox(_mailbox(story)) if other.recipient == mail.recipient]
     require(all(other.subject != title for other in same), "who had unsubscribed was written to again")
     again = len(same)

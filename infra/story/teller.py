@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from kehu.client import KehuProblem, OperationFailed
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.client import KehuProblem, OperationFailed
 from infra.api import SignIns
 from infra.story import customers, engagement, service, spending, stewardship, webhooks
 from infra.story.context import Context, StepFailed, read_state, save_state

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from kehu.client import Kehu, PermissionDenied
 from kehu.client.webhooks import SignatureWrong, verify_webhook
 
-from gateway.client import Json, KehuClient, KehuProblem
 from infra.processes import LOOPBACK, wait_until
-from infra.story.context import Context, message, require
+from infra.story.context import Context, Json, require
 
 HEARD_SECONDS = 30.0
 SETTLED_SECONDS = 1.5  # a new subscription is known to who queues by then
@@ -71,43 +71,40 @@ def hear_of_a_ticket(story: Context) -> list[str]:
     """On-board an app, subscribe it, open a ticket elsewhere, and wait until the app has heard of it."""
     app = _new_app(story)
     with listening() as till:
-        subscription = app.post("/v1/webhookSubscriptions", {
+        made = app.webhooks.create_webhook_subscription(webhook_subscription={
             "target_url": till.url, "event_types": ["tickets.ticket_changed"], "fields": ["number", "subject"],
             "filter": [{"field": "kind", "values": ["TICKET_KIND_REQUEST"]}],
         })  # fmt: skip
-        till.secret, name = str(subscription["secret"]), str(subscription["name"])
-        app.post(f"/v1/{name}:activate", {})
+        till.secret = made.secret
+        app.webhooks.activate_webhook_subscription(name=made.name)
         story.progress(0.5, "subscribed")
         time.sleep(SETTLED_SECONDS)
-        ticket: Json = {"kind": "TICKET_KIND_REQUEST", "subject": "预订有机牛奶", "channel": "CHANNEL_PHONE"}
-        story.as_department("service", "service").post("/v1/tickets", ticket, key=name[-32:])
+        ticket = {"kind": "TICKET_KIND_REQUEST", "subject": "预订有机牛奶", "channel": "CHANNEL_PHONE"}
+        story.as_department("service", "service").tickets.create_ticket(ticket=ticket, request_id=made.name[-32:])
         began = time.monotonic()
         heard = wait_until(lambda: bool(till.events), HEARD_SECONDS)
         require(heard, f"the till heard of nothing in {HEARD_SECONDS:.0f} s; see logs/webhooks.log, logs/consume.log")
         took = time.monotonic() - began
-        app.delete(f"/v1/{name}")
+        app.webhooks.delete_webhook_subscription(name=made.name)
     event = till.events[0]
-    data = message(event, "data")
+    data = event["data"]
     return [f"{event['type']} {data['number']} {data['subject']}: signed, {took:.1f} s after the ticket was opened"]
 
 
-def _new_app(story: Context) -> KehuClient:
+def _new_app(story: Context) -> Kehu:
     """Return the client of a new app of the service department that may subscribe."""
-    made = story.sign_ins.administrator().post("/v1/principals", {
+    made = story.sign_ins.administrator().access.create_principal(principal={
         "kind": "PRINCIPAL_KIND_APP", "login": f"till-{secrets.token_hex(4)}", "department": "service",
         "roles": ["role:agent", "role:subscriber"],
     })  # fmt: skip
-    secret = message(made, "secret")["client_secret"]
-    app = story.sign_ins.app(str(made["login"]), str(secret), "service")
+    app = story.sign_ins.app(made.login, made.secret.client_secret, "service")
     require(wait_until(lambda: _is_known(app), HEARD_SECONDS, 0.2), "the new app's roles did not come into force")
     return app
 
 
-def _is_known(app: KehuClient) -> bool:
+def _is_known(app: Kehu) -> bool:
     try:
-        app.get("/v1/webhookEventTypes")
-    except KehuProblem as problem:
-        if problem.reason != "PERMISSION_DENIED":
-            raise
+        app.webhooks.list_webhook_event_types()
+    except PermissionDenied:
         return False
     return True

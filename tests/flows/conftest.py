@@ -12,13 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gateway.client import KehuClient, entries
-from infra.api import SignIns
 from infra.processes import Command, free_port, spawn, stop, wait_until
 from infra.roles import health
 from infra.servers import RABBITMQ_SCRIPT
 from infra.stack import Running, read_running
 from tests.conftest import unavailable
+from tests.flows.raw import Raw, RawSignIns, entries
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 150.0
@@ -30,7 +29,7 @@ class LiveStack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.sign_ins = SignIns(folder / "credentials.json")
+        self.sign_ins = RawSignIns(folder / "credentials.json")
         self.steward = self.sign_ins.person("data-office", "stewardship")  # erasing is confirmed by a person
         self.marketer = self.sign_ins.department("marketing", "marketing")
         self.analyst = self.sign_ins.department("analytics", "analysis")
@@ -103,7 +102,7 @@ def whole_stack(stack: LiveStack) -> Iterator[LiveStack]:
 
 
 @pytest.fixture(scope="session")
-def till(stack: LiveStack) -> KehuClient:
+def till(stack: LiveStack) -> Raw:
     """The data office, with a source `till` registered."""
     mapping = [
         {"column": "card", "field": "source_record_id"},

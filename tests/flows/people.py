@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.client import KehuClient, entries
+from tests.flows.raw import Raw, entries
 
 SURNAMES = "王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗"
 GIVEN = "伟芳娜敏静丽强磊军洋勇艳杰娟涛明超兰霞平刚桂英文华建国志红玉春海云峰"
@@ -45,7 +45,7 @@ def write_csv(path: Path, people: list[Customer]) -> Path:
     return path
 
 
-def upsert(steward: KehuClient, people: list[Customer]) -> list[str]:
+def upsert(steward: Raw, people: list[Customer]) -> list[str]:
     """Send customers and return the ids of their profiles, in order."""
     found = []
     for start in range(0, len(people), 250):
@@ -61,7 +61,7 @@ def upsert(steward: KehuClient, people: list[Customer]) -> list[str]:
     return found
 
 
-def profile_of(steward: KehuClient, customer: Customer) -> list[str]:
+def profile_of(steward: Raw, customer: Customer) -> list[str]:
     """Return the names of the profiles that hold the customer's card."""
     body = {"source_record": {"source": "sources/till", "source_record_id": customer.card}}
     return [str(profile["name"]) for profile in entries(steward.post("/v1/profiles:lookup", body), "profiles")]

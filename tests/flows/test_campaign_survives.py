@@ -7,11 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.client import Json
 from infra.processes import wait_until
 from infra.smtp_sink import read_mailbox
-from infra.story.context import whole
 from tests.flows.people import customers, upsert
+from tests.flows.raw import Json, whole
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(900)]
 COUNT = 400

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.client import KehuClient
 from tests.flows.conftest import ROOT, LiveStack, a_stack
+from tests.flows.raw import Raw
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 WHO_TESTS = {
@@ -65,8 +65,8 @@ def told(output: str) -> str:
     return "\n".join(lines)[:20_000] + output[-1500:]
 
 
-def client_of(stack: LiveStack, role: str) -> KehuClient:
+def client_of(stack: LiveStack, role: str) -> Raw:
     if role == "agent":
         return stack.sign_ins.department("service", "service")
-    found: KehuClient = getattr(stack, role)
+    found: Raw = getattr(stack, role)
     return found

@@ -17,15 +17,15 @@ from pathlib import Path
 import bson
 import pymongo
 import pytest
+from kehu.client import KehuProblem
 
-from gateway.client import KehuProblem
 from infra.processes import wait_until
 from infra.smtp_sink import read_mailbox
-from infra.story.context import whole
 from services.chassis.crypto import FieldCipher, MasterKey, SealBroken
 from services.chassis.crypto.keys import add_key
 from tests.flows.canaries import Canaries, Watch, keys_of
 from tests.flows.conftest import ROOT
+from tests.flows.raw import whole
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 PERSON = {

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pymongo
 import pytest
+from kehu.client import KehuProblem
 from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileIdentity, ProfilesMerged
 
-from gateway.client import KehuProblem
 from infra.processes import wait_until
 from services.chassis.consuming.contract import Subscription
 from services.chassis.consuming.publishing import ConfirmingPublisher, Outgoing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from infra.processes import wait_until
-from infra.story.context import whole
 from tests.flows.people import customers, profile_of, write_csv
+from tests.flows.raw import whole
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 COUNT = 600

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from kehu.client import KehuProblem
 
-from gateway.client import KehuProblem, entries
 from infra.processes import wait_until
+from tests.flows.raw import entries
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(480)]
 LI = {"name": "李思远", "phone": "13512349871", "email": "lisiyuan@example.cn", "birth_date": "1979-03-02"}

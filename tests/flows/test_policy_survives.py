@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from kehu.client import KehuProblem
 
-from gateway.client import Json, KehuProblem
 from infra.processes import wait_until
+from tests.flows.raw import Json
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 RULE = {

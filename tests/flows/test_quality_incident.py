@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from kehu.client import KehuProblem
 
-from gateway.client import KehuProblem, entries
+from tests.flows.raw import entries
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 COLUMNS = [("编号", "source_record_id"), ("姓名", "name"), ("手机", "phone"), ("邮箱", "email")]

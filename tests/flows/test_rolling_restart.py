@@ -22,10 +22,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.client import KehuClient
 from infra.processes import LOOPBACK, clean_environment, free_port, stop, wait_until
 from infra.roles import health
 from tests.flows.conftest import LiveStack
+from tests.flows.raw import Raw
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 ROUNDS = int(os.environ.get("KEHU_ROLLING_ROUNDS", "1"))
@@ -212,7 +212,7 @@ def instance_of(stack: LiveStack, role: str, folder: Path, addresses: dict[str, 
 
 @pytest.mark.timeout(600)
 def test_a_rolling_restart_of_every_process_fails_no_request(
-    whole_stack: LiveStack, till: KehuClient, instances: dict[str, list[Instance]], tmp_path: Path
+    whole_stack: LiveStack, till: Raw, instances: dict[str, list[Instance]], tmp_path: Path
 ) -> None:
     behind: dict[str, int] = {}
     with contextlib.ExitStack() as stack:

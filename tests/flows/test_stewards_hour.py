@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from kehu.client import KehuProblem
 
-from gateway.client import KehuProblem, entries
 from infra.processes import wait_until
+from tests.flows.raw import entries
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 WANG = {"name": "王建国", "phone": "13912345671", "email": "wang@example.cn", "birth_date": "1980-05-06"}

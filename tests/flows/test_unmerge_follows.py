@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.client import entries
 from infra.processes import wait_until
-from infra.story.context import whole
+from tests.flows.raw import entries, whole
 from tests.flows.test_stewards_hour import take
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]

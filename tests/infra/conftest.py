@@ -35,7 +35,7 @@ class StatedGateway:
                 found = (known.pop(0) if len(known) > 1 else known[0]) if known else {"reason": "NOT_FOUND"}
                 self.answer(found if isinstance(found, tuple) else (200 if known else 404, found))
 
-            do_GET = do_POST
+            do_GET = do_PATCH = do_POST
 
             def answer(self, reply: tuple[int, object]) -> None:
                 payload = json.dumps(reply[1]).encode()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import review_pb2
+from kehu.client import Pages
 from typer.testing import CliRunner
 
 from infra.commands import policy as command
@@ -102,39 +104,30 @@ def test_files_that_are_no_policy_are_refused_by_name(change: dict[str, str | No
         from_files(files)
 
 
-class Client:
-    """Speaks to the service as the gateway would: JSON with the names of the protos."""
+class Access:
+    """Speaks to the service itself, by the names that the client has for its methods."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self._stub = world.stub()
 
-    def get(self, path: str) -> dict[str, object]:
-        return self._call("GetPolicy", pb.GetPolicyRequest(policy_id=path.rpartition("/")[2]))
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method = "".join(map(str.capitalize, name.split("_")))
+        request = getattr(pb, f"{method}Request", None) or getattr(review_pb2, f"{method}Request")
 
-    def post(self, path: str, body: dict[str, object] | None = None) -> dict[str, object]:
-        if path == "/v1/policies":
-            policy = ParseDict({name: value for name, value in (body or {}).items()}, pb.Policy())
-            return self._call("CreatePolicy", pb.CreatePolicyRequest(policy=policy))
-        policy_id, _, verb = path.rpartition("/")[2].partition(":")
-        name = f"{verb.capitalize()}Policy"
-        request = getattr(pb, f"{name}Request", None) or getattr(review_pb2, f"{name}Request")
-        return self._call(name, request(policy_id=policy_id))
+        def call(**fields: object) -> object:
+            reply = getattr(self._stub, method)(request(**fields), timeout=20)
+            lists = [field.name for field in reply.DESCRIPTOR.fields if field.is_repeated]
+            paged = "next_page_token" in reply.DESCRIPTOR.fields_by_name
+            return Pages(reply, lambda token: reply, lists[0]) if paged else reply
 
-    def items(self, path: str, field: str) -> Iterator[dict[str, object]]:
-        policy_id = path.rpartition("/")[2].partition(":")[0]
-        request = review_pb2.ComparePoliciesRequest(policy_id=policy_id, page_size=1000)
-        yield from self._call("ComparePolicies", request).get(field, [])  # type: ignore[misc]
-
-    def _call(self, name: str, request: object) -> dict[str, object]:
-        reply = getattr(self._world.stub(), name)(request, timeout=20)
-        return MessageToDict(reply, preserving_proto_field_name=True)
+        return call
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     class SignIns:
-        def administrator(self) -> Client:
-            return Client(running)
+        def administrator(self) -> SimpleNamespace:
+            return SimpleNamespace(access=Access(running))
 
     @contextmanager
     def signing_in(data: Path) -> Iterator[SignIns]:
@@ -146,7 +139,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def kehu(*arguments: str) -> tuple[int, str]:
-    found = CliRunner().invoke(command.app, list(arguments))
+    found = CliRunner().invoke(command.app, list(arguments), catch_exceptions=False)
     return found.exit_code, found.output
 
 

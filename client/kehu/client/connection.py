@@ -8,12 +8,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote_plus, urlsplit
 
 import httpx
-from kehu.client.errors import NO_ANSWER, STEP_UP_REQUIRED, Refusal, problem_of, refusal_of
+from kehu.client.errors import NO_ANSWER, STEP_UP_REQUIRED, KehuProblem, Refusal, problem_of, refusal_of
 from kehu.client.retrying import LONGEST_PAUSE, NOT_DONE, PERHAPS_DONE, RetryBudget, pauses
 from kehu.client.signing import SignIn, Token, TokenEndpoint
 
@@ -87,7 +87,7 @@ class Connection:
         Raises:
             KehuProblem: it was refused, or nobody answered.
         """
-        repeated = PERHAPS_DONE if outgoing.is_harmless or options.repeats_writes else NOT_DONE
+        is_harmless = outgoing.is_harmless or options.repeats_writes
         request_id = uuid.uuid4().hex
         deadline = time.monotonic() + options.deadline_seconds
         self._budget.called()
@@ -95,6 +95,7 @@ class Connection:
             refused = self._signed(outgoing, options, request_id, deadline)
             if isinstance(refused, httpx.Response):
                 return refused
+            repeated = PERHAPS_DONE if is_harmless or not refused.was_sent else NOT_DONE
             wait = max(pause, min(refused.wait_seconds, LONGEST_PAUSE))
             if refused.status not in repeated or time.monotonic() + wait > deadline or not self._budget.take():
                 raise problem_of(refused)
@@ -113,15 +114,12 @@ class Connection:
             return self._once(outgoing, options, request_id, deadline, "")
         try:
             token = self._fresh_token()
-        except httpx.TransportError as error:
-            return _no_answer(f"POST {TOKENS}", error)
-        answer = self._once(outgoing, options, request_id, deadline, token)
-        if not isinstance(answer, Refusal) or answer.status != 401:
-            return answer
-        try:
+            answer = self._once(outgoing, options, request_id, deadline, token)
+            if not isinstance(answer, Refusal) or answer.status != 401:
+                return answer
             other = self._other_token(token, answer.reason)
-        except httpx.TransportError as error:
-            return _no_answer(f"POST {TOKENS}", error)
+        except KehuProblem as problem:  # of the sign-in: the request itself was not sent, or refused
+            return replace(problem.refusal, was_sent=False)
         return answer if other is None else self._once(outgoing, options, request_id, deadline, other)
 
     def _once(
@@ -189,7 +187,10 @@ class Connection:
         request = httpx.Request("POST", self.base_url + TOKENS, data=form, extensions=_timeout(LONGEST_TRY))
         if auth is not None:
             request = next(auth.auth_flow(request))
-        reply = self._exchange(request)
+        try:
+            reply = self._exchange(request)
+        except httpx.TransportError as error:
+            raise problem_of(_no_answer(f"POST {TOKENS}", error)) from None
         document = _json(reply)
         if reply.is_error:
             raise problem_of(refusal_of(reply.status_code, document, reply.headers))

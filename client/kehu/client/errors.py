@@ -39,6 +39,7 @@ class Refusal:
     request_id: str = ""
     wait_seconds: float = 0.0
     challenge: Mapping[str, str] = field(default_factory=dict)  # WWW-Authenticate
+    was_sent: bool = True  # no when already the sign-in was refused
 
 
 class KehuProblem(Exception):  # noqa: N818 - the name of the RFC
