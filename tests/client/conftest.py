@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 from kehu.client import GivenToken, Kehu
@@ -13,6 +13,7 @@ from gateway.main import build_gateway, routed_methods
 from gateway.routes.derived import Edge
 from gateway.transcoding.reading import Readers
 from gateway.transcoding.writing import Writers
+from gateway.upstreams import Upstreams
 from infra.processes import free_port
 from tests.gateway.conftest import serving_in_thread
 from tests.harness import MemoryTrail, OpenPolicy, StatedTokens
@@ -44,14 +45,14 @@ class Upload:
         return answer().__await__()
 
 
-@dataclass
-class Recorder:
+class Recorder(Upstreams):
     """Answers in place of all services, and keeps what reached it: (path, request, metadata)."""
 
-    services: frozenset[str]
-    replies: list[bytes] = field(default_factory=list)
-    calls: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
-    parts: list[bytes] = field(default_factory=list)
+    def __init__(self, methods):
+        super().__init__(methods, lambda service, names: None)
+        self.replies: list[bytes] = []
+        self.calls: list[tuple[str, bytes, dict[str, str]]] = []
+        self.parts: list[bytes] = []
 
     async def call(self, service, path, request, metadata, timeout):
         self.calls.append((path, request, {**dict(metadata), "timeout": timeout}))
@@ -66,7 +67,7 @@ class Recorder:
 def recording():
     """The gateway's port, and the recorder behind it."""
     methods, port = routed_methods(), free_port()
-    recorder = Recorder(frozenset(method.service for method in methods))
+    recorder = Recorder(methods)
 
     def make_app():
         doorkeeper = Doorkeeper(OpenPolicy(), StatedTokens(), MemoryTrail(), LIMITS)
