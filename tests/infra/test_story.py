@@ -344,7 +344,7 @@ def test_a_broken_audit_trail_ends_the_load_and_the_next_one_looks_again(gateway
 
     broken = load(gateway.folder)
     assert broken.exit_code == 1
-    assert "step 16, audit trail verified: the audit trail is broken at block 3: HASH_DIFFERS" in broken.output
+    assert "step 17, audit trail verified: the audit trail is broken at block 3: HASH_DIFFERS" in broken.output
     assert "Traceback" not in broken.output
     assert "audit" not in read_state(gateway.folder)["done"]
 
