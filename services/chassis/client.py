@@ -43,20 +43,39 @@ class _Details(
     """Call details with our metadata added."""
 
 
-class PeerLeftAlone(grpc.RpcError):
-    """The peer mostly failed of late: it was not asked."""
+class PeerLeftAlone(grpc.RpcError, grpc.Call):
+    """The peer mostly failed of late: it was not asked. Reads like any call to a peer that is gone."""
 
     def code(self) -> grpc.StatusCode:
-        """Return what a call to a peer that is gone ends with."""
+        """Return UNAVAILABLE."""
         return grpc.StatusCode.UNAVAILABLE
 
     def details(self) -> str:
         """Return the text of the status."""
         return "the peer does not answer"
 
+    def initial_metadata(self) -> tuple[()]:
+        """Return nothing: there was no call."""
+        return ()
+
     def trailing_metadata(self) -> tuple[()]:
         """Return nothing: no peer described it."""
         return ()
+
+    def is_active(self) -> bool:
+        """Say that it is over."""
+        return False
+
+    def time_remaining(self) -> None:
+        """Return nothing: it is over."""
+
+    def cancel(self) -> bool:
+        """Say that it was over before."""
+        return False
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Say that nothing will be called: it is over."""
+        return False
 
 
 class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientInterceptor):

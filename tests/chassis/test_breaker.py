@@ -12,7 +12,7 @@ import pytest
 from kehu.consent.v1 import consent_pb2_grpc  # noqa: F401 - the options are read from its methods
 
 from services.chassis.breaker import AT_LEAST, OPEN_SECONDS, SPAN_SECONDS, Breaker
-from services.chassis.client import channel_options, intercepted
+from services.chassis.client import PeerLeftAlone, channel_options, intercepted
 
 
 class Clock:
@@ -119,6 +119,12 @@ def outcome(peer: SimpleNamespace) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
+def refusal(peer: SimpleNamespace) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as refused:
+        peer.call(b"", timeout=5)
+    return refused.value
+
+
 def test_half_of_the_calls_failing_makes_no_more_than_a_fifth_more_of_them(peer: SimpleNamespace) -> None:
     peer.handler.fails = lambda number: number % 2 == 0
     found = [outcome(peer) for _ in range(400)]
@@ -131,6 +137,7 @@ def test_a_peer_that_is_gone_is_not_asked_and_found_again_within_a_second(peer: 
     peer.handler.fails = lambda number: True
     found = [outcome(peer) for _ in range(200)]
     asked = peer.handler.calls
+    refusals = [refusal(peer) for _ in range(5)]
     peer.handler.fails = lambda number: False
     began = time.monotonic()
     while outcome(peer) is not grpc.StatusCode.OK:
@@ -139,5 +146,7 @@ def test_a_peer_that_is_gone_is_not_asked_and_found_again_within_a_second(peer: 
     seconds = time.monotonic() - began
 
     assert set(found) == {grpc.StatusCode.UNAVAILABLE}
+    assert any(isinstance(error, PeerLeftAlone) for error in refusals)
+    assert all(isinstance(error, grpc.Call) for error in refusals)  # who looks at the code of a failed call may
     assert asked < 100
     assert seconds <= 1.0
