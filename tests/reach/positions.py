@@ -39,6 +39,7 @@ OF_FIELD = {"parent": "departments", "assignee": "assignees", "phone": "phone", 
 
 DEPTH = 4  # of messages in messages
 NAMES_OF_NOTHING = """
+    event_types fields target_url
     action address agent attributes audiences basis body callers category certificate_pem channel channels
     characters claim closed_dates code_field column columns comment conditions constant currency current_password
     cursor_column data_categories date_order default_display_name default_region default_stage delimiter

@@ -126,6 +126,8 @@ def requests_of(world: World) -> Mapping[str, Callable[[], Values]]:
             "issuer_id": tag, "url": f"https://{tag}.example.com", "audiences": ["kehu"], "login_claim": "email"}},
         "UpdateIssuer": lambda: {"issuer_id": made("CreateIssuer").issuer_id, "issuer": {"audiences": ["other"]}},
         "CreatePolicy": lambda: {"policy": {"comment": tag, "rules": RULES}},
+        "UpdateWebhookSubscription": lambda: {"webhook_subscription": {
+            "name": world.make("webhookSubscriptions", THEIRS), "display_name": "y"}},
         "CreateAccessRequest": lambda: {"access_request": {
             "role": "role:owner", "purpose": THEIRS, "reason": "absence", "end_time": _in_a_day(world)}},
         "ReviseAuditRule": lambda: {"rule_id": "night-reads", "audit_rule": {
@@ -135,7 +137,8 @@ def requests_of(world: World) -> Mapping[str, Callable[[], Values]]:
     return {**{name: (lambda name=name: world.around(name, THEIRS)) for name in AROUND}, **fields}
 
 
-AROUND = ("CreateTicket", "CreateCampaign", "CreateSuppression", "RecordConsent", "BatchRecordConsents")
+AROUND = ("CreateTicket", "CreateCampaign", "CreateSuppression", "RecordConsent", "BatchRecordConsents",
+          "CreateWebhookSubscription")  # fmt: skip
 VERSION = {"effective_time": "2026-01-01T00:00:00Z", "texts": [{"language": "zh-CN", "body": "告知"}]}
 SEGMENT = {"display_name": "金卡", "rule": {"trait": {"trait": "tier", "operator": "OPERATOR_EQ", "values": ["gold"]}}}
 POLICY = {

@@ -43,9 +43,10 @@ NOT_LOOKED_FOR = {
     *(f"CreateTicket:ticket.{field}" for field in ("name", "profile", "department", "source_record.source_record_id")),
     *(f"UpdateTicket:ticket.{field}" for field in ("profile", "department", "source_record.source_record_id")),
     *(f"BatchCreateInteractions:interactions.{field}" for field in ("profile", "source_record.source_record_id")),
-    "AssignTicket:assignee", "CreateSuppression:suppression.profile_id",
+    "CreateWebhookSubscription:webhook_subscription.name", "AssignTicket:assignee",
+    "CreateSuppression:suppression.profile_id",
 }  # fmt: skip
-VOLATILE = re.compile(r"name|number|etag|\w*[tT]ime")
+VOLATILE = re.compile(r"name|secret|number|etag|\w*[tT]ime")
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +164,7 @@ THINGS = {  # of which lists tell
     "kehu.consent.v1.ConsentService": ("profiles",),
     "kehu.analytics.v1.AnalyticsService": ("profiles",),
     "kehu.access.v1.AccessService": ("accessRequests", "sessions"),
+    "kehu.webhooks.v1.WebhooksService": ("webhookSubscriptions", "delivery"),
 }  # fmt: skip
 
 

@@ -82,9 +82,11 @@ class World:
     nobody: Mapping[str, str] = field(default_factory=dict)  # kind → a name of nothing
     counter: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
+    callers = ME
+
     def call(self, method: str, request: Message, department: str = MINE) -> Message:
         """Call as the person of a department."""
-        stub = self.harness.stub(self.stub, caller=ME[department])
+        stub = self.harness.stub(self.stub, caller=self.callers[department])
         return getattr(stub, method)(request, timeout=20)
 
     def ask(self, method: str, values: Values, department: str = MINE) -> Message:
@@ -504,10 +506,12 @@ class Access(World):
 @contextlib.contextmanager
 def all_worlds(folder: Path) -> Iterator[dict[str, World]]:
     """Serve every service that has things of departments, by the full name of its service."""
+    from tests.reach.webhooks_world import webhooks
+
     with contextlib.ExitStack() as stack:
         found: list[World] = [
             _profiles(stack, folder), _tickets(stack, folder), _marketing(stack, folder), _consent(stack),
-            _analytics(stack, folder), _access(stack),
+            _analytics(stack, folder), _access(stack), webhooks(stack, folder),
         ]  # fmt: skip
         yield {world.full_name: world for world in found}
 
