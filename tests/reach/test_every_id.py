@@ -28,8 +28,8 @@ from tests.reach.worlds import MINE, NARROWABLE, THEIRS, Values, World, all_worl
 OF_PEOPLE = {"profiles", "records", "phone", "email", "resident_id", "overrides", "relationships", "matchCandidates",
              "rejects", "legalHolds", "exports", "scores"}  # fmt: skip
 # words of the policy and of registers, where a department is written and none is read
-WRITTEN = {"CreatePrincipal", "UpdatePrincipal", "CreateIssuer", "UpdateIssuer", "CreatePolicy", "CreateSource",
-           "UpdateSource", "CreateQualityRule", "UpdateQualityRule", "CreateFieldDefinition", "UpdateFieldDefinition",
+WRITTEN = {"CreatePrincipal", "UpdatePrincipal", "CreateIssuer", "UpdateIssuer", "CreatePolicy", "ExtendPolicy",
+           "CreateSource", "UpdateSource", "CreateQualityRule", "UpdateQualityRule", "CreateFieldDefinition", "UpdateFieldDefinition",
            "CreateFieldChange", "ListPrincipals", "WhatCan", "ExplainAccess"}  # fmt: skip
 # the whole trail is the auditor's, and an id of nobody says whose a leaked file is: no rows
 OF_AUDITORS = {"ListAuditEntries:department", "ListAuditEntries:profile_id", "TraceExport:profile"}
@@ -79,7 +79,7 @@ def answer(world: World, at: Position, thing: str, around: Values) -> str:
         found = _refusal(refused)
     told = json.dumps(found, ensure_ascii=False)
     for part in sorted({thing, *thing.split("/")[1::2]}, key=len, reverse=True):
-        told = told.replace(part, "IT")
+        told = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "IT", told)
     return re.sub(r"[0-9a-f]{32}", "ANOTHER", told)
 
 
