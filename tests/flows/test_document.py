@@ -27,6 +27,7 @@ WHO_TESTS = {
     "analytics": "analyst",
     "marketing": "marketer",
     "tickets": "agent",
+    "webhooks": "administrator",
 }
 REPLACED = "positive_data_acceptance,negative_data_rejection"  # by the two checks of tests/fuzz/schema_hooks.py
 PHASES = os.environ.get("KEHU_SCHEMA_PHASES", "coverage")
