@@ -84,7 +84,7 @@ class Directory:
         self._requests = requests
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
-        self._lock = threading.Lock()
+        self._lock, self._coding = threading.Lock(), threading.Lock()
         self.compiling = threading.Lock()  # CPython 3.11's ast.parse fails when threads parse at once (gh-106905)
         self._read_at = LONG_AGO
         self._state = _InForce()
@@ -176,6 +176,10 @@ class Directory:
         return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked, lent)
 
     def _rule_set(self, state: _InForce) -> pb.RuleSet:
+        with self._coding:  # every process asks at once for what is new: it is coded once
+            return self._coded(state)
+
+    def _coded(self, state: _InForce) -> pb.RuleSet:
         known = self._rules
         if (
             known is not None
