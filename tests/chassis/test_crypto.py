@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import re
 import stat
 import time
@@ -229,3 +231,13 @@ def test_tokens_differ_between_installations_and_survive_added_keys(tmp_path: Pa
 
     assert token == BlindIndex(tmp_path / "a").token("phone", "1")
     assert token != BlindIndex(tmp_path / "b").token("phone", "1")
+
+
+def test_a_token_is_the_plain_hmac_of_its_value(tmp_path: Path) -> None:
+    index = BlindIndex(tmp_path)
+    root = read_keys("index", tmp_path)[0].secret
+
+    for kind, text in (("phone", "+8613912345670"), ("name", "王伟"), ("long", "x" * 5000), ("phone", "")):
+        key = hmac.digest(root, b"kehu/blind-index/" + kind.encode(), "sha256")
+        digest = hmac.digest(key, text.encode(), "sha256")[:16]
+        assert index.token(kind, text) == base64.urlsafe_b64encode(digest).decode().rstrip("=")

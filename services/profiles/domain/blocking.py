@@ -19,7 +19,7 @@ def blocking_keys(record: StandardRecord) -> tuple[str, ...]:
     keys += [f"email:{email}" for email in record.emails]
     if record.resident_id:
         keys.append(f"resident_id:{record.resident_id}")
-    for kind, numbers in documents_of(record).items():
+    for kind, numbers in documents_of(record.documents).items():
         keys += [f"document:{kind}|{number}" for number in sorted(numbers)]
     address = record.address
     if record.birth_date and address and address.city_code:

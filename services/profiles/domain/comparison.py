@@ -1,12 +1,13 @@
 """Compare two records field by field: each comparison reaches one of a few named levels."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from services.profiles.domain.nicknames import NONE, Callings, are_nicknames, callings_of
 from services.profiles.domain.places import places_of
 from services.profiles.domain.similarity import SILENT, Sounds, grams_of, is_alike, is_one_edit, sounds_of_name
-from services.profiles.domain.values import Address, PersonName, StandardRecord
+from services.profiles.domain.values import Address, Document, PersonName, StandardRecord
 
 MISSING = ""  # the level of a comparison that lacks a value on either side; it weighs nothing
 EXACT = "exact"
@@ -38,14 +39,16 @@ NESTED = {"address": ("detail", "room", "building", "number", "street", "distric
 _PLACES = ("room", "building", "number", "street")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Traits:
-    """What of a record takes part in a comparison, prepared once; phones and e-mails that many share are left out."""
+    """What of a record takes part in a comparison; phones and e-mails that many share are left out.
+
+    What few pairs need, such as how a name sounds, is prepared once at the first question.
+    """
 
     key: tuple[str, str]
     name: PersonName | None
     full_name: str
-    sounds: Sounds
     phones: frozenset[str]
     implied_phones: frozenset[str]
     emails: frozenset[str]
@@ -54,11 +57,33 @@ class Traits:
     address: Address | None
     gender: str
     is_unique_in_source: bool
-    callings: Callings = NONE
-    grams: tuple[str, ...] = ()
-    documents: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    papers: tuple[Document, ...] = ()
     birth_years: tuple[int, int] | None = None
-    places: tuple[str, str, str, str] = ("", "", "", "")
+
+    @cached_property
+    def sounds(self) -> Sounds:
+        """Return how the name may be read."""
+        return sounds_of_name(self.name) if self.name else SILENT
+
+    @cached_property
+    def callings(self) -> Callings:
+        """Return what the person may be called."""
+        return callings_of(self.name) if self.name else NONE
+
+    @cached_property
+    def grams(self) -> tuple[str, ...]:
+        """Return the pairs of neighbouring characters of the name."""
+        return grams_of(self.full_name)
+
+    @cached_property
+    def documents(self) -> Mapping[str, frozenset[str]]:
+        """Return the numbers of documents by kind."""
+        return documents_of(self.papers)
+
+    @cached_property
+    def places(self) -> tuple[str, str, str, str]:
+        """Return names for room, building, house number and street."""
+        return places_of(self.address)
 
 
 def traits_of(record: StandardRecord) -> Traits:
@@ -68,8 +93,7 @@ def traits_of(record: StandardRecord) -> Traits:
         record.key,
         name,
         name.full if name else "",
-        sounds_of_name(name) if name else SILENT,
-        frozenset(phone.number for phone in record.phones),
+        frozenset([phone.number for phone in record.phones]),
         frozenset(implied_phones(record.emails)),
         frozenset(record.emails),
         record.resident_id,
@@ -77,18 +101,15 @@ def traits_of(record: StandardRecord) -> Traits:
         record.address,
         record.gender,
         record.is_unique_in_source,
-        callings_of(name) if name else NONE,
-        grams_of(name.full) if name else (),
-        documents_of(record),
+        record.documents,
         birth_years_of(record),
-        places_of(record.address),
     )
 
 
-def documents_of(record: StandardRecord) -> dict[str, frozenset[str]]:
+def documents_of(papers: Iterable[Document]) -> dict[str, frozenset[str]]:
     """Return the numbers of a person's documents by kind, without what changes when one is issued anew."""
     found: dict[str, set[str]] = {}
-    for item in record.documents:
+    for item in papers:
         if item.kind != "credit_code":  # a company's
             number = item.number[:9] if item.kind == "hk_macao_permit" else item.number
             found.setdefault(item.kind, set()).add(number)
@@ -195,6 +216,8 @@ def _resident_id_level(left: Traits, right: Traits) -> str:
     """Compare resident IDs; without both of them other documents of the same kind."""
     if left.resident_id and right.resident_id:
         return SAME if left.resident_id == right.resident_id else OTHER
+    if not left.papers or not right.papers:
+        return MISSING
     kinds = [kind for kind in left.documents if kind in right.documents]
     if any(not left.documents[kind].isdisjoint(right.documents[kind]) for kind in kinds):
         return "document"

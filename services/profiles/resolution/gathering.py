@@ -93,7 +93,8 @@ class Gathered:
         named = [(level, at) if at else "" for level, at in enumerate(places_of(record.address))]
         self._addresses.extend([self.places.of(part) for part in (*row, *named)])
         self._years.extend(birth_years_of(record) or (0, 0))
-        self.documents.add([(kind, number) for kind, found in documents_of(record).items() for number in sorted(found)])
+        papers = documents_of(record.documents).items()
+        self.documents.add([(kind, number) for kind, found in papers for number in sorted(found)])
         for key in blocking_keys(record):
             kind = key.partition(":")[0]
             self._keys.append(hash(key) & _MOST)
