@@ -28,9 +28,11 @@ from tests.reach.worlds import MINE, NARROWABLE, THEIRS, Values, World, all_worl
 OF_PEOPLE = {"profiles", "records", "phone", "email", "resident_id", "overrides", "relationships", "matchCandidates",
              "rejects", "legalHolds", "exports", "scores"}  # fmt: skip
 # words of the policy and of registers, where a department is written and none is read
-WRITTEN = {"CreatePrincipal", "UpdatePrincipal", "CreateIssuer", "UpdateIssuer", "CreatePolicy", "ExtendPolicy",
-           "CreateSource", "UpdateSource", "CreateQualityRule", "UpdateQualityRule", "CreateFieldDefinition", "UpdateFieldDefinition",
-           "CreateFieldChange", "ListPrincipals", "WhatCan", "ExplainAccess"}  # fmt: skip
+WRITTEN = {
+    "CreatePrincipal", "UpdatePrincipal", "CreateIssuer", "UpdateIssuer", "CreatePolicy", "ExtendPolicy",
+    "CreateSource", "UpdateSource", "CreateQualityRule", "UpdateQualityRule", "CreateFieldDefinition",
+    "UpdateFieldDefinition", "CreateFieldChange", "ListPrincipals", "WhatCan", "ExplainAccess",
+}  # fmt: skip
 # the whole trail is the auditor's, and an id of nobody says whose a leaked file is: no rows
 OF_AUDITORS = {"ListAuditEntries:department", "ListAuditEntries:profile_id", "TraceExport:profile"}
 TRIED = [
