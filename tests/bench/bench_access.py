@@ -37,7 +37,7 @@ ROLES_PER_DEPARTMENT = 20
 OBJECTS = 40
 ACTIONS = ("read", "list", "create", "update", "delete")
 PURPOSES = ("marketing", "service", "sales")
-SAMPLE_SECONDS = 60.0
+SAMPLE_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "access-peers"
 PEERS = ("oso==0.27.3", "cedarpy==4.12.2")
@@ -271,7 +271,7 @@ def _peers(
         file = Path(folder) / "policy.json"
         file.write_text(json.dumps({"rules": rules, "links": links, "requests": requests}), "utf-8")
         for name, engine in (("oso 0.27.3", "oso"), ("Cedar (cedarpy 4.12.2)", "cedar")):
-            rows.append(_against(name, *peer(engine, file, 8.0 if short else 60.0), answers, ours, 50))
+            rows.append(_against(name, *peer(engine, file, 8.0 if short else SAMPLE_SECONDS), answers, ours, 50))
     sharded = by_equality(rules, links, requests)
     differences = sum(a != b for a, b in zip(answers, sharded, strict=True))
     allowed = sum(answers) / len(answers)
@@ -293,7 +293,7 @@ def _against(name: str, us: float, theirs: Sequence[bool], answers: Sequence[boo
 
 
 def _publication(short: bool) -> Row:
-    arguments = ("20000", "2", "2") if short else ("100000", "8", "12")
+    arguments = ("20000", "2", "2") if short else ("100000", "8", "8")
     command = [sys.executable, "-m", "tests.bench.access_publish", *arguments]
     done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
