@@ -19,7 +19,7 @@ from gateway.transcoding.catalog import Method
 
 MANY = ("Batch", "Bulk", "Import", "Export", "Download")  # how names of methods about many things begin (AIP-231)
 OPERATION = "google.longrunning.Operation"
-FIRST, LEAST, MOST = 32, 16, 256  # calls of one service under way
+FIRST, LEAST, MOST = 32, 8, 256  # calls of one service under way
 WAITING = 256  # calls without a place
 WINDOW_SECONDS = 0.2
 GOOD_SECONDS = 0.25  # an answer may take this long, whatever is usual
