@@ -219,7 +219,7 @@ def allowed_by(content: Content) -> set[Row]:
 
 def test_two_hundred_damaged_policies_crash_nothing_and_open_nothing_unnoticed() -> None:
     """A damaged policy is refused, or allows nothing that the sound one does not, or the lost denial is warned of."""
-    random_ = random.Random(17)
+    random_ = random.Random(30)
     sound = with_rules(*DENIALS)
     assert faults(sound, INVENTORY, LINKS, PERSONS) == []
     before, refused, accepted, warned = allowed_by(sound), 0, 0, 0
