@@ -68,6 +68,8 @@ class Stack:
             "KEHU_SMTP_USER": "kehu",
             "KEHU_SMTP_PASSWORD": self.smtp.password,
             "KEHU_PUBLIC_URL": self.url,
+            "KEHU_WEBAUTHN_RP_ID": "localhost",  # authenticators know no addresses of numbers
+            "KEHU_WEBAUTHN_ORIGINS": f"http://localhost:{self.gateway_port}",
             "KEHU_BOOTSTRAP_FILE": str(self.credentials_file),
             "KEHU_ALLOW_SELF_APPROVAL": "true",  # one administrator lives here; elsewhere two must agree
             "KEHU_WEBHOOK_DEV_HOSTS": LOOPBACK,  # so that a receiver can be tried out here; elsewhere https only

@@ -18,7 +18,8 @@ PREFIX = "/oauth2/"
 CREDENTIALS_REFUSED = "CREDENTIALS_REFUSED"
 SUBJECT_TOKEN_REFUSED = "SUBJECT_TOKEN_REFUSED"
 OF_PEOPLE = (  # grants
-    "password", "urn:kehu:params:oauth:grant-type:step-up", "urn:ietf:params:oauth:grant-type:token-exchange",
+    "password", "urn:kehu:params:oauth:grant-type:passkey", "urn:kehu:params:oauth:grant-type:step-up",
+    "urn:ietf:params:oauth:grant-type:token-exchange",
 )  # fmt: skip
 OAUTH_ERRORS = {  # with 400
     "GRANT_TYPE_UNSUPPORTED": "unsupported_grant_type",

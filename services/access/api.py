@@ -5,12 +5,12 @@ from __future__ import annotations
 from kehu.access.v1 import access_pb2_grpc
 
 from services.access.methods.alerts import AlertMethods
+from services.access.methods.authenticators import AuthenticatorMethods
 from services.access.methods.credentials import CredentialMethods
-from services.access.methods.people import PeopleMethods
 from services.access.methods.proof import ProofMethods
 from services.access.methods.questions import QuestionMethods
 from services.access.methods.quotas import QuotaMethods
-from services.access.methods.requests import RequestMethods
+from services.access.methods.recertification import RecertificationMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.scim import ScimMethods
 from services.access.methods.shadowing import ShadowMethods
@@ -24,8 +24,8 @@ class AccessServicer(
     CredentialMethods,
     ScimMethods,
     QuestionMethods,
-    PeopleMethods,
-    RequestMethods,
+    AuthenticatorMethods,
+    RecertificationMethods,
     ReviewMethods,
     ShadowMethods,
     QuotaMethods,

@@ -24,10 +24,10 @@ ROLES = (
 
 # role → resource → actions, separated by spaces; * is every action of the resource
 ACTIONS = {
-    "role:owner": {"accessRequests": "read list approve reject revoke"},
     "role:subscriber": {
         "webhookSubscriptions": "create read list update delete activate pause renew_secret list_deliveries replay",
     },
+    "role:owner": {"accessRequests": "read list approve reject revoke", "recertifications": "read list answer"},
     "role:emergency-service": {"profiles": "read list lookup", "search": "read", "interactions": "list"},
     "role:marketer": {
         "lifecycles": "read",
@@ -71,12 +71,13 @@ ACTIONS = {
     "role:provisioner": {"scim": "*"},
     "role:auditor": {
         "auditEntries": "*", "auditAlerts": "*", "auditRules": "*", "accessRequests": "review revoke",
+        "recertifications": "read list",
         "principals": "read list", "roles": "read list", "policies": "read list explain",
     },
     "role:administrator": {
         "exports": "trace",
         "masterKeys": "*", "principals": "*", "issuers": "*", "roles": "*", "policies": "*",
-        "auditEntries": "list verify export", "auditAlerts": "list", "auditRules": "list",
+        "auditEntries": "list verify export", "auditAlerts": "list", "auditRules": "list", "recertifications": "*",
         "operations": "*", "index": "*", "sources": "read list", "matchModels": "read list activate rollback",
         "webhookSubscriptions": "read list list_deliveries pause delete",
         "fields": "list read list_changes read_change approve_change reject_change",

@@ -23,6 +23,7 @@ from services.access.store.ports import Policies, Principals, Revocations
 from services.access.store.requests import Requests
 from services.chassis.access import MODEL, PolicySnapshot, RowFilter
 from services.chassis.access import Revocations as Revoked
+from services.chassis.access.matcher import PARSING
 from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
 from services.chassis.access.wire import coded
 from services.chassis.access.wire_conditions import condition_message, organization
@@ -85,7 +86,7 @@ class Directory:
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
         self._lock, self._coding = threading.Lock(), threading.Lock()
-        self.compiling = threading.Lock()  # CPython 3.11's ast.parse fails when threads parse at once (gh-106905)
+        self.compiling = PARSING  # pycasbin parses too, when it compiles and when it decides
         self._read_at = LONG_AGO
         self._state = _InForce()
         self._rules: tuple[_InForce, pb.RuleSet] | None = None

@@ -1,4 +1,4 @@
-"""A thread of access: signs checkpoints, watches the trail, reminds of ends, removes daily what the law lets go."""
+"""A thread of access: signs checkpoints, watches the trail, reminds, has roles confirmed, removes old blocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from services.access.chain import Chain
+from services.access.recertifying import Recertifier
 from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
 from services.chassis.errors import KehuError
@@ -29,8 +30,9 @@ class Keeper:
         sentinel: Sentinel | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         reminder: Reminder | None = None,
+        recertifier: Recertifier | None = None,
     ) -> None:
-        self._reminder = reminder
+        self._reminder, self._recertifier = reminder, recertifier
         self._chain, self._kept, self._sentinel, self._now = chain, YEAR * years, sentinel, now
         self._pruned: datetime | None = None
         self._stopping = threading.Event()
@@ -66,6 +68,8 @@ class Keeper:
                 _log.warning("audit alerts", extra={"alerts": raised})
         if self._reminder is not None:
             self._reminder.look(now)
+        if self._recertifier is not None:
+            self._recertifier.look(now)
         if self._pruned is None or self._pruned + PRUNED_EVERY <= now:
             self._pruned = now
             removed = self._chain.prune(now - self._kept, now)

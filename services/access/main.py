@@ -12,14 +12,16 @@ from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer
+from services.access.domain.webauthn import RelyingParty
 from services.access.events import AccessConsumer
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.keeper import Keeper
 from services.access.keys import audit_key, checkpoint_key, token_keys
 from services.access.methods.context import Argon2, Context
+from services.access.recertifying import Recertifier
 from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
-from services.access.store import mongo, once
+from services.access.store import mongo, once, recertifications
 from services.access.store.alerts import AlertRecord, MongoAlerts
 from services.access.store.issuers import IssuerRecord, Issuers, MongoIssuers
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
@@ -58,11 +60,12 @@ def serving(config: ProcessConfig) -> Serving:
         context.chain.head()
 
     sentinel, reminder = Sentinel(context.chain.blocks, context.alerts), Reminder(context.requests)
-    keeper = Keeper(context.chain, config.audit_years, sentinel, reminder=reminder)
+    recertifier = Recertifier(context, config.recertification_days)
+    keeper = Keeper(context.chain, config.audit_years, sentinel, reminder=reminder, recertifier=recertifier)
     return Serving(
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
-        records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord),
+        records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord, *recertifications.RECORDS),
         background=[keeper],
         prepare=prepare,
     )
@@ -106,11 +109,13 @@ def build_context(
         names=names,
         alerts=MongoAlerts(),
         requests=requests,
+        recertifications=recertifications.MongoRecertifications(),
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
         breached=BreachedPasswords(config.breached_passwords),
         windows=MongoQuotaWindows(),
         token_endpoints=(config.token_issuer, f"{config.public_url}/oauth2/token"),
+        relying_party=RelyingParty(config.webauthn_id, config.webauthn_origins),
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from services.chassis.crypto.settings import FILE, Protection, faults
 
@@ -73,9 +75,12 @@ class ProcessConfig:
     audit_anchor: Path | None = None
     audit_years: float = 3
     reveals_per_day: int = 20  # values one person may reveal in a day
+    recertification_days: float = 30  # to confirm who has which role, each quarter; 0: never asked
     loopback_issuers: bool = False
     webhook_dev_hosts: tuple[str, ...] = ()  # host or host:port, sent to unchecked and by http too: for trying out
     webhook_ca: Path | None = None  # authorities beside the public ones that targets' certificates may be of
+    webauthn_id: str = ""  # the domain people's authenticators know us by (WebAuthn §4); empty: there is none
+    webauthn_origins: tuple[str, ...] = ()  # of the pages that may ask them
 
     def tls(self, service: str) -> TlsFiles:
         """Return the certificate files of a service or of the gateway."""
@@ -201,6 +206,8 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
+        recertification_days=read.number("KEHU_RECERTIFICATION_DAYS", 30, 0, 90),
+        **_webauthn(read),
     )
     named = {"KEHU_TOKEN_ISSUER": config.token_issuer, "KEHU_TOKEN_AUDIENCE": config.token_audience}
     empty = [name for name, value in named.items() if not value]
@@ -220,6 +227,33 @@ def _protection(read: _Reader) -> Protection:
     )
     read.faults += faults(found)
     return found
+
+
+def _webauthn(read: _Reader) -> dict[str, Any]:
+    """Return domain and origins for authenticators: by default those of the public URL, where browsers allow them."""
+    public = urlsplit(read.environ.get("KEHU_PUBLIC_URL", ""))
+    usable = _may_ask(public.scheme, public.hostname or "")
+    domain = read.text("KEHU_WEBAUTHN_RP_ID", (public.hostname or "") if usable else "")
+    origins = read.text("KEHU_WEBAUTHN_ORIGINS", f"{public.scheme}://{public.netloc}" if usable else "").split(",")
+    named = tuple(filter(None, origins)) if domain else ()
+    if domain and not named:
+        read.faults.append("KEHU_WEBAUTHN_ORIGINS must name the pages that may ask authenticators")
+    for origin in named:
+        found = urlsplit(origin)
+        name = found.hostname or ""
+        whole = f"{found.scheme}://{found.netloc}" == origin and "@" not in found.netloc
+        if not (whole and _may_ask(found.scheme, name) and (name == domain or name.endswith(f".{domain}"))):
+            read.faults.append(f"KEHU_WEBAUTHN_ORIGINS: '{origin}' must look like https://{domain} or https://….{domain}")
+    return {"webauthn_id": domain, "webauthn_origins": named}
+
+
+def _may_ask(scheme: str, host: str) -> bool:
+    """Tell whether browsers let a page of this origin use authenticators: none of numbers, and by https."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return bool(host) and (scheme == "https" or host == "localhost")
+    return False
 
 
 def _smtp(read: _Reader) -> SmtpConfig:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from services.access.defaults import default_content
 from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Policy
-from services.access.domain.principals import Principal
+from services.access.domain.principals import Authenticator, Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
 from services.access.store import memory, mongo
@@ -80,6 +80,31 @@ def test_a_principal_comes_back_as_it_was_written(stores: Stores) -> None:
     assert (found.locked_until, found.failures, found.totp_step) == (NOW, 6, 77)
     assert stored.version == 1
     assert stores.principals.get("user-nobody") is None
+
+
+def test_second_factors_come_back_as_they_were_written_and_their_secrets_are_sealed(stores: Stores) -> None:
+    code = Authenticator("a" * 12, "totp", "手机", NOW, "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", 9, last_use_time=NOW)
+    key = Authenticator(
+        "b" * 12,
+        "webauthn",
+        "钥匙",
+        NOW,
+        credential_id="AQID",
+        public_key="BAUG",
+        sign_count=3,
+        transports=("usb", "nfc"),
+    )
+    begun = Authenticator("c" * 12, "webauthn", "新", NOW, "challenge", activation_end=NOW)
+    stores.principals.insert(person(authenticators=(code, key, begun), user_handle="aGFuZGxl"))
+    stores.principals.insert(person("bo"))
+
+    found = stores.principals.by_handle("aGFuZGxl")
+
+    assert found is not None
+    assert (found.id, found.authenticators) == ("user-ann", (code, key, begun))
+    assert stores.principals.save(replace(found, authenticators=(key,))).authenticators == (key,)
+    assert stores.principals.by_handle("") is None
+    assert stores.principals.by_handle("bm9ib2R5") is None
 
 
 def test_a_login_is_taken_once(stores: Stores) -> None:

@@ -18,6 +18,7 @@ from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory, OwnSnapshots
 from services.access.domain.tokens import Issuer, SigningKey
+from services.access.domain.webauthn import RelyingParty
 from services.access.inventory import descriptors_path, read_inventory
 from services.access.methods.context import Context
 from services.access.store.alerts import MemoryAlerts
@@ -26,6 +27,7 @@ from services.access.store.memory import MemoryPolicies, MemoryPrincipals, Memor
 from services.access.store.memory_trail import MemoryBlocks, MemoryCheckpoints
 from services.access.store.names import MemoryNames
 from services.access.store.once import MemoryOnce, MemoryUses
+from services.access.store.recertifications import MemoryRecertifications
 from services.access.store.requests import MemoryRequests
 from services.access.store.sessions import MemorySessions
 from services.access.store.shadows import MemoryShadows
@@ -116,10 +118,12 @@ def new_world(**changes: object) -> World:
         names=MemoryNames(),
         alerts=MemoryAlerts(),
         requests=requests,
+        recertifications=MemoryRecertifications(),
         issuers=MemoryIssuers(),
         companies=Companies(loopback=True),
         breached=BreachedPasswords(),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),
+        relying_party=RelyingParty("kehu.test", ("https://kehu.test", "https://login.kehu.test")),
         now=clock,
     )
     context = replace(context, **changes)

@@ -10,9 +10,12 @@ from tests.architecture.test_contracts import ALL
 
 CONFIRMED = {"export", "reveal", "unmask", "erase", "approve", "publish", "rotate", "retire", "breakglass"}
 OF_ACCESS = {  # what changes who may do what
+    "recertifications": {"answer"},
     "policies": {"approve", "rollback"},
-    "account": {"changePassword", "createRecoveryCodes"},
-    "principals": {"create", "update", "enable", "rotateSecret", "createCredential"},
+    "account": {
+        "changePassword", "createRecoveryCodes", "createAuthenticator", "activateAuthenticator", "deleteAuthenticator",
+    },
+    "principals": {"create", "update", "enable", "rotateSecret", "createCredential", "deleteAuthenticator"},
 }
 SEPARATE = re.compile(r"[_-]|(?<=[a-z])(?=[A-Z])")
 

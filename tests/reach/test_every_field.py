@@ -122,6 +122,7 @@ def requests_of(world: World) -> Mapping[str, Callable[[], Values]]:
                                     "principal": {"department": "sales"}},
         "CreateCredential": lambda: {"principal_id": made("CreatePrincipal").name.partition("/")[2],
                                      "credential": {"kind": "CREDENTIAL_KIND_SECRET"}},
+        "CreateAuthenticator": lambda: {"authenticator": {"kind": "AUTHENTICATOR_KIND_TOTP", "display_name": tag}},
         "CreateIssuer": lambda: {"issuer": {
             "issuer_id": tag, "url": f"https://{tag}.example.com", "audiences": ["kehu"], "login_claim": "email"}},
         "UpdateIssuer": lambda: {"issuer_id": made("CreateIssuer").issuer_id, "issuer": {"audiences": ["other"]}},

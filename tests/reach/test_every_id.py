@@ -165,7 +165,7 @@ THINGS = {  # of which lists tell
     "kehu.marketing.v1.MarketingService": ("segments", "campaigns", "runs", "profiles"),
     "kehu.consent.v1.ConsentService": ("profiles",),
     "kehu.analytics.v1.AnalyticsService": ("profiles",),
-    "kehu.access.v1.AccessService": ("accessRequests", "sessions"),
+    "kehu.access.v1.AccessService": ("accessRequests", "sessions", "recertification"),
     "kehu.webhooks.v1.WebhooksService": ("webhookSubscriptions", "delivery"),
 }  # fmt: skip
 

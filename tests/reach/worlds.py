@@ -20,7 +20,9 @@ from kehu.consent.v1.consent_pb2_grpc import add_ConsentServiceServicer_to_serve
 from kehu.profiles.v1 import profiles_pb2_grpc
 from kehu.tickets.v1 import tickets_pb2_grpc
 
+from services.access.domain.authenticators import begun, new
 from services.access.domain.principals import Principal
+from services.access.domain.recertification import Grant, Recertification
 from services.access.domain.sessions import opened
 from services.access.inventory import descriptors_path, read_inventory
 from services.analytics.domain.tables import ALIASES, PROFILES
@@ -469,6 +471,7 @@ class Access(World):
 
     full_name = "kehu.access.v1.AccessService"
     behind: object
+    reviews: dict[str, str]
 
     def fill(self) -> None:
         """Add the two people."""
@@ -485,6 +488,30 @@ class Access(World):
     def profiles(self, department: str) -> str:
         return f"{next(self.counter):032x}"
 
+    def authenticator(self, department: str) -> str:
+        """Begin a second factor that its owner has not shown yet."""
+        principals, now = self.behind.context.principals, self.behind.clock.time
+        who = principals.get(ME[department].partition("@")[0].replace(":", "-"))
+        made = new(f"{next(self.counter):012x}", "totp", "phone", "JBSWY3DPEHPK3PXPJBSWY3DP", now)
+        principals.save(begun(who, made))
+        return made.id
+
+    def recertification(self, department: str) -> str:
+        """Open the review of a department of some year."""
+        now = self.behind.clock.time
+        id = f"{1000 + next(self.counter)}-q1-{department}"
+        review = Recertification(id, department, now, now + timedelta(days=30), "open")
+        self.behind.context.recertifications.add(review)
+        self.reviews[department] = id
+        return id
+
+    def grant(self, department: str) -> str:
+        """Add a role to the last review of a department."""
+        id = f"{next(self.counter):032x}"
+        review = self.reviews.get(department) or self.recertification(department)
+        self.behind.context.recertifications.add_grants([Grant(id, review, "user:x", department, "role:x")])
+        return id
+
     def sessions(self, department: str) -> str:
         session_id = f"{next(self.counter):016x}"
         who = ME[department].partition("@")[0].replace(":", "-")
@@ -500,6 +527,12 @@ class Access(World):
             "ReviewAccessRequest": {"finding": "justified", "comment": "seen"},
             "RenewAccessRequest": {"reason": "absence", "end_time": end},
             "EndSession": {"principal_id": "user-me"},
+            "DeleteAuthenticator": {"principal_id": "user-me"},
+            "ActivateAuthenticator": {"totp": "000000"},
+            "AnswerRecertification": {
+                "recertification_id": self.reviews.get(department, ""),
+                "answers": [{"grant_id": "f" * 32, "decision": "confirm", "comment": "seen"}],
+            },
         }.get(method, {})
 
 
@@ -606,6 +639,7 @@ def _access(stack: contextlib.ExitStack) -> World:
     behind = new_world(companies=companies)
     serving = Serving("access", [(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(behind.context))])
     world = Access(stack.enter_context(running(serving, NarrowPolicy())), access_pb2_grpc.AccessServiceStub)
-    world.behind, world.nobody = behind, {"sessions": "f" * 16}
+    world.behind, world.reviews = behind, {}
+    world.nobody = {"sessions": "f" * 16, "authenticator": "f" * 12, "recertification": "1000-q1-nowhere"}
     world.fill()
     return world

@@ -216,3 +216,45 @@ class ReviewOverdue(errors.NotAllowed):
     """Somebody's earlier break-glass was not reviewed in time."""
 
     reason = "REVIEW_OVERDUE"
+
+
+class AuthenticatorNotFound(errors.NotFound):
+    """The person has no second factor of this id."""
+
+    reason = "AUTHENTICATOR_NOT_FOUND"
+
+
+class AuthenticatorRefused(errors.Invalid):
+    """A new second factor was not shown as it should."""
+
+    reason = "AUTHENTICATOR_REFUSED"
+
+
+class AuthenticatorLimit(errors.NotAllowed):
+    """The person has as many second factors as they may."""
+
+    reason = "AUTHENTICATOR_LIMIT"
+
+
+class LastAuthenticator(errors.NotAllowed):
+    """Without this one the person could not sign in."""
+
+    reason = "LAST_AUTHENTICATOR"
+
+
+class WebauthnOff(errors.NotAllowed):
+    """No domain is configured that authenticators know us by."""
+
+    reason = "WEBAUTHN_OFF"
+
+
+class RecertificationNotFound(errors.NotFound):
+    """No review, or no role in it, of this id is the caller's to see."""
+
+    reason = "RECERTIFICATION_NOT_FOUND"
+
+
+class RecertificationState(errors.NotAllowed):
+    """The review is over, or the role in it is answered for good."""
+
+    reason = "RECERTIFICATION_STATE"

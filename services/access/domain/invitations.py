@@ -15,8 +15,8 @@ GOOD_FOR = timedelta(hours=72)
 TOKEN = re.compile(r"(user-[a-z0-9][a-z0-9._-]{0,62})\.([A-Za-z0-9_-]{43})")  # whose, and 256 random bits
 
 
-def invited(person: Principal, secret: str, totp_secret: str, now: datetime) -> Principal:
-    """Return a person who can no longer sign in but by a new invitation with this secret."""
+def invited(person: Principal, secret: str, totp_secret: str, now: datetime, by: str = "") -> Principal:
+    """Return a person who can no longer sign in but by a new invitation with this secret; `by` may have taken it."""
     return replace(
         person,
         secret_hash="",
@@ -25,8 +25,12 @@ def invited(person: Principal, secret: str, totp_secret: str, now: datetime) -> 
         failures=0,
         locked_until=None,
         recovery_hashes=(),
+        authenticators=(),
+        user_handle="",
         invitation_hash=_hash(secret),
         invitation_end=now + GOOD_FOR,
+        inviter=by,
+        invite_time=now,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
@@ -54,6 +54,36 @@ class Credential:
     request_id: str = ""
 
 
+AuthenticatorKind = Literal["totp", "webauthn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticator:
+    """A second factor a person added themself: one-time codes, or a WebAuthn credential by its public key.
+
+    `secret` is of one-time codes, or while a WebAuthn credential is awaited its challenge; `credential_id` and
+    `public_key` (COSE, RFC 9052) are base64url. It counts once `activation_end` is None.
+    """
+
+    id: str
+    kind: AuthenticatorKind
+    display_name: str
+    create_time: datetime
+    secret: str = field(default="", repr=False)
+    step: int = 0
+    credential_id: str = ""
+    public_key: str = ""
+    sign_count: int = 0
+    transports: tuple[str, ...] = ()
+    activation_end: datetime | None = None
+    last_use_time: datetime | None = None
+
+    @property
+    def active(self) -> bool:
+        """Tell whether it was shown once, so that it counts."""
+        return self.activation_end is None
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A person or an app; `version` is the stored version, 0 before the first write."""
@@ -78,6 +108,10 @@ class Principal:
     invitation_hash: str = field(default="", repr=False)
     invitation_end: datetime | None = None
     recovery_hashes: tuple[str, ...] = field(default=(), repr=False)  # empty where the code was used
+    authenticators: tuple[Authenticator, ...] = ()  # of a person, beside the one-time codes of the invitation
+    user_handle: str = ""  # what their passkeys know them by: random, base64url
+    inviter: str = ""  # who was shown their last invitation, and could have taken it
+    invite_time: datetime | None = None
 
     @property
     def id(self) -> str:
@@ -118,10 +152,19 @@ def checked(principal: Principal, known_roles: Iterable[str], departments: Seque
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a person shows beside the password: a one-time code of their authenticator, or a recovery code."""
+    """What a person shows beside the password: a one-time code, a recovery code, or an authenticator's answer.
+
+    `answer` judges the last one: it returns the person with the authenticator's counter moved on, None when wrong.
+    """
 
     totp: str = field(default="", repr=False)
     recovery_code: str = field(default="", repr=False)
+    answer: Callable[[Principal | None], Principal | None] | None = field(default=None, repr=False)
+
+    @property
+    def method(self) -> str:
+        """Return the word for `amr` (RFC 8176); which hardware keeps the key is not asked, so it is possession."""
+        return "pop" if self.answer else "otp"
 
 
 def sign_in_person(
@@ -148,6 +191,12 @@ def confirm_person(
     return _tried(principal, _after(principal, shown, now, passwords, decoy), now)
 
 
+def sign_in_by_passkey(principal: Principal | None, shown: Shown, now: datetime) -> tuple[Principal | None, bool]:
+    """Return the next state of a person whose authenticator verified them itself, in place of a password."""
+    known = principal if principal is not None and principal.secret_hash else None  # an invited one has none yet
+    return _tried(principal, shown.answer(known) if shown.answer else None, now)
+
+
 def confirm_password(
     principal: Principal, password: str, now: datetime, passwords: Passwords
 ) -> tuple[Principal | None, bool]:
@@ -160,11 +209,29 @@ def _after(
     principal: Principal | None, shown: Shown, now: datetime, passwords: Passwords, decoy: str
 ) -> Principal | None:
     """Return the person with the code used up, None when it is not right."""
+    if shown.answer is not None:
+        return shown.answer(principal)
     if shown.recovery_code:
         hashes = spent(principal.recovery_hashes if principal else (), shown.recovery_code, passwords.matches, decoy)
         return replace(principal, recovery_hashes=hashes) if principal and hashes is not None else None
-    step = matching_step(principal.totp_secret, shown.totp, now, principal.totp_step) if principal else None
-    return replace(principal, totp_step=step) if principal and step is not None else None
+    return _by_code(principal, shown.totp, now) if principal else None
+
+
+def _by_code(principal: Principal, code: str, now: datetime) -> Principal | None:
+    step = matching_step(principal.totp_secret, code, now, principal.totp_step)
+    if step is not None:
+        return replace(principal, totp_step=step)
+    for one in principal.authenticators:
+        step = matching_step(one.secret, code, now, one.step) if one.kind == "totp" and one.active else None
+        if step is not None:
+            return with_authenticator(principal, replace(one, step=step, last_use_time=now))
+    return None
+
+
+def with_authenticator(principal: Principal, changed: Authenticator) -> Principal:
+    """Return the person with another state of one of their authenticators."""
+    kept = principal.authenticators
+    return replace(principal, authenticators=tuple(changed if one.id == changed.id else one for one in kept))
 
 
 def _tried(principal: Principal | None, after: Principal | None, now: datetime) -> tuple[Principal | None, bool]:

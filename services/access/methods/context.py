@@ -20,11 +20,13 @@ from services.access.domain.principals import Passwords
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
+from services.access.domain.webauthn import RelyingParty
 from services.access.store.alerts import Alerts
 from services.access.store.issuers import Issuers
 from services.access.store.names import Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Policies, Principals, Revocations, Shadows
+from services.access.store.recertifications import Recertifications
 from services.access.store.requests import Requests
 from services.access.store.sessions import Sessions
 from services.access.store.windows import MemoryQuotaWindows, QuotaWindows
@@ -84,10 +86,12 @@ class Context:
     names: Names
     alerts: Alerts
     requests: Requests
+    recertifications: Recertifications
     issuers: Issuers
     companies: Companies
     breached: Breached
     token_endpoints: tuple[str, ...]  # what an assertion's `aud` may be: our issuer and the token endpoint's URL
+    relying_party: RelyingParty = RelyingParty()
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     windows: QuotaWindows = field(default_factory=MemoryQuotaWindows)

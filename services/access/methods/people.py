@@ -10,11 +10,12 @@ from google.protobuf import empty_pb2
 from kehu.access.v1 import people_pb2 as pb
 
 from services.access.domain import invitations
-from services.access.domain.errors import InvitationRefused, PasswordRefused, PersonOfIssuer
+from services.access.domain.errors import CredentialsRefused, InvitationRefused, PasswordRefused, PersonOfIssuer
 from services.access.domain.passwords import checked_password
 from services.access.domain.principals import Principal, confirm_password
 from services.access.domain.recovery import codes_of, plain
 from services.access.methods.sessions import SessionMethods
+from services.access.trying import Tried, tried
 from services.chassis.errors import FieldViolation
 from services.chassis.server import current_call
 
@@ -43,14 +44,21 @@ class PeopleMethods(SessionMethods):
     def ChangePassword(self, request: pb.ChangePasswordRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Set another password; whoever knew the old one has no session left."""
         c, person = self._context, self._own_principal()
-        known, is_right = confirm_password(person, request.current_password, c.now(), c.passwords)
-        if known is None or not is_right:
-            if known is not None and known != person:
-                c.principals.save(known)  # a wrong try counts
+
+        def attempt(known: Principal | None) -> Tried:
+            if known is None:
+                return None, False
+            state, is_right = confirm_password(known, request.current_password, c.now(), c.passwords)
+            if state is None or not is_right:
+                return state, False
+            password = checked_password(request.new_password, known.login, c.breached, "new_password")
+            return replace(state, secret_hash=c.passwords.hash(password)), True
+
+        try:
+            tried(c.principals, person.id, attempt)
+        except CredentialsRefused:
             violation = FieldViolation("current_password", "it is not the current one")
-            raise PasswordRefused("The password was not changed.", violations=[violation])
-        password = checked_password(request.new_password, person.login, c.breached, "new_password")
-        c.principals.save(replace(known, secret_hash=c.passwords.hash(password)))
+            raise PasswordRefused("The password was not changed.", violations=[violation]) from None
         own = current_call().caller.token_id.partition(".")[0]
         for session in c.sessions.of(person.id, c.now()):
             if session.id != own:

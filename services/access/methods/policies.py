@@ -33,6 +33,7 @@ from services.access.domain.tables import (
     run_tests,
     table_faults,
 )
+from services.access.methods.approving import watch_approval
 from services.access.methods.context import Context
 from services.access.methods.messages import clause_message, content_of, policy_message, rule_message, rule_of
 from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
@@ -133,6 +134,7 @@ class PolicyMethods:
         in_force = published(policy, caller, current, self._may_approve_alone())
         self._refuse_faults(policy.content)
         self._refuse_failures(policy)
+        watch_approval(self._context, caller, (policy.author, policy.submitter), f"policies/{policy.id}")
         return self._publish(in_force, stored=True)
 
     def RollbackPolicy(self, request: pb.RollbackPolicyRequest, context: grpc.ServicerContext) -> pb.Policy:

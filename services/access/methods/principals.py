@@ -8,24 +8,23 @@ import grpc
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import people_pb2 as people
 
+from services.access.changing import change
 from services.access.domain.credentials import without_secrets
 from services.access.domain.errors import (
-    LastAdministrator,
     PersonOfIssuer,
     PrincipalExists,
     PrincipalInvalid,
     PrincipalNotFound,
 )
 from services.access.domain.invitations import invited
-from services.access.domain.policies import can_administer, compiled, role_names
+from services.access.domain.policies import role_names
 from services.access.domain.principals import Principal, checked
-from services.access.domain.tokens import revoke_subject
 from services.access.methods.context import Context
 from services.access.methods.messages import principal_message
 from services.chassis.errors import FieldViolation
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.records import fields_to_change, unchanged_since, updated
-from services.chassis.server import validate
+from services.chassis.server import current_call, validate
 
 UPDATABLE = ("department", "roles")
 KINDS = {pb.PRINCIPAL_KIND_APP: "app", pb.PRINCIPAL_KIND_PERSON: "user"}
@@ -124,33 +123,13 @@ class PrincipalMethods:
             secret = pb.PrincipalSecret(client_secret=make.client_secret())
             return replace(without_secrets(principal), secret_hash=hashed(secret.client_secret)), secret
         token = make.invitation()
-        changed = invited(principal, token, make.totp_secret(), self._context.now())
+        by = current_call().caller.subject
+        changed = invited(principal, token, make.totp_secret(), self._context.now(), by)
         secret = pb.PrincipalSecret(
             invitation_token=f"{principal.id}.{token}", invitation_expire_time=changed.invitation_end
         )
         return changed, secret
 
     def _change(self, changed: Principal) -> Principal:
-        """Store a change; tokens end before it is stored, so that no moment lets an old one pass."""
-        c = self._context
-        self._keep_an_administrator(changed)
-        c.revocations.add(revoke_subject(changed.subject, c.now()))
-        stored = c.principals.save(changed)
-        c.sessions.remove(changed.id)
-        c.revocations.add(revoke_subject(changed.subject, c.now()))  # those issued between the two
-        c.directory.refresh(at_once=True)
-        return stored
-
-    def _keep_an_administrator(self, changed: Principal) -> None:
-        directory = self._context.directory
-        before = directory.persons()
-        now = compiled(directory.policy.content, directory.links())
-        if not any(can_administer(now, subject, department) for subject, department in before):
-            return  # there was none before: nothing to lose
-        links = [*directory.links(without=changed.subject), *changed.links()]
-        people = directory.persons(without=changed.subject)
-        if changed.kind == "user" and changed.enabled:
-            people.append((changed.subject, changed.department))
-        rules = compiled(directory.policy.content, links)
-        if not any(can_administer(rules, subject, department) for subject, department in people):
-            raise LastAdministrator
+        """Store a change; tokens end with the rights they carry."""
+        return change(self._context, changed)

@@ -15,6 +15,7 @@ from services.access.domain.anomalies import Alert
 from services.access.domain.errors import AccessRequestNotFound, NotDataOwner, PersonNeeded
 from services.access.domain.principals import Principal
 from services.access.domain.requests import AccessRequest
+from services.access.methods.approving import watch_approval
 from services.access.methods.sessions import SessionMethods
 from services.chassis.access import Caller
 from services.chassis.errors import Unauthenticated
@@ -76,14 +77,14 @@ class RequestMethods(SessionMethods):
         known, by = self._visible(request.access_request_id), self._calling()
         if by.department != known.department:
             raise NotDataOwner("Only an owner of that department's data approves.", metadata=_of(known))
-        return self._settled(domain.approved(known, by.subject, self._context.now()))
+        return self._agreed(domain.approved(known, by.subject, self._context.now()), by.subject)
 
     def CountersignAccessRequest(
         self, request: pb.CountersignAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.AccessRequest:
         """Approve as the second person."""
         known, by = self._visible(request.access_request_id), self._calling()
-        return self._settled(domain.countersigned(known, by.subject, self._context.now()))
+        return self._agreed(domain.countersigned(known, by.subject, self._context.now()), by.subject)
 
     def RejectAccessRequest(
         self, request: pb.RejectAccessRequestRequest, context: grpc.ServicerContext
@@ -198,6 +199,10 @@ class RequestMethods(SessionMethods):
     def _answers_for(self, found: AccessRequest) -> bool:
         caller = current_call().caller
         return (caller.department == found.department and self._may("approve")) or self._oversees()
+
+    def _agreed(self, changed: AccessRequest, by: str) -> pb.AccessRequest:
+        watch_approval(self._context, by, (changed.subject, changed.approver), f"{RESOURCE}/{changed.id}")
+        return self._settled(changed)
 
     def _settled(self, changed: AccessRequest) -> pb.AccessRequest:
         c, call = self._context, current_call()

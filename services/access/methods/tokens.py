@@ -13,21 +13,29 @@ from services.access.directory import key_message
 from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
 from services.access.domain.issuers import EXCHANGE
-from services.access.domain.principals import Principal, Shown, confirm_person, sign_in_person
+from services.access.domain.principals import (
+    Principal,
+    Shown,
+    confirm_person,
+    sign_in_by_passkey,
+    sign_in_person,
+)
 from services.access.domain.sessions import OVER, opened, prolonged
-from services.access.domain.tokens import LIFETIME_SECONDS, METHODS, Grant, revoke_token
+from services.access.domain.tokens import LIFETIME_SECONDS, Grant, revoke_token
+from services.access.domain.webauthn import Use, handle_in
+from services.access.methods.authenticators import shown_by_answer
 from services.access.methods.context import Context
 from services.access.methods.credentials import grant_of, prove_app
 from services.access.methods.issuers import IssuerMethods
+from services.access.trying import Tried, tried
 from services.chassis.access import Caller
-from services.chassis.errors import Conflict, Unauthenticated
+from services.chassis.errors import Unauthenticated
 from services.chassis.server import current_call
 
 ISSUED = "urn:ietf:params:oauth:token-type:access_token"  # RFC 8693 §2.2.1
-TRIES = 5  # of storing a sign-in that others of the same person overtake
 STEP_UP = "urn:kehu:params:oauth:grant-type:step-up"  # absolute, as RFC 6749 §4.5 asks
-
-Tried = tuple[Principal | None, bool]  # the state to store, and whether they are in
+PASSKEY = "urn:kehu:params:oauth:grant-type:passkey"
+BY_PASSKEY = ("pop", "mfa")  # amr (RFC 8176): a key, and what the authenticator itself asked of the person
 
 
 class TokenMethods(IssuerMethods):
@@ -51,17 +59,27 @@ class TokenMethods(IssuerMethods):
             signed_in, grant, now = self._visitor(request, now)
             prefix = self._session(signed_in, grant.methods, now)
         elif request.grant_type == "password":
-            signed_in = self._person(f"user-{request.username}", partial(self._try_password, request))
-            prefix = self._session(signed_in, METHODS["user"], now)
+            principal_id = f"user-{request.username}"
+            shown = self._shown(request, "sign-in", principal_id)
+            signed_in = self._person(principal_id, partial(self._try_password, request.password, shown))
+            grant = Grant(("pwd", shown.method), auth_time=now)
+            prefix = self._session(signed_in, grant.methods, now)
+        elif request.grant_type == PASSKEY:
+            signed_in, grant = self._by_passkey(request), Grant(BY_PASSKEY, auth_time=now)
+            prefix = self._session(signed_in, grant.methods, now)
         elif request.grant_type == STEP_UP:
             caller = self._subject(request.subject_token)
-            session = prolonged(self._context.sessions.get(caller.token_id.partition(".")[0]), "otp", now)
-            signed_in = self._person(session.principal_id, partial(self._try_code, request))
+            begun = self._context.sessions.get(caller.token_id.partition(".")[0])
+            session = prolonged(begun, "pop" if request.webauthn else "otp", now)
+            shown = self._shown(request, "step-up", session.principal_id)
+            signed_in = self._person(session.principal_id, partial(self._try_factor, shown))
             if not self._context.sessions.prolong(session):
                 raise SubjectTokenRefused(OVER)
             grant, prefix = Grant(session.methods, auth_time=now), f"{session.id}."
         else:
-            raise GrantTypeUnsupported(f"Use grant_type client_credentials, password, {STEP_UP} or {EXCHANGE}.")
+            raise GrantTypeUnsupported(
+                f"Use grant_type client_credentials, password, {PASSKEY}, {STEP_UP} or {EXCHANGE}."
+            )
         token = self._context.issuer.issue(signed_in, prefix + self._context.secrets.token_id(), now, grant)
         issued = ISSUED if request.grant_type == EXCHANGE else ""
         seconds = grant.seconds(now) if grant else LIFETIME_SECONDS
@@ -128,33 +146,45 @@ class TokenMethods(IssuerMethods):
         Raises:
             CredentialsRefused: whatever is wrong.
         """
-        principals = self._context.principals
-        for _ in range(TRIES):
-            known = principals.get(principal_id)
-            state, is_in = attempt(known)
-            try:
-                stored = principals.save(state) if state is not None and state != known else state
-            except Conflict:  # somebody tries at the same time: every wrong try counts, a code counts once
-                continue
-            self._note(known, refused=not is_in)
-            if stored is not None and is_in:
-                return stored
-            break
-        raise CredentialsRefused
+        known: list[Principal | None] = []
 
-    def _try_password(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
-        c = self._context
-        return sign_in_person(known, request.password, _shown(request), c.now(), c.passwords, c.decoy)
+        def attempted(found: Principal | None) -> Tried:
+            known[:] = [found]
+            return attempt(found)
 
-    def _try_code(self, request: pb.CreateTokenRequest, known: Principal | None) -> Tried:
+        try:
+            signed_in = tried(self._context.principals, principal_id, attempted)
+        except CredentialsRefused:
+            self._note(known[0], refused=True)
+            raise
+        self._note(signed_in, refused=False)
+        return signed_in
+
+    def _by_passkey(self, request: pb.CreateTokenRequest) -> Principal:
+        """Return the person an authenticator verified: the one named, or whom the passkey knows."""
         c = self._context
-        return confirm_person(known, _shown(request), c.now(), c.passwords, c.decoy)
+        principal_id = f"user-{request.username}" if request.username else ""
+        shown = self._shown(request, "passkey", principal_id)
+        if not principal_id:
+            person = c.principals.by_handle(handle_in(request.webauthn))
+            principal_id = person.id if person is not None else ""
+        return self._person(principal_id, lambda known: sign_in_by_passkey(known, shown, c.now()))
+
+    def _shown(self, request: pb.CreateTokenRequest, use: Use, principal_id: str) -> Shown:
+        """Return what the person shows: one thing, and an authenticator's answer before all others."""
+        if request.webauthn or use == "passkey":
+            return shown_by_answer(self._context, request.webauthn, use, principal_id)
+        return Shown(request.totp, request.recovery_code)
+
+    def _try_password(self, password: str, shown: Shown, known: Principal | None) -> Tried:
+        c = self._context
+        return sign_in_person(known, password, shown, c.now(), c.passwords, c.decoy)
+
+    def _try_factor(self, shown: Shown, known: Principal | None) -> Tried:
+        c = self._context
+        return confirm_person(known, shown, c.now(), c.passwords, c.decoy)
 
     def _note(self, principal: Principal | None, refused: bool) -> None:
         subject = principal.subject if principal else "unknown"  # what was typed may be a password
         department = principal.department if principal else ""
         self._context.note("create", subject, department, current_call().request_id, refused)
-
-
-def _shown(request: pb.CreateTokenRequest) -> Shown:
-    return Shown(request.totp, request.recovery_code)

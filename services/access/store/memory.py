@@ -36,6 +36,11 @@ class MemoryPrincipals:
         """Return one by id."""
         return self._rows.get(principal_id)
 
+    def by_handle(self, user_handle: str) -> Principal | None:
+        """Return one by what its passkeys know it by."""
+        found = (p for p in list(self._rows.values()) if user_handle and p.user_handle == user_handle)
+        return next(found, None)
+
     def made_by(self, request_id: str, principal_id: str) -> bool:
         """Tell whether this request created this principal."""
         return bool(request_id) and self._requests.get(principal_id) == request_id

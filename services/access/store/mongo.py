@@ -13,7 +13,7 @@ import pymongo
 
 from services.access.domain.errors import PrincipalExists
 from services.access.domain.policies import Content, Policy
-from services.access.domain.principals import Credential, Principal
+from services.access.domain.principals import Authenticator, Credential, Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
@@ -46,9 +46,13 @@ class PrincipalRecord(records.Record):
     invitation_hash = mongoengine.StringField()
     invitation_end = mongoengine.DateTimeField()
     recovery_hashes = mongoengine.ListField(mongoengine.StringField())
+    authenticators = mongoengine.ListField(mongoengine.DictField())
+    user_handle = mongoengine.StringField()
+    inviter = mongoengine.StringField()
+    invite_time = mongoengine.DateTimeField()
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
-        "indexes": [*records.RECORD_INDEXES, "update_time"],
+        "indexes": [*records.RECORD_INDEXES, "update_time", {"fields": ["user_handle"], "sparse": True}],
     }  # fmt: skip
 
 
@@ -102,6 +106,14 @@ class MongoPrincipals:
             record = next(iter(PrincipalRecord.objects(id=principal_id).limit(1)), None)
         return self._value(record) if record else None
 
+    def by_handle(self, user_handle: str) -> Principal | None:
+        """Return one by what its passkeys know it by."""
+        if not user_handle:
+            return None
+        with records.driver_errors():
+            record = next(iter(PrincipalRecord.objects(user_handle=user_handle).limit(1)), None)
+        return self._value(record) if record else None
+
     def made_by(self, request_id: str, principal_id: str) -> bool:
         """Tell whether this request created this principal."""
         with records.driver_errors():
@@ -131,14 +143,23 @@ class MongoPrincipals:
 
     def _record(self, principal: Principal) -> PrincipalRecord:
         values = asdict(principal)
-        sealed = self._sealer.seal(principal.totp_secret.encode(), principal.id.encode())
-        values["totp_secret"] = base64.b64encode(sealed).decode() if principal.totp_secret else None
+        values["totp_secret"] = self._sealed(principal.totp_secret, principal.id) or None
+        values["user_handle"] = principal.user_handle or None
+        for row in values["authenticators"]:
+            row["secret"] = self._sealed(row["secret"], f"{principal.id}/{row['id']}")
         return PrincipalRecord(id=principal.id, **values)
 
     def _value(self, record: PrincipalRecord) -> Principal:
-        sealed = base64.b64decode(record.totp_secret) if record.totp_secret else b""
-        totp_secret = self._sealer.open(sealed, record.id.encode()).decode() if sealed else ""
-        return replace(_without_secret(record), totp_secret=totp_secret)
+        bare, sealed = _without_secret(record), {row["id"]: row["secret"] for row in record.authenticators}
+        opened = [replace(a, secret=self._opened(sealed[a.id], f"{record.id}/{a.id}")) for a in bare.authenticators]
+        totp_secret = self._opened(record.totp_secret, record.id)
+        return replace(bare, totp_secret=totp_secret, authenticators=tuple(opened))
+
+    def _sealed(self, secret: str, about: str) -> str:
+        return base64.b64encode(self._sealer.seal(secret.encode(), about.encode())).decode() if secret else ""
+
+    def _opened(self, sealed: str | None, about: str) -> str:
+        return self._sealer.open(base64.b64decode(sealed), about.encode()).decode() if sealed else ""
 
 
 def _without_secret(record: PrincipalRecord) -> Principal:
@@ -149,7 +170,13 @@ def _without_secret(record: PrincipalRecord) -> Principal:
         record.create_time, record.update_time, tuple(Credential(**row) for row in record.credentials),
         record.issuer or "", record.external_id or "", record.directory_id or "",
         record.invitation_hash or "", record.invitation_end, tuple(record.recovery_hashes),
+        tuple(_authenticator(row) for row in record.authenticators), record.user_handle or "",
+        record.inviter or "", record.invite_time,
     )  # fmt: skip
+
+
+def _authenticator(row: dict[str, object]) -> Authenticator:
+    return Authenticator(**{**row, "secret": "", "transports": tuple(row["transports"])})  # type: ignore[arg-type]
 
 
 class MongoRevocations:

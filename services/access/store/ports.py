@@ -24,6 +24,9 @@ class Principals(Protocol):
     def get(self, principal_id: str) -> Principal | None:
         """Return one by id."""
 
+    def by_handle(self, user_handle: str) -> Principal | None:
+        """Return one by what its passkeys know it by; nobody by the empty one."""
+
     def made_by(self, request_id: str, principal_id: str) -> bool:
         """Tell whether this request created this principal."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from dataclasses import dataclass
+
+PARSING = threading.RLock()  # CPython 3.11's ast.parse fails when threads parse at once (gh-106905)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ def parse_matcher(expression: str) -> Matcher | None:
     """Return the terms of a matcher in pycasbin's escaped form (`r_sub`), or None when one is unknown."""
     text = re.sub(r"!(?!=)", "not ", expression.replace("&&", " and ").replace("||", " or "))
     try:
-        body = ast.parse(text.strip(), mode="eval").body
+        with PARSING:
+            body = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
         return None
     equalities: list[Equality] = []
