@@ -206,8 +206,7 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
-        recertification_days=read.number("KEHU_RECERTIFICATION_DAYS", 30, 0, 90),
-        **_webauthn(read),
+        **_people(read),
     )
     named = {"KEHU_TOKEN_ISSUER": config.token_issuer, "KEHU_TOKEN_AUDIENCE": config.token_audience}
     empty = [name for name, value in named.items() if not value]
@@ -229,8 +228,8 @@ def _protection(read: _Reader) -> Protection:
     return found
 
 
-def _webauthn(read: _Reader) -> dict[str, Any]:
-    """Return domain and origins for authenticators: by default those of the public URL, where browsers allow them."""
+def _people(read: _Reader) -> dict[str, Any]:
+    """Return domain and origins for authenticators, by default the public URL where browsers allow it, and days."""
     public = urlsplit(read.environ.get("KEHU_PUBLIC_URL", ""))
     usable = _may_ask(public.scheme, public.hostname or "")
     domain = read.text("KEHU_WEBAUTHN_RP_ID", (public.hostname or "") if usable else "")
@@ -244,7 +243,8 @@ def _webauthn(read: _Reader) -> dict[str, Any]:
         whole = f"{found.scheme}://{found.netloc}" == origin and "@" not in found.netloc
         if not (whole and _may_ask(found.scheme, name) and (name == domain or name.endswith(f".{domain}"))):
             read.faults.append(f"KEHU_WEBAUTHN_ORIGINS: '{origin}' must look like https://{domain} or https://….{domain}")
-    return {"webauthn_id": domain, "webauthn_origins": named}
+    days = read.number("KEHU_RECERTIFICATION_DAYS", 30, 0, 90)
+    return {"webauthn_id": domain, "webauthn_origins": named, "recertification_days": days}
 
 
 def _may_ask(scheme: str, host: str) -> bool:
