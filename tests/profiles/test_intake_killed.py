@@ -26,7 +26,8 @@ from kehu.profiles.v1 import validation_pb2 as pb
 from services.chassis import records
 from services.chassis.jobs import Owner
 from services.profiles.intake.checks import validation_rules
-from services.profiles.intake.pulls import PULL, TARGETS_FILE, seal_credentials
+from services.profiles.intake.places import TARGETS_FILE
+from services.profiles.intake.pulls import PULL, seal_credentials
 from services.profiles.intake.rules import TRY_RULE
 from services.profiles.jobs import AFTER
 from tests.profiles.killing import OnMongo, until
