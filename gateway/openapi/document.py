@@ -270,8 +270,8 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
         schema = schemas.scalar(method.request.fields_by_name[binding.body])
     content: dict[str, Schema] = {"application/json": {"schema": schema}}
     if method.is_public:
-        for form in (URLENCODED, MULTIPART):
-            content[form] = {"schema": schema}
+        open_schema = {**schemas.resolved(schema), "additionalProperties": True}  # RFC 6749 §3.2, RFC 8058 §3.1
+        content |= {form: {"schema": open_schema} for form in (URLENCODED, MULTIPART)}
     return {"required": bool(schemas.resolved(schema).get("required")), "content": content}
 
 
