@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 from kehu.client import KehuProblem
 
@@ -69,7 +70,6 @@ def test_a_data_owner_closes_an_incident(stack, tmp_path):
     assert report["departments"] == ["marketing"]
     (answered,) = [item for item in report["responses"] if item["dimension"] == "QUALITY_DIMENSION_VALIDITY"]
     assert answered["verify_seconds"] > 0 and answered["acknowledge_seconds"] > 0
-    headers = {"Authorization": f"Bearer {owner._token}"}
-    page = owner._http.get(f"/v1/{report['name']}/page", headers=headers)
+    page = httpx.get(f"{stack.running.url}/v1/{report['name']}/page", headers=owner.headers(), trust_env=False)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "数据质量报告" in page.text and not [person for person in PEOPLE if person in page.text]
