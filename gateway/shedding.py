@@ -38,7 +38,7 @@ class Worth(IntEnum):
 
 
 SHARES = {Worth.VITAL: 1.0, Worth.DIRECT: 0.9, Worth.LIST: 0.7, Worth.BULK: 0.4}  # of the places there are
-WAIT_SECONDS = {Worth.VITAL: 1.0, Worth.DIRECT: 0.2, Worth.LIST: 0.1, Worth.BULK: 0.1}
+WAIT_SECONDS = {Worth.VITAL: 1.0, Worth.DIRECT: 0.4, Worth.LIST: 0.3, Worth.BULK: 0.2}
 
 
 def worth_of(method: Method) -> Worth:
