@@ -284,7 +284,7 @@ def _long_pattern(rules: Any) -> str:
     """Return how a number is written that has more digits than a double keeps: as many as its bound surely takes."""
     sign = "" if rules.HasField("gte") and rules.gte >= 0 else "-?"
     digits = len(str(rules.lte)) - 1 if rules.HasField("lte") else LONG_DIGITS
-    return f"^{sign}[0-9]{{1,{digits}}}$"
+    return f"^(0|{sign}[1-9][0-9]{{0,{digits - 1}}})$"
 
 
 def _bounds(field: FieldDescriptor) -> Schema:
