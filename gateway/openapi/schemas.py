@@ -101,7 +101,8 @@ def _takes_empty(rules: validate_pb2.StringRules) -> bool:
 def _number_rules(field: FieldDescriptor) -> Message | None:
     """Return the rules of a number's own type; None for what is no number."""
     name = RULE_OF_NUMBER.get(field.cpp_type)
-    return getattr(rules_of(field), name) if name else None
+    rules = rules_of(field).repeated.items if field.is_repeated else rules_of(field)
+    return getattr(rules, name) if name else None
 
 
 def path_schema(field: FieldDescriptor | None, index: int, count: int) -> Schema:
@@ -288,5 +289,7 @@ def _long_pattern(rules: Any) -> str:
 
 
 def _bounds(field: FieldDescriptor) -> Schema:
-    rules = _number_rules(field)
-    return chosen(rules, NUMBER_RULES) if rules is not None else {}
+    rules: Any = _number_rules(field)
+    if rules is None:
+        return {}
+    return {**chosen(rules, NUMBER_RULES), **({"not": {"enum": list(rules.not_in)}} if rules.not_in else {})}

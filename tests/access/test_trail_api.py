@@ -105,3 +105,10 @@ def _bare(service: str) -> dict[str, object]:
     names = ("subject", "department", "purpose", "resource", "action", "target", "outcome", "reason", "status",
              "request_id", "time", "entry_id")  # fmt: skip
     return {"service": service, "policy_version": 0, **dict.fromkeys(names, "")}
+
+
+@pytest.mark.parametrize("since", [datetime(1, 1, 1, tzinfo=UTC), datetime(177, 11, 4, tzinfo=UTC)])
+def test_a_time_before_the_calendar_of_the_trail_asks_for_all_of_it(world: World, since: datetime) -> None:
+    write(world, "early", [entry(1)])
+
+    assert [found.target for found in listed(world, start_time=since)] == ["1"]

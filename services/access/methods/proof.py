@@ -27,7 +27,7 @@ class ProofMethods:
     ) -> pb.ListDisclosuresResponse:
         """Report who was told what."""
         c = self._context
-        since = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else LONG_AGO
+        since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
         until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else c.now() + AHEAD
         found = report(c.chain.blocks, c.names, request.profile_id, since, until)
         messages = [_disclosure_message(item) for item in found.disclosures]

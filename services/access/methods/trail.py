@@ -107,7 +107,7 @@ def wanted_of(request: pb.ListAuditEntriesRequest, now: datetime) -> Wanted:
     values = {name: getattr(request, name) for name in FILTERS if getattr(request, name)}
     if request.profile_id:
         values["profile"] = request.profile_id
-    since = request.start_time.ToDatetime(UTC) if request.HasField("start_time") else LONG_AGO
+    since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
     until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
     if request.decision_id:
         values["entry_id"] = request.decision_id

@@ -124,4 +124,4 @@ def day_before(day: str) -> str:
         return str(date.fromisoformat(day) - timedelta(days=1)) if day else ""
     except (ValueError, OverflowError):
         violation = FieldViolation("from_day", "give a day of the calendar as YYYY-MM-DD")
-        raise Invalid("the request has bad fields", violations=[violation]) from None
+        raise Invalid("there is no such day", violations=[violation]) from None
