@@ -42,11 +42,17 @@ READERS: dict[str, Callable[[str], object]] = {
 
 def slow(read: Callable[[str], object]) -> Iterator[tuple[str, float]]:
     for text in TEXTS:
-        began = time.thread_time()
-        read(text)
-        taken = time.thread_time() - began
+        taken = cpu(read, text)
+        if taken > SECONDS:  # a collection of garbage may have fallen into it
+            taken = min(taken, *(cpu(read, text) for _ in range(4)))
         if taken > SECONDS:
             yield text[:8] + text[-2:], round(taken, 2)
+
+
+def cpu(read: Callable[[str], object], text: str) -> float:
+    began = time.thread_time()
+    read(text)
+    return time.thread_time() - began
 
 
 @pytest.mark.parametrize("name", READERS)
