@@ -18,7 +18,7 @@ from gateway.reasons import Reason
 from gateway.shedding import Limiter, Overloaded, Worth, worth_of
 from gateway.transcoding.catalog import Method
 from gateway.wire import Exchange
-from services.chassis.breaker import PATIENCE_SECONDS, Breaker
+from services.chassis.breaker import Breaker, is_missing
 from services.chassis.client import LOOK_SECONDS, OLD_SECONDS, channel_credentials, channel_options
 from services.chassis.config import ProcessConfig
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER
@@ -123,7 +123,7 @@ class Upstreams:
                 reply = await self._call(service, path, request, metadata, timeout)
             except grpc.RpcError as error:
                 is_answered = described(error)
-                gate.breaker.record(not is_answered and is_missing(error, timeout))
+                gate.breaker.record(not is_answered and is_missing(error.code(), timeout))
                 raise
             except BaseException:
                 gate.breaker.forgo()
@@ -221,14 +221,6 @@ def lost(stream: FrameStream | Lane, error: FramedFailure) -> bool:
 def overloaded() -> Problem:
     """Return the refusal of a call there is no place for."""
     return refusal(503, Reason.OVERLOADED, "the service behind the route has too much to do", retry_seconds=1)
-
-
-def is_missing(error: grpc.RpcError, timeout: float) -> bool:
-    """Whether a failure that the service did not describe says that it is not there, or hangs."""
-    code = error.code()
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return timeout >= PATIENCE_SECONDS
-    return code == grpc.StatusCode.UNAVAILABLE
 
 
 def described(error: grpc.RpcError) -> bool:

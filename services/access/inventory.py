@@ -10,9 +10,9 @@ from kehu.options.v1 import options_pb2 as options
 
 from services.access.domain.vocabulary import Inventory
 from services.chassis.access.stepping import UNATTENDED
+from services.chassis.obligations import PROTECTED
 
 OPERATIONS = {"operations": {"read", "list", "cancel"}}  # google.longrunning carries no options of ours
-CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
 
 
 def descriptors_path() -> Path:
@@ -56,7 +56,7 @@ def _groups(message: descriptor_pb2.DescriptorProto) -> Iterator[str]:
     found = [field.options.Extensions[options.data] for field in message.field]
     found.append(message.options.Extensions[options.default_data])
     for data in found:
-        if data.classification in CLASSES and data.group:
-            yield f"{CLASSES[data.classification]}/{data.group}"
+        if data.classification in PROTECTED and data.group:
+            yield f"{PROTECTED[data.classification]}/{data.group}"
     for nested in message.nested_type:
         yield from _groups(nested)

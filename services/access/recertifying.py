@@ -7,7 +7,7 @@ written by compare-and-set, a role is marked before it is taken away.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from services.access.domain import recertification as domain
 from services.access.domain.anomalies import Alert
 from services.access.domain.errors import LastAdministrator
 from services.access.domain.policies import at_most, can_administer
-from services.access.domain.principals import Principal
+from services.access.domain.principals import principal_id_of
 from services.access.domain.recertification import Grant, Recertification
 from services.access.methods.context import Context
 from services.chassis.access.values import NO_PURPOSE
@@ -88,7 +88,7 @@ class Recertifier:
     def _open(self, now: datetime) -> None:
         c = self._context
         busy = {review.department for review in c.recertifications.unfinished()}
-        people, who = list(_everybody(c)), answerers(c)
+        people, who = list(c.everybody()), answerers(c)
         for department in c.directory.policy.content.department_names():
             review = domain.opening(department, self._days, now)
             if department in busy or c.recertifications.get(review.id) is not None:
@@ -102,7 +102,7 @@ class Recertifier:
     def _go_on(self, review: Recertification, now: datetime) -> None:
         c = self._context
         if review.state == domain.OPENING:
-            grants = domain.grants_of(review, _everybody(c), c.directory.policy.content.links)
+            grants = domain.grants_of(review, c.everybody(), c.directory.policy.content.links)
             c.recertifications.add_grants(grants)
             review = c.recertifications.save(replace(review, state=domain.OPEN), self._count_open(review))
         for grant in self._all(review, domain.REVOKING):
@@ -133,7 +133,7 @@ class Recertifier:
 
 def judged(context: Context, grant: Grant, who: Answerers) -> tuple[str, str]:
     """Return what becomes of a grant that nobody answered, and why."""
-    principal = context.principals.get(grant.subject.replace(":", "-", 1))
+    principal = context.principals.get(principal_id_of(grant.subject))
     held = domain.is_held(grant, principal, context.directory.policy.content.links)
     state, reason = domain.outcome(grant, held, who.could_answer(grant))
     if state == domain.REVOKING and principal is not None and grant.subject in who.administrators:
@@ -179,7 +179,7 @@ def raise_alert(context: Context, about: str, subject: str, department: str, det
 def _take_away(context: Context, grant: Grant) -> None:
     """Remove the role, unless somebody did; of several who change the principal the last sees what the others did."""
     for turn in range(TRIES):
-        known = context.principals.get(grant.subject.replace(":", "-", 1))
+        known = context.principals.get(principal_id_of(grant.subject))
         if known is None or grant.role not in known.roles or known.department != grant.department:
             return
         try:
@@ -201,15 +201,3 @@ def _write(context: Context, grant: Grant, now: datetime) -> None:
         reason=f"{grant.state} {grant.role} of {grant.subject}: {grant.comment}",
     )  # fmt: skip
     context.chain.append(batch, [entry])
-
-
-def _everybody(context: Context) -> Iterator[Principal]:
-    after = ""
-    while found := context.principals.page(after, PAGE, ""):
-        yield from found
-        after = found[-1].id
-
-
-def owners_of(who: Answerers, department: str) -> Collection[str]:
-    """Return who owns the data of a department and may answer."""
-    return who.owners.get(department, frozenset())

@@ -6,11 +6,20 @@ import threading
 import time
 from collections.abc import Callable
 
+import grpc
+
 SPAN_SECONDS = 2.5  # failures are counted in two such spans
 AT_LEAST = 20  # calls, before a share of them says anything
 SHARE = 0.5
 OPEN_SECONDS = 0.5
 PATIENCE_SECONDS = 2.0  # a deadline that was missed says something of the peer when it was this long
+
+
+def is_missing(code: grpc.StatusCode, timeout: float) -> bool:
+    """Whether a failure that the peer did not describe says that it is not there, or hangs."""
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return timeout >= PATIENCE_SECONDS
+    return code == grpc.StatusCode.UNAVAILABLE
 
 
 class Breaker:

@@ -19,7 +19,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from grpc_status import rpc_status
 
-from services.chassis.breaker import PATIENCE_SECONDS, Breaker
+from services.chassis.breaker import Breaker, is_missing
 from services.chassis.config import MESSAGE_BYTES, TRUST_DOMAIN, ProcessConfig
 from services.chassis.server.calls import CALLER_ADDRESS, CERTIFICATE_HEADER, find_call
 from services.chassis.server.plans import service_plans
@@ -103,7 +103,7 @@ class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientIntercep
         if code == grpc.StatusCode.CANCELLED:
             self._breaker.forgo()
         else:
-            self._breaker.record(_is_missing(call, code, timeout))
+            self._breaker.record(is_missing(code, timeout) and not _is_refusal(call, code))
 
     def intercept_stream_unary(
         self,
@@ -115,11 +115,9 @@ class _Outgoing(grpc.UnaryUnaryClientInterceptor, grpc.StreamUnaryClientIntercep
         return continuation(_outgoing(client_call_details), request_iterator)
 
 
-def _is_missing(call: grpc.Call, code: grpc.StatusCode, timeout: float) -> bool:
-    """Whether a failure says that the peer is not there, or hangs: one that it described itself does not."""
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return timeout >= PATIENCE_SECONDS
-    return code == grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(call) is None
+def _is_refusal(call: grpc.Call, code: grpc.StatusCode) -> bool:
+    """Whether a peer that is there described why it does not answer."""
+    return code == grpc.StatusCode.UNAVAILABLE and rpc_status.from_call(call) is not None
 
 
 def _outgoing(details: grpc.ClientCallDetails) -> _Details:

@@ -6,7 +6,7 @@ A field without a class is cleared: what nobody classified, nobody sees (design.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from typing import Protocol
@@ -18,12 +18,14 @@ from kehu.options.v1 import options_pb2 as options
 
 SHOW, MASK, HIDE = "show", "mask", "hide"
 RIGHTS_KNOWN = 2_000  # different rights, for each of which the plans of the messages seen are kept
-CLASS_NAMES = {
+CLASS_NAMES: Mapping[int, str] = {
     options.CLASSIFICATION_PUBLIC: "public",
     options.CLASSIFICATION_INTERNAL: "internal",
     options.CLASSIFICATION_PERSONAL: "personal",
     options.CLASSIFICATION_SENSITIVE: "sensitive",
 }
+_CLOSED = ("personal", "sensitive")
+PROTECTED: Mapping[int, str] = {number: name for number, name in CLASS_NAMES.items() if name in _CLOSED}
 
 
 class Rights(Hashable, Protocol):

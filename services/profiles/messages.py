@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 
 from google.protobuf.message import Message
-from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
-from services.chassis.obligations import HIDE, MASK, MASKS, Rights
+from services.chassis.obligations import CLASS_NAMES, HIDE, MASK, MASKS, Rights
 from services.chassis.records import etag_of
 from services.profiles.admission import Summary, describe
 from services.profiles.believed import TIER, Believed
@@ -26,12 +25,7 @@ SLOTS = {
     "resident_id": "document", "address": "address", "gender": "gender", "province_code": "address",
     "city_code": "address", "district_code": "address", "owner_department": "code", "tier": "code",
 }  # fmt: skip
-CLASSES: dict[int, str] = {
-    options_pb2.CLASSIFICATION_PUBLIC: "public",
-    options_pb2.CLASSIFICATION_INTERNAL: "internal",
-    options_pb2.CLASSIFICATION_PERSONAL: "personal",
-    options_pb2.CLASSIFICATION_SENSITIVE: "sensitive",
-}
+CLASSES = CLASS_NAMES
 OUTCOMES = {
     Outcome.CREATED: profiles_pb2.RecordResult.OUTCOME_CREATED,
     Outcome.UPDATED: profiles_pb2.RecordResult.OUTCOME_UPDATED,

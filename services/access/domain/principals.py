@@ -41,6 +41,11 @@ CredentialKind = Literal["secret", "key", "certificate"]
 INITIAL = "initial"  # the id of the secret an app was made with
 
 
+def principal_id_of(subject: str) -> str:
+    """Return the id of the principal that a subject is, `user:li` → `user-li`."""
+    return subject.replace(":", "-", 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """One way an app proves itself: `value` is a secret's hash, a public key's JWK or a certificate's thumbprint."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from services.access.chain import Chain
 from services.access.company import Companies
 from services.access.directory import Directory
 from services.access.domain.passwords import Breached
-from services.access.domain.principals import Passwords
+from services.access.domain.principals import Passwords, Principal
 from services.access.domain.simulation import Report
 from services.access.domain.tokens import Issuer
 from services.access.domain.vocabulary import Inventory
@@ -32,6 +32,8 @@ from services.access.store.sessions import Sessions
 from services.access.store.windows import MemoryQuotaWindows, QuotaWindows
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
+
+PAGE = 500
 
 
 class Argon2:
@@ -96,6 +98,13 @@ class Context:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     windows: QuotaWindows = field(default_factory=MemoryQuotaWindows)
     reports: dict[object, Report] = field(default_factory=dict)
+
+    def everybody(self) -> Iterator[Principal]:
+        """Yield every person and app, by id, read in pages."""
+        after = ""
+        while found := self.principals.page(after, PAGE, ""):
+            yield from found
+            after = found[-1].id
 
     def note(
         self,

@@ -126,12 +126,10 @@ class IssuerMethods(PrincipalMethods):
         return person
 
     def _end_sessions(self, issuer_id: str) -> None:
-        c, after = self._context, ""
-        while people := c.principals.page(after, 500, ""):
-            for person in people:
-                if person.issuer == issuer_id:
-                    c.revocations.add(revoke_subject(person.subject, c.now()))
-            after = people[-1].id
+        c = self._context
+        for person in c.everybody():
+            if person.issuer == issuer_id:
+                c.revocations.add(revoke_subject(person.subject, c.now()))
         c.directory.refresh(at_once=True)
 
     def _find_issuer(self, issuer_id: str) -> domain.Issuer:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-
 import grpc
 import orjson
 from kehu.access.v1 import audit_pb2 as pb
@@ -11,7 +9,7 @@ from kehu.access.v1 import audit_pb2 as pb
 from services.access.disclosures import Disclosure, report
 from services.access.domain.proof import lines_of
 from services.access.methods.context import Context
-from services.access.methods.trail import AHEAD, LONG_AGO
+from services.access.methods.trail import period_of
 
 PAGE_BLOCKS = 20
 PAGE_BYTES = 2 * 1024 * 1024  # a reply is 4 MiB at most, and a block 1 MiB of lines
@@ -27,9 +25,7 @@ class ProofMethods:
     ) -> pb.ListDisclosuresResponse:
         """Report who was told what."""
         c = self._context
-        since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
-        until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else c.now() + AHEAD
-        found = report(c.chain.blocks, c.names, request.profile_id, since, until)
+        found = report(c.chain.blocks, c.names, request.profile_id, *period_of(request, c.now()))
         messages = [_disclosure_message(item) for item in found.disclosures]
         return pb.ListDisclosuresResponse(disclosures=messages, complete=found.is_whole)
 

@@ -13,7 +13,7 @@ from services.access.domain import recertification as domain
 from services.access.domain.errors import PersonNeeded, RecertificationNotFound
 from services.access.domain.recertification import Grant, Recertification
 from services.access.methods.requests import RequestMethods
-from services.access.recertifying import OVERSEES, RESOURCE, answerers, grants_in, judged, owners_of, settle
+from services.access.recertifying import OVERSEES, RESOURCE, answerers, grants_in, judged, settle
 from services.chassis.access import Caller
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
@@ -75,7 +75,7 @@ class RecertificationMethods(RequestMethods):
         """Check all answers, then write and carry out each."""
         c, caller, now = self._context, self._person_calling(), self._context.now()
         review = self._visible_review(request.recertification_id)
-        owners, oversees = owners_of(answerers(c), review.department), self._may_do(*OVERSEES)
+        owners, oversees = answerers(c).owners.get(review.department, ()), self._may_do(*OVERSEES)
         _refuse_twice([answer.grant_id for answer in request.answers])
         wanted = []
         for answer in request.answers:

@@ -21,7 +21,6 @@ from services.chassis.server import current_call
 
 CONTENT_TYPE = "application/scim+json"
 BASE = "/scim/v2"
-PAGE = 500
 
 
 class ScimMethods(PrincipalMethods):
@@ -145,12 +144,8 @@ class ScimMethods(PrincipalMethods):
         return found
 
     def _people(self, issuer: Issuer) -> list[Principal]:
-        found: list[Principal] = []
-        after = ""
-        while page := self._context.principals.page(after, PAGE, ""):
-            found += [p for p in page if p.issuer == issuer.id and p.directory_id != scim.REMOVED]
-            after = page[-1].id
-        return found
+        everybody = self._context.everybody()
+        return [p for p in everybody if p.issuer == issuer.id and p.directory_id != scim.REMOVED]
 
     def _group_role(self, group_id: str) -> str:
         role = f"role:{group_id}"

@@ -7,7 +7,7 @@ from google.protobuf import empty_pb2
 from kehu.access.v1 import people_pb2 as pb
 
 from services.access.domain.errors import PersonNeeded, SessionNotFound
-from services.access.domain.principals import Principal
+from services.access.domain.principals import Principal, principal_id_of
 from services.access.domain.tokens import revoke_session
 from services.access.methods.principals import PrincipalMethods
 from services.chassis.server import current_call
@@ -43,7 +43,7 @@ class SessionMethods(PrincipalMethods):
         caller = current_call().caller
         if caller.kind != "user":
             raise PersonNeeded("An app has no account of this kind; sign in as a person.")
-        return self._find_principal(caller.subject.replace(":", "-", 1))
+        return self._find_principal(principal_id_of(caller.subject))
 
     def _sessions(self, person: Principal) -> pb.ListSessionsResponse:
         c, own = self._context, current_call().caller.token_id.partition(".")[0]

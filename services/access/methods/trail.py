@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
+from kehu.access.v1 import audit_pb2
 
 from services.access.domain.trail import time_of
 from services.access.methods.context import Context
@@ -102,13 +103,20 @@ def _refuse_foreign(entries: Sequence[AuditEntry], writer: str) -> None:
         raise Invalid("the batch has bad entries", violations=bad[:50])
 
 
+def period_of(
+    request: pb.ListAuditEntriesRequest | audit_pb2.ListDisclosuresRequest, now: datetime
+) -> tuple[datetime, datetime]:
+    """Return since when and until when a request asks; nothing is older than LONG_AGO."""
+    since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
+    return since, request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
+
+
 def wanted_of(request: pb.ListAuditEntriesRequest, now: datetime) -> Wanted:
     """Return what a list asks for; a decision id begins with its time, so that no index of ids is kept."""
     values = {name: getattr(request, name) for name in FILTERS if getattr(request, name)}
     if request.profile_id:
         values["profile"] = request.profile_id
-    since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
-    until = request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
+    since, until = period_of(request, now)
     if request.decision_id:
         values["entry_id"] = request.decision_id
         milliseconds = int(request.decision_id[:12], 16)

@@ -7,14 +7,12 @@ from functools import cache
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from kehu.options.v1 import options_pb2 as options
 
 from services.chassis import errors
 from services.chassis.access import Obligations
-from services.chassis.obligations import data_class, value_type
+from services.chassis.obligations import PROTECTED, data_class, value_type
 
 MASK = "update_mask"
-CLASSES = {options.CLASSIFICATION_PERSONAL: "personal", options.CLASSIFICATION_SENSITIVE: "sensitive"}
 
 
 class FieldNotSeen(errors.Denied):
@@ -53,8 +51,8 @@ def _resource(kind: Descriptor) -> FieldDescriptor | None:
 def _groups(field: FieldDescriptor, above: frozenset[str]) -> Iterator[tuple[str, str]]:
     """Yield the classified groups of a field and of all within it."""
     found, inner = data_class(field), value_type(field)
-    if found is not None and found.classification in CLASSES:
-        yield CLASSES[found.classification], found.group
+    if found is not None and found.classification in PROTECTED:
+        yield PROTECTED[found.classification], found.group
     if inner is not None and inner.full_name not in above:
         for each in inner.fields:
             yield from _groups(each, above | {inner.full_name})
