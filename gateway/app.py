@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import FastAPI
 from prometheus_client import Counter, Gauge, Histogram
@@ -15,6 +15,7 @@ from gateway.pages import PATHS
 from gateway.problems import HIDDEN, Problem, refusal
 from gateway.reasons import Reason
 from gateway.routes.derived import Route
+from gateway.routes.scim import PREFIX, scim_error
 from gateway.shedding import places
 from gateway.transcoding.paths import BadPath, Router
 from gateway.wire import (
@@ -37,6 +38,7 @@ SECONDS = Histogram(
 )
 REQUESTS = Counter("kehu_http_requests_total", "Requests by route and status", ["route", "status"])
 IN_FLIGHT = Gauge("kehu_http_in_flight", "Requests being answered")
+SCIM_PREFIX = PREFIX.encode()
 NOWHERE = "other"  # the label of paths without a route: their number is anybody's to choose
 _log = logging.getLogger(__name__)
 
@@ -48,9 +50,11 @@ class Endpoint:
     label: str
     route: Route
     seconds: Histogram = field(init=False)
+    answered: Counter = field(init=False)  # with 200
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", SECONDS.labels(self.label))
+        object.__setattr__(self, "answered", REQUESTS.labels(self.label, "200"))
 
 
 Hook = Callable[[], Awaitable[None]]
@@ -154,18 +158,24 @@ class Gateway:
         return end[1], found.segments
 
     def _problem_reply(self, problem: Problem, exchange: Exchange) -> Reply:
-        body = problem.body(self._docs_url, exchange.request_id)
-        headers = [PROBLEM_TYPE, *problem.headers]
+        if path_of(exchange.scope).startswith(SCIM_PREFIX):
+            reply = scim_error(problem)
+        else:
+            body = problem.body(self._docs_url, exchange.request_id)
+            reply = Reply(problem.status, body, (PROBLEM_TYPE, *problem.headers))
         if exchange.has_body:
-            headers.append((b"connection", b"close"))  # what is left of the body is not read
-        return Reply(problem.status, body, headers)
+            reply = replace(reply, headers=(*reply.headers, (b"connection", b"close")))  # the rest of it is not read
+        return reply
 
     def _measure(self, exchange: Exchange, endpoint: Endpoint | None, status: int) -> None:
         seconds = time.perf_counter() - exchange.started
         label = endpoint.label if endpoint is not None else NOWHERE
         if endpoint is not None:
             endpoint.seconds.observe(seconds)
-        REQUESTS.labels(label, str(status)).inc()
+        if endpoint is not None and status == 200:
+            endpoint.answered.inc()
+        else:
+            REQUESTS.labels(label, str(status)).inc()
         IN_FLIGHT.set(self._in_flight)
         if status >= 400 and _log.isEnabledFor(logging.INFO):
             subject = exchange.caller.subject if exchange.caller else ""

@@ -1,276 +1,284 @@
-"""Send calls many to a frame over one stream per service; see services.chassis.server.frames.
+"""Send calls many to a frame over one connection per service; see services.chassis.server.frames.
 
-A stream sticks to one replica: it is renewed every minute, and whenever its connection is told to go away, so
-that load spreads, certificates rotate and a draining service is let go.
+A connection sticks to one replica: it is renewed every minute, and let go when the service says that it takes no more
+calls or says nothing, so that load spreads, certificates rotate and a draining service is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import socket
+import ssl
 import struct
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
 
 import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from services.chassis.server.frames import FRAME_BYTES, LANE, PATH, WELCOME, Metadata, pack_call, unpack_replies
+from gateway.failures import LOST, ConnectionLost, FramedFailure, failure
+from services.chassis.config import TRUST_DOMAIN, ProcessConfig
+from services.chassis.server.frames import (
+    FRAME_BYTES,
+    PATH,
+    Inbox,
+    Metadata,
+    pack_call,
+    pack_calls,
+    pack_headers,
+    unpack_replies,
+)
+from services.chassis.server.pipes import client_context, tend
 
 RENEW_SECONDS = 60.0
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+OLDEST_SECONDS = 3 * RENEW_SECONDS  # when no other one can be had
+SILENCE_SECONDS = 2.0  # a call that waited so long, nothing being heard meanwhile, was the connection's last
+OPEN_SECONDS = 2.0
+LEAVE_SECONDS = 0.5  # that a connection is used after the service said that it takes no more calls
+AGAIN_SECONDS = 5.0  # between two tries to connect
 _log = logging.getLogger(__name__)
 
 
-class FramedFailure(grpc.RpcError):
-    """A framed call failed; reads like the error of a unary call."""
+@dataclass(slots=True)
+class _Waiting:
+    """A call that is not answered; `made` by the loop's clock, seconds."""
 
-    def __init__(self, status: status_pb2.Status, details: bytes = b"") -> None:
-        super().__init__(status.code)
-        self._status = status
-        self._details = details
-
-    def code(self) -> grpc.StatusCode:
-        """Return the status code."""
-        return CODES.get(self._status.code, grpc.StatusCode.UNKNOWN)
-
-    def details(self) -> str:
-        """Return the status message."""
-        return self._status.message
-
-    def trailing_metadata(self) -> list[tuple[str, bytes]]:
-        """Return the google.rpc.Status as unary calls carry it."""
-        return [("grpc-status-details-bin", self._details)] if self._details else []
+    reply: asyncio.Future[bytes]
+    timer: asyncio.TimerHandle
+    path: str
+    headers: bytes
+    request: bytes
+    made: float
+    timeout: float
 
 
-def failure(code: int, message: str) -> FramedFailure:
-    """Return a failure that no service described."""
-    return FramedFailure(status_pb2.Status(code=code, message=message))
+class FrameConnection(asyncio.Protocol):
+    """One connection: calls that are made in the same moment go out together."""
 
-
-class FrameStream:
-    """One stream: calls go out as soon as the one before is written, together with what came meanwhile."""
-
-    def __init__(self, channel: aio.Channel, now: float) -> None:
-        self._call: aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(PATH)()
-        self._waiting: dict[int, asyncio.Future[bytes]] = {}
-        self._unsent: list[bytes] = []
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: dict[int, _Waiting] = {}
+        self._unsent: deque[int] = deque()
+        self._inbox = Inbox()
         self._number = 0
-        self._writer: asyncio.Task[None] | None = None
-        self._reader = asyncio.ensure_future(self._read())
-        self.opened = now
+        self._is_paused = False
+        self.opened = self._heard = self._loop.time()
         self.is_open = True
-        self.is_welcome = False
+        self.is_leaving = False  # the service said that it takes no more calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
 
     def call(self, path: str, request: bytes, metadata: Metadata, timeout: float) -> asyncio.Future[bytes]:
-        """Queue a call; the future is its reply or fails with FramedFailure."""
-        loop = asyncio.get_running_loop()
+        """Queue a call; the future is its reply or fails with FramedFailure.
+
+        Raises:
+            FramedFailure: the metadata is too long.
+        """
+        try:
+            headers = pack_headers(metadata)
+        except ValueError as error:
+            raise failure(code_pb2.RESOURCE_EXHAUSTED, str(error)) from error
         self._number = number = (self._number + 1) & 0xFFFFFFFF
-        reply: asyncio.Future[bytes] = loop.create_future()
-        self._waiting[number] = reply
-        timer = loop.call_later(timeout, self._expire, number)
-        reply.add_done_callback(lambda _: timer.cancel())
-        self._unsent.append(pack_call(number, path, int(timeout * 1000), metadata, request))
-        if self._writer is None:
-            self._writer = asyncio.ensure_future(self._write())
+        reply: asyncio.Future[bytes] = self._loop.create_future()
+        timer = self._loop.call_later(timeout, self._expire, number)
+        self._waiting[number] = _Waiting(reply, timer, path, headers, request, self._loop.time(), timeout)
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(number)
         return reply
 
     def finish(self) -> None:
-        """Take no more calls; the stream ends when those under way are answered."""
+        """Take no more calls; the connection ends when those under way are answered."""
         self.is_open = False
-        if not self._waiting and self._writer is None:
-            self._writer = asyncio.ensure_future(self._write())
+        if not self._waiting:
+            self.close()
 
-    async def close(self) -> None:
-        """End the stream now."""
+    def close(self) -> None:
+        """End the connection now."""
         self.is_open = False
-        self._call.cancel()
-        await asyncio.wait([self._reader], timeout=1.0)
+        if self._transport is not None:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        """Keep calls back: the service takes none."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Send what was kept back."""
+        self._is_paused = False
+        self._send()
+
+    def _send(self) -> None:
+        while self._unsent and not self._is_paused and self._transport is not None:
+            now = self._loop.time()
+            calls = self._take_calls(now)
+            if calls:
+                self._transport.write(pack_calls(int(now * 1000), calls))
+
+    def _take_calls(self, now: float) -> list[bytes]:
+        """Return the next calls that somebody still waits for, as many as one frame holds."""
+        calls, size = [], 0
+        while self._unsent and size < FRAME_BYTES:
+            number = self._unsent.popleft()
+            call = self._waiting.get(number)
+            if call is None:
+                continue  # it expired
+            if call.reply.done():
+                call.timer.cancel()
+                del self._waiting[number]
+                continue
+            left = max(int((call.made + call.timeout - now) * 1000), 1)
+            calls.append(pack_call(number, call.path, left, call.headers, call.request))
+            size += len(calls[-1])
+            call.request = b""
+        return calls
 
     def _expire(self, number: int) -> None:
-        reply = self._waiting.pop(number, None)
-        if reply is not None and not reply.done():
-            reply.set_exception(failure(code_pb2.DEADLINE_EXCEEDED, "the service did not answer in time"))
-        if not self.is_open and not self._waiting:
+        call = self._waiting.pop(number)
+        if not call.reply.done():
+            call.reply.set_exception(failure(code_pb2.DEADLINE_EXCEEDED, "the service did not answer in time"))
+        is_silent = call.timeout >= SILENCE_SECONDS and self._heard < call.made
+        if is_silent or not self.is_open:  # a replica that vanished says nothing: another one is looked for
             self.finish()
 
-    async def _write(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Hand replies to those who wait for them."""
+        self._heard = self._loop.time()
         try:
-            while self._unsent:
-                await self._call.write(self._next_frame())
-            if not self.is_open and not self._waiting:
-                await self._call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # the reader fails the calls
-        finally:
-            self._writer = None
-
-    def _next_frame(self) -> bytes:
-        size = count = 0
-        for part in self._unsent:
-            if count and size + len(part) > FRAME_BYTES:
-                break
-            size += len(part)
-            count += 1
-        frame = b"".join(self._unsent[:count])
-        del self._unsent[:count]
-        return frame
-
-    async def _read(self) -> None:
-        code, message = code_pb2.UNAVAILABLE, "the connection to the service was lost"
-        try:
-            self.is_welcome = WELCOME in tuple(await self._call.initial_metadata())
-            while (frame := await self._call.read()) is not aio.EOF:
-                self._settle(frame)
-        except grpc.RpcError:
-            pass  # the connection is gone, or the service takes no frames
+            for frame in self._inbox.take(data):
+                if frame:
+                    self._settle(frame)
+                else:
+                    self.is_leaving = True  # another one is opened; this one serves until then
+                    self._loop.call_later(LEAVE_SECONDS, self.finish)
         except struct.error:
             _log.error("a frame of the service could not be read")
-        self.is_open = False
-        for reply in self._waiting.values():
-            if not reply.done():
-                reply.set_exception(failure(code, message))
-        self._waiting.clear()
+            self.close()
 
     def _settle(self, frame: bytes) -> None:
         for answer in unpack_replies(frame):
-            reply = self._waiting.pop(answer.number, None)
-            if reply is None or reply.done():
+            call = self._waiting.pop(answer.number, None)
+            if call is None:
                 continue  # it came after its deadline
+            call.timer.cancel()
+            reply = call.reply
+            if reply.done():
+                continue  # nobody waits for it any more
             if answer.is_failure:
                 status = status_pb2.Status.FromString(answer.body)
                 reply.set_exception(FramedFailure(status, answer.body))
             else:
                 reply.set_result(answer.body)
-        if not self.is_open and not self._waiting:
+        if not self.is_open:
             self.finish()
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail the calls that wait."""
+        self.is_open = False
+        for call in self._waiting.values():
+            call.timer.cancel()
+            if not call.reply.done():
+                call.reply.set_exception(ConnectionLost(LOST))
+        self._waiting.clear()
 
-class Lane:
-    """A stream for one call at a time, answered in the thread that reads it: the quickest way when idle."""
 
-    def __init__(self, channel: aio.Channel) -> None:
-        self._call: aio.StreamStreamCall[bytes, bytes] = channel.stream_stream(PATH)(metadata=(LANE,))
-        self._opening = asyncio.ensure_future(self._open())
-        self.opened = asyncio.get_running_loop().time()
-        self.is_free = False
-        self.is_open = True
-        self._is_retired = False
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Where a service's frames are taken: its host, the name its certificate must be of, and what we show it."""
 
-    async def _open(self) -> None:
+    host: str
+    name: str
+    context: ssl.SSLContext
+
+    async def open(self, port: int) -> FrameConnection:
+        """Return a connection to one of the replicas behind the host.
+
+        Raises:
+            OSError: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(self.host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = random.choice(found)
+        plain = socket.socket(family, kind, protocol)
         try:
-            is_welcome = WELCOME in tuple(await self._call.initial_metadata())
-            self.is_free = self.is_open = is_welcome and not self._is_retired
-        except grpc.RpcError:
-            self.is_open = False
-
-    async def call(self, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
-        """Send a call and wait for its reply; a lane that fails or is left waiting is closed."""
-        self.is_free = False
-        reply: bytes | None = None
-        try:
-            async with asyncio.timeout(timeout):
-                await self._call.write(pack_call(0, path, int(timeout * 1000), metadata, request))
-                reply = await self._call.read()
-        except TimeoutError:
-            raise failure(code_pb2.DEADLINE_EXCEEDED, "the service did not answer in time") from None
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            raise failure(code_pb2.UNAVAILABLE, "the connection to the service was lost") from None
-        finally:
-            self.is_free = self.is_open = isinstance(reply, bytes) and not self._is_retired
-            if not self.is_open:
-                self._call.cancel()
-        if not isinstance(reply, bytes):
-            raise failure(code_pb2.UNAVAILABLE, "the connection to the service was lost")
-        return settled(reply)
-
-    def retire(self) -> None:
-        """Take no more calls; the one under way is answered."""
-        busy = self.is_open and not self.is_free
-        self.is_free = self.is_open = False
-        self._is_retired = True
-        if not busy:
-            self._call.cancel()
-
-    def close(self) -> None:
-        """End the stream now."""
-        self.is_free = self.is_open = False
-        self._call.cancel()
+            plain.setblocking(False)
+            tend(plain)
+            await loop.sock_connect(plain, address)
+            _, connection = await loop.create_connection(
+                FrameConnection, sock=plain, ssl=self.context, server_hostname=self.name
+            )
+        except BaseException:
+            plain.close()
+            raise
+        return connection
 
 
-def settled(frame: bytes) -> bytes:
-    """Return the reply in a frame of one.
+def reach_by(config: ProcessConfig, identity: str) -> Callable[[str], Reach]:
+    """Return how a service is reached with the certificate of `identity`."""
 
-    Raises:
-        FramedFailure: the call failed.
-    """
-    answer = next(unpack_replies(frame))
-    if answer.is_failure:
-        raise FramedFailure(status_pb2.Status.FromString(answer.body), answer.body)
-    return answer.body
+    def reach(service: str) -> Reach:
+        host = config.addresses[service].rpartition(":")[0].strip("[]")
+        return Reach(host, f"{service}.{TRUST_DOMAIN}", client_context(config.tls(identity)))
+
+    return reach
 
 
 class Frames:
-    """The stream to one service, opened when needed; None from `stream` means: call it unary."""
+    """The connection to one service, opened when needed; None from `connection` means: call it unary."""
 
-    def __init__(self, channel: aio.Channel) -> None:
-        self._channel = channel
-        self._lane: Lane | None = None
-        self._stream: FrameStream | None = None
-        self._unary_until = 0.0
-        self._watcher: asyncio.Task[None] | None = None
+    def __init__(self, channel: aio.Channel, reach: Callable[[], Reach]) -> None:
+        self._channel, self._reach = channel, reach
+        self._connection: FrameConnection | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._not_before = 0.0
 
-    def stream(self) -> FrameStream | None:
-        """Return the open stream once the service has welcomed it, renewed when it is old."""
+    def connection(self) -> FrameConnection | None:
+        """Return the open connection, renewed when it is old and given up when that fails for long."""
         now = asyncio.get_running_loop().time()
-        stream = self._stream
-        if stream is not None and stream.is_open and now - stream.opened < RENEW_SECONDS:
-            return stream if stream.is_welcome else None
-        if stream is not None:
-            if not stream.is_welcome:
-                self._unary_until = now + RENEW_SECONDS
-            stream.finish()
-            self._stream = None
-        if now < self._unary_until or self._channel.get_state() != grpc.ChannelConnectivity.READY:
-            return None  # unary calls wait for a connection and retry; a stream would only fail
-        self._stream = FrameStream(self._channel, now)
-        if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.ensure_future(self._watch())
-        return None
+        found = self._connection
+        if found is not None and found.is_open:
+            age = now - found.opened
+            if age < RENEW_SECONDS and not found.is_leaving:
+                return found
+            if age >= OLDEST_SECONDS:
+                found.finish()
+        if self._opening is None and now >= self._not_before:
+            self._not_before = now + AGAIN_SECONDS
+            self._opening = asyncio.ensure_future(self._open())
+        return found if found is not None and found.is_open else None
 
-    def lane(self) -> Lane | None:
-        """Return the lane when the service is sure to take frames and nothing is on it."""
-        lane, stream = self._lane, self._stream
-        now = asyncio.get_running_loop().time()
-        if lane is not None and lane.is_free and now - lane.opened > RENEW_SECONDS:
-            lane.close()
-        if lane is not None and lane.is_free:
-            return lane
-        if (lane is None or not lane.is_open) and stream is not None and stream.is_open and stream.is_welcome:
-            self._lane = Lane(self._channel)
-        return None
-
-    async def _watch(self) -> None:
-        """Let the stream go when its connection is not ready any more: the service drains or is gone."""
-        await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
-        if self._lane is not None:
-            self._lane.retire()
-            self._lane = None
-        if self._stream is not None:
-            self._stream.finish()
-            self._stream = None
+    async def _open(self) -> None:
+        """Ask by gRPC which port takes frames, and connect; the one before ends when its calls are answered."""
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                port = await self._channel.unary_unary(PATH)(b"", timeout=OPEN_SECONDS)
+                opened = await self._reach().open(int(port))
+        except (grpc.RpcError, OSError, ValueError, asyncio.InvalidStateError) as error:
+            _log.info("no frames", extra={"error": type(error).__name__})
+            return
+        finally:
+            self._opening = None
+        before, self._connection = self._connection, opened
+        if before is not None:
+            before.finish()
 
     async def close(self) -> None:
-        """End the stream."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if self._lane is not None:
-            self._lane.close()
-        if self._stream is not None:
-            await self._stream.close()
+        """End the connection."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._connection is not None:
+            self._connection.close()
 
 
 async def close_all(frames: Iterable[Frames]) -> None:
-    """End the streams to all services."""
+    """End the connections to all services."""
     for one in frames:
         await one.close()

@@ -19,6 +19,8 @@ from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 from gateway.app import Endpoint, Gateway, Hook
 from gateway.auth import Doorkeeper
 from gateway.certificates import CertificateReader
+from gateway.connections import Connections, room
+from gateway.framing import reach_by
 from gateway.leases import lease_by
 from gateway.leaving import Leaving
 from gateway.limits import Limits
@@ -27,7 +29,8 @@ from gateway.openapi.comments import descriptor_set_path, load_comments
 from gateway.openapi.errors import error_lines
 from gateway.pages import build_pages
 from gateway.quotas import Quotas
-from gateway.routes.derived import DerivedRoute, Edge
+from gateway.routes.bulk import BULK_TEMPLATE, BulkRoute
+from gateway.routes.derived import DerivedRoute, Edge, Route
 from gateway.routes.operations import OperationRoute, operation_methods
 from gateway.routes.scim import PREFIX as SCIM_PREFIX
 from gateway.routes.scim import ScimRoute
@@ -35,7 +38,7 @@ from gateway.routes.streams import StreamRoute
 from gateway.routes.tokens import PREFIX, TokenRoute
 from gateway.routes.uploads import UploadRoute
 from gateway.routes.views import VIEW_TEMPLATE, ViewRoute
-from gateway.transcoding.catalog import Binding, Method, import_protos, methods_of
+from gateway.transcoding.catalog import Method, import_protos, methods_of
 from gateway.transcoding.paths import Router, parse_template
 from gateway.transcoding.reading import Readers
 from gateway.transcoding.writing import Writers
@@ -67,7 +70,7 @@ def route_class(method: Method) -> type[DerivedRoute]:
 
 
 def build_router(edge: Edge, methods: Iterable[Method]) -> Router[Endpoint]:
-    """Return the router of all derived routes and the composed view."""
+    """Return the router of all derived routes and the composed ones."""
     router: Router[Endpoint] = Router()
     derived: Router[DerivedRoute] = Router()
     for method in methods:
@@ -76,12 +79,12 @@ def build_router(edge: Edge, methods: Iterable[Method]) -> Router[Endpoint]:
             route = route_class(method)(edge, method, binding, template)
             derived.add(binding.verb, template, route)
             router.add(binding.verb, template, Endpoint(f"{binding.verb} {binding.template}", route))
-    view = Binding("GET", VIEW_TEMPLATE, "")
-    router.add(
-        view.verb,
-        parse_template(view.template),
-        Endpoint(f"{view.verb} {view.template}", ViewRoute(edge, derived)),
-    )
+    composed: dict[tuple[str, str], Route] = {
+        ("GET", VIEW_TEMPLATE): ViewRoute(edge, derived),
+        ("POST", BULK_TEMPLATE): BulkRoute(edge, derived),
+    }
+    for (verb, path), answering in composed.items():
+        router.add(verb, parse_template(path), Endpoint(f"{verb} {path}", answering))
     return router
 
 
@@ -120,7 +123,8 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
     reader = CertificateReader(config.certificate_proxies)
     methods = routed_methods()
-    upstreams = Upstreams(methods, connect_by(config), lambda: certificate_stamp(config, IDENTITY))
+    reach = reach_by(config, IDENTITY)
+    upstreams = Upstreams(methods, connect_by(config), lambda: certificate_stamp(config, IDENTITY), reach)
     trail, quotas = SpoolTrail(IDENTITY, spool), Quotas(lease_by(upstreams))
     doorkeeper = Doorkeeper(holder, tokens, trail, limits, certificates=reader, quotas=quotas)
     edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())
@@ -150,10 +154,11 @@ def build_server(app: Gateway | Leaving, host: str, port: int) -> Server:
         websockets=False,
         log_enabled=False,
         backlog=1024,
+        backpressure=room(),
     )
 
 
-async def serve(app: Gateway, host: str, port: int, notice_seconds: float = 0.0) -> None:
+async def serve(app: Gateway, host: str, port: int, notice_seconds: float, connections: Connections) -> None:
     """Serve until SIGTERM or SIGINT: not ready first, for as long as notice takes; then requests under way end."""
     leaving = Leaving(app)
     server = build_server(leaving, host, port)
@@ -165,11 +170,15 @@ async def serve(app: Gateway, host: str, port: int, notice_seconds: float = 0.0)
 
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, leave)
+    connections.look()  # where that cannot be done, nothing is served
+    watching = asyncio.ensure_future(connections.watch())
     with contextlib.suppress(asyncio.CancelledError):
         await server.serve()
+    watching.cancel()
 
 
 def run(config: ProcessConfig, host: str, port: int) -> None:
     """Run the gateway process."""
     configure_logs(IDENTITY)
-    uvloop.run(serve(create_app(config), host, port, config.notice_seconds))
+    connections = Connections(port, config.connections_each, config.certificate_proxies)
+    uvloop.run(serve(create_app(config), host, port, config.notice_seconds, connections))

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 from google.rpc import code_pb2, status_pb2
 from grpc import aio
 
-from gateway.framing import FramedFailure, Frames, FrameStream, Lane, close_all
+from gateway.failures import ConnectionLost, FramedFailure
+from gateway.framing import FrameConnection, Frames, Reach, close_all
 from gateway.problems import Problem, refusal, status_of
 from gateway.reasons import Reason
 from gateway.shedding import Limiter, Overloaded, Worth, worth_of
@@ -58,9 +60,19 @@ class Gate:
 class Upstreams:
     """The channels of this process, opened on first use because grpc.aio binds them to the running loop."""
 
-    def __init__(self, methods: Sequence[Method], connect: Connect, stamp: Callable[[], object] = lambda: None) -> None:
-        """`stamp` changes when our certificate was replaced: then channels are opened anew."""
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        connect: Connect,
+        stamp: Callable[[], object] = lambda: None,
+        reach: Callable[[str], Reach] | None = None,
+    ) -> None:
+        """`stamp` changes when our certificate was replaced: then channels are opened anew.
+
+        Without `reach` every call is unary.
+        """
         self._connect = connect
+        self._reach = reach
         self._stamp = stamp
         self._known = stamp()
         self._looked = time.monotonic()
@@ -137,18 +149,25 @@ class Upstreams:
     async def _call(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
         """Call a unary method, in a frame when the service takes frames."""
         self._follow()
-        frames = self._frames.get(service)
-        if frames is None:
-            frames = self._frames[service] = Frames(self.channel(service))
-        stream = frames.stream() if len(request) <= CALL_BYTES else None
-        if stream is not None:
-            way = frames.lane() or stream
+        connection = self._connection(service) if len(request) <= CALL_BYTES else None
+        if connection is not None:
+            started = time.monotonic()
             try:
-                return await way.call(path, request, metadata, timeout)
-            except FramedFailure as error:
-                if path not in self._reads or not lost(way, error):
+                return await connection.call(path, request, metadata, timeout)
+            except ConnectionLost:
+                timeout -= time.monotonic() - started
+                if path not in self._reads or timeout <= 0:
                     raise
         return await self._call_unary(service, path, request, metadata, timeout)
+
+    def _connection(self, service: str) -> FrameConnection | None:
+        """Return the connection that takes frames, when there is one."""
+        frames = self._frames.get(service)
+        if frames is None:
+            if self._reach is None:
+                return None
+            frames = self._frames[service] = Frames(self.channel(service), partial(self._reach, service))
+        return frames.connection()
 
     async def _call_unary(self, service: str, path: str, request: bytes, metadata: Metadata, timeout: float) -> bytes:
         """Call a method on its own: the channel waits for a connection, and retries reads (AIP-194)."""
@@ -211,11 +230,6 @@ def metadata_of(exchange: Exchange, *, with_token: bool) -> Metadata:
         metadata.append((CALLER_ADDRESS, exchange.peer))
     metadata.extend(trace_headers().items())
     return metadata
-
-
-def lost(stream: FrameStream | Lane, error: FramedFailure) -> bool:
-    """Whether a call failed because its stream broke, so that nobody knows what became of it."""
-    return not stream.is_open and error.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def overloaded() -> Problem:

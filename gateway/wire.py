@@ -33,6 +33,7 @@ SAFE_HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
+SAFE_NAMES = frozenset(name for name, _ in SAFE_HEADERS)
 PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # of a page with its own style
 SINGLE_HEADERS = frozenset(
     (b"authorization", b"x-purpose", b"content-type", b"content-length", b"idempotency-key", b"if-match")
@@ -178,7 +179,7 @@ def check_headers(exchange: Exchange) -> None:
 async def send_reply(send: Send, reply: Reply, exchange: Exchange) -> None:
     """Send a whole reply, with the headers every reply has; of one with a rest its beginning."""
     own = {name for name, _ in reply.headers}
-    safe = (header for header in SAFE_HEADERS if header[0] not in own)
+    safe = SAFE_HEADERS if own.isdisjoint(SAFE_NAMES) else [safe for safe in SAFE_HEADERS if safe[0] not in own]
     headers = [*reply.headers, *safe, (b"x-request-id", exchange.request_id.encode())]
     if exchange.told and b"ratelimit" not in own:
         headers.extend(exchange.told)

@@ -35,7 +35,6 @@ STANDARDS = {
                 "status": {"type": "string"},
                 "detail": {"type": "string"},
                 "scimType": {"type": "string"},
-                "reason": {"type": "string"},
             },
         },  # RFC 7644 §3.12
         {"POST": "201", "DELETE": "204"},

@@ -37,7 +37,8 @@ class BadField(ValueError):
 
     def below(self, key: str | int) -> BadField:
         """Return the same refusal, seen from one level up."""
-        token = str(key)[:SHOWN].replace("~", "~0").replace("/", "~1")
+        shown = str(key)[:SHOWN].encode("utf-8", "replace").decode()  # a name may be no Unicode
+        token = shown.replace("~", "~0").replace("/", "~1")
         return BadField(self.detail, f"/{token}{self.pointer}")
 
 

@@ -14,6 +14,7 @@ from services.access.methods.recertification import RecertificationMethods
 from services.access.methods.review import ReviewMethods
 from services.access.methods.scim import ScimMethods
 from services.access.methods.shadowing import ShadowMethods
+from services.access.methods.shares import ShareMethods
 from services.access.methods.tokens import TokenMethods
 from services.access.methods.trail import TrailMethods
 from services.access.methods.watching import WatchMethods
@@ -26,6 +27,7 @@ class AccessServicer(
     QuestionMethods,
     AuthenticatorMethods,
     RecertificationMethods,
+    ShareMethods,
     ReviewMethods,
     ShadowMethods,
     QuotaMethods,

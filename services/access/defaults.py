@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from services.access.domain.policies import Content, Row
 from services.chassis.access import RowFilter
+from services.chassis.access.shares import LENT_BY, SHARED
 
 # role, department, the purpose its people work for
 ROLES = (
     ("role:owner", "*", "administration"),  # of the data of a department, beside a role there
     ("role:subscriber", "*", "administration"),  # of an app that hears of events, beside a role there
+    ("role:borrower", "*", "administration"),  # of records lent one by one, beside a role there
     ("role:emergency-service", "service", "service"),  # opened by breaking the glass only
     ("role:marketer", "marketing", "marketing"),
     ("role:agent", "service", "service"),
@@ -27,6 +29,9 @@ ACTIONS = {
     "role:subscriber": {
         "webhookSubscriptions": "create read list update delete activate pause renew_secret list_deliveries replay",
     },
+    "role:borrower": {
+        "profiles": "read list", "tickets": "read list", "search": "read", "shares": "read list revoke",
+    },
     "role:owner": {"accessRequests": "read list approve reject revoke", "recertifications": "read list answer"},
     "role:emergency-service": {"profiles": "read list lookup", "search": "read", "interactions": "list"},
     "role:marketer": {
@@ -40,14 +45,14 @@ ACTIONS = {
     },
     "role:agent": {
         "tickets": "*", "slaPolicies": "*", "operations": "*",
-        "profiles": "read list lookup reveal", "search": "read",
+        "profiles": "read list lookup reveal share", "search": "read",
         "consents": "create list decide revoke", "purposes": "read list", "notices": "read list",
         "interactions": "list", "scores": "read", "deliveries": "list", "fields": "list read",
         "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
         "qualityRules": "read list",
     },
     "role:seller": {
-        "profiles": "read list lookup read_network list_relation_types", "search": "read", "operations": "*",
+        "profiles": "read list lookup read_network list_relation_types share", "search": "read", "operations": "*",
         "consents": "list decide", "purposes": "read list",
         "interactions": "list", "scores": "read", "metrics": "list query", "fields": "list read",
         "qualityReports": "read list measure", "qualityIncidents": "read list acknowledge remeasure",
@@ -84,8 +89,9 @@ ACTIONS = {
     },
 }  # fmt: skip
 
-OF_EVERYBODY = {  # one's own sessions and second factors, and asking for a role
+OF_EVERYBODY = {  # one's own sessions and second factors, asking for a role, what is lent by and to oneself
     "account": "*",
+    "shares": "read list revoke",
     "accessRequests": "create read list cancel return renew break_glass",
 }
 
@@ -135,6 +141,8 @@ def _row_filters() -> Iterator[RowFilter]:
     for role, department, _ in ROLES:
         for resource in ("qualityReports", "qualityIncidents") if role in OWNERS else ():
             yield RowFilter(role, department, resource, "owner_department", ("$department",))
+    for resource, field in LENT_BY.items():
+        yield RowFilter("role:borrower", "*", resource, field, (SHARED,))
     yield RowFilter("role:subscriber", "*", "webhookSubscriptions", "subscriber", ("$subject",))
 
 

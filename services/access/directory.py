@@ -7,28 +7,35 @@ most, and usually none. Two access processes give the same version marks to the 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kehu.access.v1 import access_pb2 as pb
-from kehu.access.v1 import conditions_pb2 as pb_conditions
+from kehu.access.v1 import shares_pb2
 
-from services.access.domain.policies import Policy, Row
+from services.access.domain.policies import Content, Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.requests import AccessRequest
+from services.access.domain.shares import Lent
 from services.access.domain.tokens import Revocation, SigningKey
+from services.access.publication import LONGEST_REPLY, key_message, revocation_set, rule_set, sorted_set
 from services.access.store.ports import Policies, Principals, Revocations
 from services.access.store.requests import Requests
-from services.chassis.access import MODEL, PolicySnapshot, RowFilter
+from services.access.store.shares import ShareStore
+from services.chassis.access import MODEL, PolicySnapshot
 from services.chassis.access import Revocations as Revoked
 from services.chassis.access.matcher import PARSING
-from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
-from services.chassis.access.wire import coded
-from services.chassis.access.wire_conditions import condition_message, organization
-from services.chassis.access.wire_quotas import quota_message
-from services.chassis.errors import Unavailable
+from services.chassis.access.rules import Shape
+from services.chassis.access.shares import Share
+from services.chassis.access.tables import Table
+from services.chassis.access.wire_conditions import organization
+from services.chassis.access.wire_shares import share_message, shares_of
+from services.chassis.errors import Invalid, Unavailable
+
+log = logging.getLogger("kehu.access")
 
 FRESH = timedelta(milliseconds=200)  # answers closer together than this share one reading
 OVERLAP = timedelta(seconds=10)  # clocks of several access processes differ by less
@@ -54,6 +61,17 @@ class _InForce:
     people: Mapping[str, _Person] = field(default_factory=dict)
     revoked: tuple[Revocation, ...] = ()
     lent: tuple[AccessRequest, ...] = ()
+    shares: Mapping[str, Lent] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was made of a state: its tables, and the message that carries them."""
+
+    state: _InForce
+    rules: Table
+    links: Table
+    message: pb.RuleSet
 
 
 class OwnSnapshots:
@@ -81,15 +99,18 @@ class Directory:
         keys: Sequence[SigningKey],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         requests: Requests | None = None,
+        shares: ShareStore | None = None,
     ) -> None:
-        self._requests = requests
+        self._requests, self._shares = requests, shares
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
-        self._lock, self._coding = threading.Lock(), threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
         self.compiling = PARSING  # pycasbin parses too, when it compiles and when it decides
         self._read_at = LONG_AGO
         self._state = _InForce()
-        self._rules: tuple[_InForce, pb.RuleSet] | None = None
+        self._made: _Made | None = None
+        self._withheld = ""
+        self._share_set: tuple[_InForce, shares_pb2.ShareSet] | None = None
         self._snapshot: PolicySnapshot | None = None
 
     @property
@@ -122,16 +143,21 @@ class Directory:
         Raises:
             Invalid: it does not compile.
         """
-        return self._compiled(policy, sorted({*policy.content.links, *self.links(), *more}), "")
+        links = sorted({*policy.content.links, *self.links(), *more})
+        made = self._compiled(policy, policy.content.rules, links, "")
+        return made.with_shares(shares_of(self._shared(self.refresh())))
 
     def snapshot(self) -> PolicySnapshot:
         """Return the state in force, compiled as every process compiles it."""
         state = self.refresh()
-        rules = self._rule_set(state)
-        snapshot = self._snapshot
-        if snapshot is None or snapshot.rules_version != rules.rules_version:
-            snapshot = self._compiled(_seeded(state), self._all_links(state), rules.rules_version)
+        made, snapshot = self._tables(state), self._snapshot
+        mark = made.message.rules_version
+        if snapshot is None or snapshot.rules_version != mark:
+            snapshot = self._compiled(_seeded(state), made.rules, made.links, mark)
             self._snapshot = snapshot
+        shared = self._shared(state)
+        if snapshot.shares.version != shared.shares_version:
+            snapshot = self._snapshot = snapshot.with_shares(shares_of(shared))
         return snapshot
 
     def revoked(self) -> Revoked:
@@ -140,15 +166,50 @@ class Directory:
         return Revoked(frozenset(found.token_ids), dict(found.subjects), found.revocations_version)
 
     def reply(self, request: pb.GetPolicySnapshotRequest) -> pb.GetPolicySnapshotResponse:
-        """Return what is newer than what the asker holds."""
+        """Return what is newer than what the asker holds; what is revoked arrives even if the rules cannot."""
         state = self.refresh()
-        reply = pb.GetPolicySnapshotResponse(keys=self._keys)
-        rules, revoked = self._rule_set(state), revocation_set(state.revoked)
-        if request.rules_version != rules.rules_version:
-            reply.rules.CopyFrom(rules)
+        reply, revoked = pb.GetPolicySnapshotResponse(keys=self._keys), revocation_set(state.revoked)
         if request.revocations_version != revoked.revocations_version:
             reply.revocations.CopyFrom(revoked)
+        shared = self._shared(state)
+        if request.shares_version != shared.shares_version:
+            reply.shares.CopyFrom(shared)
+        self._add_rules(reply, request, state)
         return reply
+
+    def _add_rules(
+        self, reply: pb.GetPolicySnapshotResponse, request: pb.GetPolicySnapshotRequest, state: _InForce
+    ) -> None:
+        """Add the rules if the asker has others; tables it holds go by their digest."""
+        try:
+            rules = self._tables(state).message
+        except Invalid as error:
+            return self._withhold(reply, type(error).__name__)
+        if request.rules_version == rules.rules_version:
+            return None
+        reply.rule_set.CopyFrom(rules)
+        found = reply.rule_set
+        for table, digest in ((found.rule_table, request.rules_digest), (found.link_table, request.links_digest)):
+            if table.digest == digest:
+                table.CopyFrom(pb.WordTable(digest=digest))
+        if reply.ByteSize() > LONGEST_REPLY:
+            reply.ClearField("rule_set")
+            self._withhold(reply, "they are too large for one message")
+        return None
+
+    def _withhold(self, reply: pb.GetPolicySnapshotResponse, why: str) -> None:
+        reply.rules_withheld = True
+        if why != self._withheld:
+            log.error("the newest rules reach no process: %s", why)
+            self._withheld = why
+
+    def bytes_of(self, content: Content) -> int:
+        """Return how large the rules would be on their way to a process, with the links of now.
+
+        Raises:
+            Invalid: they do not compile.
+        """
+        return sorted_set(content, 0, sorted({*content.links, *self.links()})).ByteSize()
 
     def emergency_of(self, subject: str) -> str:
         """Return the id of the break-glass a person has open now, or nothing."""
@@ -171,35 +232,52 @@ class Directory:
         published = self._policies.published_after(known.policy.number if known.policy else 0)
         revoked = tuple(sorted(self._revocations.unexpired(now), key=lambda revocation: revocation.id))
         lent = tuple(self._requests.lent(now)) if self._requests else ()
-        if not changed and not published and revoked == known.revoked and lent == known.lent:
+        shares = self._shares_now(known.shares, since, now)
+        if not changed and not published and revoked == known.revoked and lent == known.lent and shares is known.shares:
             return known
         policy = published[-1] if published else known.policy
-        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked, lent)
+        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked, lent, shares)
 
-    def _rule_set(self, state: _InForce) -> pb.RuleSet:
-        with self._coding:  # every process asks at once for what is new: it is coded once
-            return self._coded(state)
+    def _shares_now(self, known: Mapping[str, Lent], since: datetime, now: datetime) -> Mapping[str, Lent]:
+        """Return the shares in force; what was known when nothing is new."""
+        if self._shares is None:
+            return known
+        found = self._shares.in_force(now) if since == LONG_AGO else self._shares.changed_since(since)
+        fresh = {**known, **{share.id: share for share in found}}
+        fresh = {key: share for key, share in fresh.items() if share.is_in_force(now)}
+        return known if fresh == known else fresh
 
-    def _coded(self, state: _InForce) -> pb.RuleSet:
-        known = self._rules
-        if (
-            known is not None
-            and known[0].policy is state.policy
-            and known[0].people is state.people
-            and known[0].lent == state.lent
-        ):
+    def _shared(self, state: _InForce) -> shares_pb2.ShareSet:
+        """Return the shares in force of lenders who may sign in, each with the department they are in now."""
+        with self._making:
+            known = self._share_set
+            if known is None or known[0].shares is not state.shares or known[0].people is not state.people:
+                known = self._share_set = (state, share_set(state.shares.values(), state.people.values()))
             return known[1]
-        policy, links = _seeded(state), self._all_links(state)
-        mark = f"{policy.number}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
-        rules = rule_set(policy, links, mark)
-        self._rules = (state, rules)
-        return rules
 
-    def _compiled(self, policy: Policy, links: Sequence[Row], mark: str) -> PolicySnapshot:
+    def _tables(self, state: _InForce) -> _Made:
+        with self._making:  # every process asks at once for what is new: it is made once
+            known = self._made
+            if known is None or not _alike(known.state, state):
+                known = self._made = self._make(state, known)
+            return known
+
+    def _make(self, state: _InForce, known: _Made | None) -> _Made:
+        policy = _seeded(state)
+        shape = Shape.of(policy.content.model)
+        same = known is not None and known.state.policy is policy
+        rules = known.rules if known and same else shape.rules(policy.content.rules)
+        links = shape.links(self._all_links(state))
+        mark = f"{policy.number}-{rules.digest[:16]}-{links.digest[:16]}"
+        return _Made(state, rules, links, rule_set(policy.content, policy.number, rules, links, mark))
+
+    def _compiled(
+        self, policy: Policy, rules: Sequence[Row] | Table, links: Sequence[Row] | Table, mark: str
+    ) -> PolicySnapshot:
         content = policy.content
         with self.compiling:
             return PolicySnapshot(
-                policy.number, content.model, content.rules, links, content.row_filters, rules_version=mark,
+                policy.number, content.model, rules, links, content.row_filters, rules_version=mark,
                 conditions=content.conditions, organization=organization(content.departments, content.teams),
                 now=lambda: self._now().timestamp(),
             )  # fmt: skip
@@ -208,6 +286,11 @@ class Directory:
         content = _seeded(state).content
         own = {link for person in state.people.values() for link in person.links}
         return sorted({*content.links, *own, *_lent_links(state, content.model)})
+
+
+def _alike(one: _InForce, other: _InForce) -> bool:
+    """Tell whether two states have the same rules and role links."""
+    return one.policy is other.policy and one.people is other.people and one.lent == other.lent
 
 
 def _lent_links(state: _InForce, model: str) -> Iterator[Row]:
@@ -230,44 +313,20 @@ def _seeded(state: _InForce) -> Policy:
     return state.policy
 
 
-def revocation_set(revoked: Sequence[Revocation]) -> pb.RevocationSet:
-    """Return all revocations as a message; `revoked` is sorted by id."""
-    mark = hashlib.sha256(repr([(r.id, r.at.timestamp()) for r in revoked]).encode()).hexdigest()[:16]
-    tokens = [r.id.removeprefix("token:") for r in revoked if r.id.startswith("token:")]
-    subjects = {r.id: r.at.timestamp() for r in revoked if not r.id.startswith("token:")}
-    return pb.RevocationSet(revocations_version=mark, token_ids=tokens, subjects=subjects)
-
-
-def key_message(key: SigningKey) -> pb.JsonWebKey:
-    """Return the public half of a key as a JWK."""
-    return pb.JsonWebKey(kty="OKP", crv="Ed25519", x=key.public, kid=key.key_id, use="sig", alg="EdDSA")
-
-
-def rule_set(policy: Policy, links: Sequence[Row], mark: str) -> pb.RuleSet:
-    """Return all rules as a message."""
-    content, words = policy.content, {"": 0}
-    rules, role_links = coded(content.rules, RULE_WORDS, words), coded(links, LINK_WORDS, words)
-    return pb.RuleSet(
-        rules_version=mark,
-        policy_version=policy.number,
-        model=content.model,
-        words=words,
-        rule_words=rules,
-        link_words=role_links,
-        row_filters=[row_filter_message(found) for found in content.row_filters],
-        conditions=[condition_message(condition) for condition in content.conditions],
-        departments=[pb_conditions.Department(name=name, parent=parent) for name, parent in content.departments],
-        teams=[pb_conditions.Team(name=name, members=members) for name, members in content.teams],
-        quotas=[quota_message(quota) for quota in content.quotas],
-    )
-
-
-def row_filter_message(found: RowFilter) -> pb.RowFilter:
-    """Return a row filter as a message."""
-    return pb.RowFilter(
-        subject=found.subject,
-        department=found.department,
-        resource=found.resource,
-        field=found.field,
-        values=found.values,
-    )
+def share_set(shares: Iterable[Lent], people: Iterable[_Person]) -> shares_pb2.ShareSet:
+    """Return all shares as a message; one whose lender may not sign in is left out."""
+    here = {person.subject: person.department for person in people if person.enabled}
+    lent = [
+        share_message(
+            Share(
+                share.resource, share.record_id, share.borrower, share.purpose, share.lender, here[share.lender],
+                share.lender_purpose, share.end_time.timestamp(),
+            )
+        )
+        for share in sorted(shares, key=lambda each: each.id)
+        if share.lender in here
+    ]  # fmt: skip
+    if not lent:
+        return shares_pb2.ShareSet()
+    content = b"".join(message.SerializeToString(deterministic=True) for message in lent)
+    return shares_pb2.ShareSet(shares_version=hashlib.sha256(content).hexdigest()[:16], shares=lent)

@@ -8,11 +8,12 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from kehu.options.v1 import options_pb2 as options
 
-from services.access.domain.vocabulary import Inventory
+from services.access.domain.vocabulary import Inventory, Narrowing
 from services.chassis.access.stepping import UNATTENDED
 from services.chassis.obligations import PROTECTED
 
 OPERATIONS = {"operations": {"read", "list", "cancel"}}  # google.longrunning carries no options of ours
+OF_OPERATIONS = Narrowing(frozenset(), ())
 
 
 def descriptors_path() -> Path:
@@ -26,18 +27,26 @@ def read_inventory(path: Path) -> Inventory:
     actions = {resource: set(names) for resource, names in OPERATIONS.items()}
     groups: set[str] = set()
     rows: dict[str, set[str]] = {}
+    methods = {(resource, action): {OF_OPERATIONS} for resource, names in OPERATIONS.items() for action in names}
     for file in files.file:
         if not file.package.startswith("kehu."):
             continue
         for rule, step_up in _rules(file):
             actions.setdefault(rule.resource, set()).add(rule.action)
+            narrowing = Narrowing(frozenset(rule.row_fields), tuple(rule.rows_of))
+            methods.setdefault((rule.resource, rule.action), set()).add(narrowing)
             if step_up:
                 actions.setdefault(UNATTENDED + rule.resource, set()).add(rule.action)
             if rule.row_fields:
                 rows.setdefault(rule.resource, set()).update(rule.row_fields)
         for message in file.message_type:
             groups.update(_groups(message))
-    return Inventory(_frozen(actions), frozenset(groups), _frozen(rows))
+    ways = {method: tuple(sorted(found, key=_most_first)) for method, found in methods.items()}
+    return Inventory(_frozen(actions), frozenset(groups), _frozen(rows), ways)
+
+
+def _most_first(narrowing: Narrowing) -> tuple[int, list[str]]:
+    return -len(narrowing.fields), sorted(narrowing.fields)
 
 
 def _frozen(named: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +10,7 @@ from services.access.chain import Chain
 from services.access.recertifying import Recertifier
 from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
-from services.chassis.errors import KehuError
+from services.chassis.repeating import Repeating
 
 EVERY = timedelta(hours=1)
 PRUNED_EVERY = timedelta(days=1)
@@ -20,7 +19,7 @@ YEAR = timedelta(days=366)
 _log = logging.getLogger("kehu.audit")
 
 
-class Keeper:
+class Keeper(Repeating):
     """Keeps the chain; several processes may: a checkpoint's number is taken once."""
 
     def __init__(
@@ -32,21 +31,15 @@ class Keeper:
         reminder: Reminder | None = None,
         recertifier: Recertifier | None = None,
     ) -> None:
+        super().__init__("audit-keeper", LOOK_SECONDS, patience=10)
         self._reminder, self._recertifier = reminder, recertifier
         self._chain, self._kept, self._sentinel, self._now = chain, YEAR * years, sentinel, now
         self._pruned: datetime | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit-keeper", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+    def turn(self) -> float:
+        """Do what is due."""
+        self.look()
+        return LOOK_SECONDS
 
     def look(self) -> None:
         """Do what is due."""
@@ -75,12 +68,3 @@ class Keeper:
             removed = self._chain.prune(now - self._kept, now)
             if removed:
                 _log.info("audit blocks removed", extra={"blocks": removed})
-
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            try:
-                self.look()
-            except KehuError as error:
-                _log.error("the audit chain could not be kept: %s", error.reason)
-            except Exception:
-                _log.exception("the audit chain could not be kept")

@@ -21,16 +21,19 @@ from services.access.methods.context import Argon2, Context
 from services.access.recertifying import Recertifier
 from services.access.reminding import Reminder
 from services.access.sentinel import Sentinel
-from services.access.store import mongo, once, recertifications
+from services.access.store import mongo, once
 from services.access.store.alerts import AlertRecord, MongoAlerts
 from services.access.store.issuers import IssuerRecord, Issuers, MongoIssuers
 from services.access.store.mongo_trail import MongoBlocks, MongoCheckpoints
 from services.access.store.names import MongoNames, Names
 from services.access.store.once import Once, Uses
 from services.access.store.ports import Blocks, Checkpoints, Policies, Principals, Revocations
+from services.access.store.recertifications import RECORDS as RECERTIFICATION_RECORDS
+from services.access.store.recertifications import MongoRecertifications
 from services.access.store.requests import AccessRequestRecord, MongoRequests
 from services.access.store.sessions import MongoSessions, Sessions
 from services.access.store.shadows import MongoShadows
+from services.access.store.shares import MongoShares, ShareRecord
 from services.access.store.windows import MongoQuotaWindows
 from services.chassis import records
 from services.chassis.access import TokenVerifier
@@ -65,7 +68,7 @@ def serving(config: ProcessConfig) -> Serving:
     return Serving(
         service="access",
         servicers=[(access_pb2_grpc.add_AccessServiceServicer_to_server, AccessServicer(context))],
-        records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord, *recertifications.RECORDS),
+        records=(*mongo.RECORDS, IssuerRecord, AlertRecord, AccessRequestRecord, ShareRecord, *RECERTIFICATION_RECORDS),
         background=[keeper],
         prepare=prepare,
     )
@@ -88,8 +91,8 @@ def build_context(
     folder, keys = config.keys_dir, token_keys(config.keys_dir)
     anchor = FolderAnchor(config.audit_anchor) if config.audit_anchor else None
     passwords = Argon2()
-    requests = MongoRequests()
-    directory = Directory(principals, policies, revocations, keys, requests=requests)
+    requests, shares = MongoRequests(), MongoShares()
+    directory = Directory(principals, policies, revocations, keys, requests=requests, shares=shares)
     return Context(
         principals=principals,
         policies=policies,
@@ -109,7 +112,8 @@ def build_context(
         names=names,
         alerts=MongoAlerts(),
         requests=requests,
-        recertifications=recertifications.MongoRecertifications(),
+        shares=shares,
+        recertifications=MongoRecertifications(),
         issuers=issuers,
         companies=Companies(config.loopback_issuers),
         breached=BreachedPasswords(config.breached_passwords),
@@ -122,7 +126,7 @@ def build_context(
 def consuming(config: ProcessConfig) -> AccessConsumer:
     """Return what `kehu consume access` runs."""
     records.connect(config, "access")
-    return AccessConsumer(MongoNames())
+    return AccessConsumer(MongoNames(), MongoShares())
 
 
 def working(config: ProcessConfig) -> None:

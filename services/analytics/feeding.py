@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from services.analytics.lake import rows_table
 from services.analytics.scoring import rescore
 from services.analytics.store import Entry, Inbox
 from services.analytics.warehouse import Warehouse
-from services.chassis.errors import Unavailable
+from services.chassis.repeating import Repeating
 
 BATCH: Final = 2000  # entries per flush; an entry is one fact or up to 500 interactions
 WAIT_SECONDS: Final = 1.0
@@ -68,46 +67,26 @@ def erased_of(entries: Sequence[Entry]) -> list[str]:
     return list(dict.fromkeys(name for names in told for name in names))
 
 
-class Feeder:
+class Feeder(Repeating):
     """A thread of the serving process that flushes the inbox and tidies the lake."""
 
     def __init__(self, inbox: Inbox, warehouse: Warehouse, sweep: Callable[[], object] = int) -> None:
         """`sweep` is called when the lake is tidied."""
+        super().__init__("lake-feeder", patience=30)
         self._inbox = inbox
         self._warehouse = warehouse
         self._sweep = sweep
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="lake-feeder", daemon=True)
         self._tidied = self._swept = time.monotonic()
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End after the flush under way."""
-        self._stop.set()
-        self._thread.join(30)
-
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            if not self._step():
-                self._stop.wait(WAIT_SECONDS)
-
-    def _step(self) -> bool:
-        """Flush once; say whether more may wait. An outage is waited out, the inbox keeps everything."""
-        try:
-            full = flush(self._inbox, self._warehouse) == BATCH
-            if not full and time.monotonic() - self._tidied > TIDY_SECONDS:
-                self._tidied = time.monotonic()
-                self._warehouse.tidy()
-                self._sweep()
-                if time.monotonic() - self._swept > SWEEP_SECONDS:
-                    self._swept = time.monotonic()
-                    self._warehouse.sweep()
-            return full
-        except Unavailable:
-            _log.warning("the lake is not fed: a store does not answer")
-        except Exception:
-            _log.exception("the lake is not fed")
-        return False
+    def turn(self) -> float:
+        """Flush once, and again at once while more may wait; the inbox keeps everything over an outage."""
+        if flush(self._inbox, self._warehouse) == BATCH:
+            return 0.0
+        if time.monotonic() - self._tidied > TIDY_SECONDS:
+            self._tidied = time.monotonic()
+            self._warehouse.tidy()
+            self._sweep()
+            if time.monotonic() - self._swept > SWEEP_SECONDS:
+                self._swept = time.monotonic()
+                self._warehouse.sweep()
+        return WAIT_SECONDS

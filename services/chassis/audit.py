@@ -21,8 +21,10 @@ from pathlib import Path
 import orjson
 
 from services.chassis.errors import Invalid
+from services.chassis.repeating import Repeating
 
 SEGMENT_BYTES = 4 * 1024 * 1024
+LONGEST_WAIT = 30.0  # seconds, while access is away
 BATCH_ENTRIES = 500  # WriteAuditEntries documents this maximum
 BATCH_BYTES = 1024 * 1024  # entries of lists name many profiles; a call carries 4 MiB at most
 SPAN = 60  # seconds from a batch's first entry to its last at most: what a search by time relies on
@@ -248,32 +250,31 @@ def _together(held: list[AuditEntry], entry: AuditEntry) -> bool:
     return len(held) < BATCH_ENTRIES and abs((last - first).total_seconds()) < SPAN / 2
 
 
-class Shipper:
+class Shipper(Repeating):
     """A thread that sends closed segments in order and deletes each once access has all of it."""
 
     def __init__(
         self, spool: AuditSpool, write_entries: Callable[[Batch], None], interval_seconds: float = 1.0
     ) -> None:
         """`write_entries` returns when access holds the batch, and is repeated until it does."""
+        super().__init__("audit-shipper", interval_seconds, patience=10)
         self._spool, self._write, self._interval = spool, write_entries, interval_seconds
-        self._stopping = threading.Event()
-        self._turn = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="audit-shipper", daemon=True)
+        self._wait = interval_seconds
+        self._one = threading.Lock()
 
-    def start(self) -> None:
-        """Begin shipping."""
-        self._thread.start()
+    def turn(self) -> float:
+        """Ship what there is, the less often the longer access is away."""
+        self._wait = self._interval if self.ship_once() else min(self._wait * 2, LONGEST_WAIT)
+        return self._wait
 
     def stop(self) -> None:
         """Ship what there is once more, then stop; what access did not take waits for the next start."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
+        super().stop()
         self.ship_once()
 
     def ship_once(self) -> bool:
         """Send all there is; tell whether access took everything."""
-        with self._turn:
+        with self._one:
             return all(self._ship(segment) for segment in self._spool.seal())
 
     def _ship(self, segment: Path) -> bool:
@@ -289,9 +290,3 @@ class Shipper:
             return False
         segment.unlink()
         return True
-
-    def _run(self) -> None:
-        wait = self._interval
-        while not self._stopping.wait(wait):
-            shipped = self.ship_once()
-            wait = self._interval if shipped else min(wait * 2, 30.0)

@@ -71,6 +71,7 @@ class ProcessConfig:
     gateway_port: int
     protection: Protection = field(default_factory=Protection)
     certificate_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    connections_each: int = 512  # that one address may hold at a gateway process, if it is no proxy named above
     breached_passwords: Path | None = None
     audit_anchor: Path | None = None
     audit_years: float = 3
@@ -79,6 +80,7 @@ class ProcessConfig:
     loopback_issuers: bool = False
     webhook_dev_hosts: tuple[str, ...] = ()  # host or host:port, sent to unchecked and by http too: for trying out
     webhook_ca: Path | None = None  # authorities beside the public ones that targets' certificates may be of
+    frames_port: int = 0  # where a service takes frames; 0: any port, right where no other replica has the same name
     webauthn_id: str = ""  # the domain people's authenticators know us by (WebAuthn §4); empty: there is none
     webauthn_origins: tuple[str, ...] = ()  # of the pages that may ask them
 
@@ -187,25 +189,22 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
         public_url=read.text("KEHU_PUBLIC_URL", "http://127.0.0.1:8080"),
         token_issuer=read.text("KEHU_TOKEN_ISSUER", "https://kehu.internal"),
         token_audience=read.text("KEHU_TOKEN_AUDIENCE", "kehu"),
-        metrics_port=int(read.number("KEHU_METRICS_PORT", 0, 0, 65535)),
-        health_port=int(read.number("KEHU_HEALTH_PORT", 0, 0, 65535)),
         probe_host=read.text("KEHU_PROBE_HOST", "127.0.0.1"),
         grpc_threads=int(read.number("KEHU_GRPC_THREADS", 16, 1, 256)),
         notice_seconds=read.number("KEHU_NOTICE_SECONDS", 0, 0, 60),
         drain_seconds=read.number("KEHU_DRAIN_SECONDS", 20, 0, 600),
         bootstrap_file=read.file("KEHU_BOOTSTRAP_FILE"),
         allow_self_approval=read.flag("KEHU_ALLOW_SELF_APPROVAL"),
-        gateway_host=read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
-        gateway_port=int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
         protection=_protection(read),
         loopback_issuers=read.flag("KEHU_LOOPBACK_ISSUERS"),
         webhook_dev_hosts=tuple(filter(None, read.text("KEHU_WEBHOOK_DEV_HOSTS", "").split(","))),
         webhook_ca=read.file("KEHU_WEBHOOK_CA"),
-        certificate_proxies=read.networks("KEHU_CERTIFICATE_PROXIES"),
         breached_passwords=read.file("KEHU_BREACHED_PASSWORDS"),
         audit_anchor=Path(read.text("KEHU_AUDIT_ANCHOR", str(data_dir / "audit" / "checkpoints"))),
         reveals_per_day=int(read.number("KEHU_REVEALS_PER_DAY", 20, 0, 10_000)),
         audit_years=read.number("KEHU_AUDIT_YEARS", 3, 3, 100),  # PIPL art. 56: three years at least
+        **_ports(read),
+        **_gateway(read),
         **_people(read),
     )
     named = {"KEHU_TOKEN_ISSUER": config.token_issuer, "KEHU_TOKEN_AUDIENCE": config.token_audience}
@@ -214,6 +213,11 @@ def load_config(environ: Mapping[str, str], *, with_stores: bool = True) -> Proc
     if read.faults:
         raise ConfigError("the environment is not complete:\n  " + "\n  ".join(read.faults))
     return config
+
+
+def _ports(read: _Reader) -> dict[str, Any]:
+    names = ("KEHU_METRICS_PORT", "KEHU_HEALTH_PORT", "KEHU_FRAMES_PORT")
+    return {name.removeprefix("KEHU_").lower(): int(read.number(name, 0, 0, 65535)) for name in names}
 
 
 def _protection(read: _Reader) -> Protection:
@@ -226,6 +230,16 @@ def _protection(read: _Reader) -> Protection:
     )
     read.faults += faults(found)
     return found
+
+
+def _gateway(read: _Reader) -> dict[str, Any]:
+    """Return where the gateway listens, and to whom."""
+    return {
+        "gateway_host": read.text("KEHU_GATEWAY_HOST", "127.0.0.1"),
+        "gateway_port": int(read.number("KEHU_GATEWAY_PORT", 8080, 1, 65535)),
+        "certificate_proxies": read.networks("KEHU_CERTIFICATE_PROXIES"),
+        "connections_each": int(read.number("KEHU_CONNECTIONS_EACH", 512, 1, 1_000_000)),
+    }
 
 
 def _people(read: _Reader) -> dict[str, Any]:
@@ -242,7 +256,9 @@ def _people(read: _Reader) -> dict[str, Any]:
         name = found.hostname or ""
         whole = f"{found.scheme}://{found.netloc}" == origin and "@" not in found.netloc
         if not (whole and _may_ask(found.scheme, name) and (name == domain or name.endswith(f".{domain}"))):
-            read.faults.append(f"KEHU_WEBAUTHN_ORIGINS: '{origin}' must look like https://{domain} or https://….{domain}")
+            read.faults.append(
+                f"KEHU_WEBAUTHN_ORIGINS: '{origin}' must look like https://{domain} or https://….{domain}"
+            )
     days = read.number("KEHU_RECERTIFICATION_DAYS", 30, 0, 90)
     return {"webauthn_id": domain, "webauthn_origins": named, "recertification_days": days}
 

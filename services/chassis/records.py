@@ -45,6 +45,7 @@ def connect(config: ProcessConfig, service: str) -> None:
         connectTimeoutMS=3000,
         socketTimeoutMS=60_000,
         maxPoolSize=max(config.grpc_threads, 16) + 8,
+        waitQueueTimeoutMS=5000,  # for a place among these, when a hanging database holds them all
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,8 +17,12 @@ RPC_SECONDS = Histogram(
 )
 EVENTS = Counter("kehu_events_total", "Events by outcome", ["service", "event", "outcome"])
 OUTBOX_LAG = Gauge("kehu_outbox_lag_seconds", "Age of the oldest unpublished fact", ["service"])
+TURNS_FAILED = Counter("kehu_turns_failed_total", "Turns of threads that failed", ["thread"])
 JOBS = Counter("kehu_jobs_total", "Jobs by outcome", ["service", "kind", "outcome"])
 DECISIONS = Counter("kehu_decisions_total", "Access decisions", ["service", "resource", "action", "outcome"])
+POLICY_REVISION = Gauge("kehu_policy_revision", "Number of the policy in force in this process")
+POLICY_ANSWERED = Gauge("kehu_policy_answered_timestamp_seconds", "When access last answered whether it is the newest")
+SHADOWED = Counter("kehu_policy_shadow_total", "Decisions of a candidate policy beside the live ones", ["outcome"])
 
 _tracer = trace.get_tracer("kehu")
 
@@ -28,9 +33,20 @@ def serve_metrics(host: str, port: int) -> None:
         start_http_server(port, addr=host)
 
 
+class _Tracing:
+    """Whether there is an SDK: looked up once a second, for the API reads the environment each time."""
+
+    is_on = False
+    known_until = 0.0
+
+
 def tracing_is_on() -> bool:
     """Say whether an OpenTelemetry SDK was installed in this process; without one spans cost and do nothing."""
-    return type(trace.get_tracer_provider()).__name__ != "ProxyTracerProvider"
+    now = time.monotonic()
+    if now >= _Tracing.known_until:
+        _Tracing.is_on = type(trace.get_tracer_provider()).__name__ != "ProxyTracerProvider"
+        _Tracing.known_until = now + 1.0
+    return _Tracing.is_on
 
 
 @contextmanager

@@ -306,5 +306,6 @@ def _admitted(incoming: Incoming, taken: Taken, is_deletion: bool) -> Admitted:
     record = incoming.record
     warnings = [(item.field, item.reason) for item in dict.fromkeys((*record.problems, *taken.problems))]
     return Admitted(
-        record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion, warnings=warnings
+        record.source_record_id, taken.outcome, taken.profile_id, is_deletion=is_deletion, warnings=warnings,
+        is_clean=taken.is_clean,
     )  # fmt: skip

@@ -16,6 +16,7 @@ STANDARD_TEXTS = frozenset(
     ("name", "gender", "birth_date", "resident_id", "phone", "email", "address", "province", "city", "district")
 )
 TIER, TIER_LENGTH = "tier", 64
+_NOTHING_MORE = GoldenField("", "", "", "", datetime.min)[5:]  # nothing beaten, the built-in rule, no override
 _NO_MORE: Sequence[object] = ((), 0, "", "")  # what a stored field leaves out at its end
 
 
@@ -89,8 +90,7 @@ def _attributes(records: Sequence[StandardRecord], rules: Mapping[str, Rule]) ->
 
 def changed_fields(old: Mapping[str, str], after: Believed) -> list[str]:
     """Return the names of the fields whose believed value differs from the one of before."""
-    new = after.values()
-    return sorted(name for name in {*old, *new} if old.get(name, "") != new.get(name, ""))
+    return sorted({name for name, value in old.items() ^ after.values().items() if value})  # none is as good as ""
 
 
 def to_plain(believed: Believed) -> dict[str, object]:
@@ -114,7 +114,9 @@ def to_plain(believed: Believed) -> dict[str, object]:
 
 
 def _field_plain(item: GoldenField, time: str) -> list[object]:
-    plain: list[object] = [item.value, item.source_id, item.source_record_id, item.rule, time]
+    plain: list[object] = [*item[:4], time]
+    if item[5:] == _NOTHING_MORE:
+        return plain
     until = item.expire_time.isoformat() if item.expire_time else ""
     if item.beat or item.rule_version or until:
         plain.append([list(lost) for lost in item.beat])

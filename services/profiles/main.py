@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 from kehu.analytics.v1.analytics_pb2_grpc import AnalyticsServiceStub
 from kehu.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from kehu.profiles.v1 import profiles_pb2_grpc
@@ -11,6 +12,7 @@ from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.jobs import Handler, Jobs
 from services.chassis.server import Serving
+from services.chassis.server.lending import Lending
 from services.profiles.ageing import staging
 from services.profiles.ageing.retaining import Keeper
 from services.profiles.ageing.transactions import RemoteInteractions
@@ -59,9 +61,11 @@ def serving(config: ProcessConfig) -> Serving:
 
     models = Models(store)
     taker = SharedTaker(Taker(store, vault, models, dictionary))
-    consents = RemoteConsents(Channels(config, SERVICE).stub(ConsentServiceStub))
+    channels = Channels(config, SERVICE)
+    consents, lending = RemoteConsents(channels.stub(ConsentServiceStub)), Lending(channels.stub(AccessServiceStub))
     tools = Tools(store, vault, taker, jobs, dictionary, consents=consents, models=models,
-                  reveals_per_day=config.reveals_per_day, targets=load_targets(config.keys_dir))  # fmt: skip
+                  reveals_per_day=config.reveals_per_day, targets=load_targets(config.keys_dir),
+                  lending=lending)  # fmt: skip
     return Serving(
         SERVICE,
         [(profiles_pb2_grpc.add_ProfilesServiceServicer_to_server, ProfilesServicer(tools))],

@@ -86,11 +86,11 @@ def shape_changed(working: Working, ciphers: Ciphers, vault: Vault, rules: Mappi
         )  # fmt: skip
         if old:
             superseded.append(old)
-    kind = "created" if working.is_new else "updated"
+    kind, profile = "created" if working.is_new else "updated", working.profile.copy()
+    profile.records, profile.relinked = list(after.values()), list(working.incoming)
     return reshape(
-        working.profile, replace(working.profile, records=list(after.values()), relinked=list(working.incoming)),
-        working.records, ciphers, vault, rules, now, Revision(0, now, kind, (), list(working.incoming)),
-        superseded=superseded,
+        working.profile, profile, working.records, ciphers, vault, rules, now,
+        Revision(0, now, kind, (), list(working.incoming)), superseded=superseded,
     )  # fmt: skip
 
 
@@ -111,25 +111,19 @@ def reshape(
     `was` is the profile as it is stored, `profile` what changes of it beside the golden record. Overrides that have
     expired are dropped.
     """
-    overrides = [item for item in profile.overrides if item.expire_time > now]
-    if len(overrides) < len(profile.overrides):
-        profile = replace(profile, overrides=overrides)
-    if profile.stage and all(map(vault.says_nothing, profile.records)):
-        profile = replace(profile, stage="", stage_time=now, stage_revision=0)  # nobody is left who could be in one
-    believed = believe(list(records.values()), rules, list(vault.open_overrides(profile, ciphers).values()))
+    shaped = profile.copy()
+    shaped.overrides = [item for item in profile.overrides if item.expire_time > now]
+    if shaped.stage and all(map(vault.says_nothing, shaped.records)):
+        shaped.stage, shaped.stage_time, shaped.stage_revision = "", now, 0  # nobody is left who could be in one
+    believed = believe(list(records.values()), rules, list(vault.open_overrides(shaped, ciphers).values()))
     before = vault.open_values(was, ciphers)
     version = profile.version + 1
     time = max(now, was.since) if was.revisions else now  # clocks of machines differ, history goes forward
-    changed = [*changed_fields(before, believed), *(["stage"] if profile.stage != was.stage else [])]
+    changed = [*changed_fields(before, believed), *(["stage"] if shaped.stage != was.stage else [])]
     entry = replace(revision, version=version, time=time, changed_fields=changed)
-    shaped = replace(
-        profile,
-        golden=vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id)),
-        owner_department=believed.golden.value("owner_department"),
-        tier=believed.tier,
-        update_time=now,
-        revisions=[*profile.revisions, entry][-HISTORY_AT_HAND:],
-    )
+    shaped.golden = vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id))
+    shaped.owner_department, shaped.tier = believed.golden.value("owner_department"), believed.tier
+    shaped.update_time, shaped.revisions = now, [*profile.revisions, entry][-HISTORY_AT_HAND:]
     fact = profile_changed(shaped, believed, version, now, vault.events)
     return Shaped(shaped, (fact, *more_facts), tuple(superseded), was.past() if was.golden else None)
 

@@ -7,7 +7,7 @@ same moment in two processes are found by the second look that follows when anot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,10 +21,10 @@ from services.profiles.domain.model import ModelSource
 from services.profiles.domain.values import AssignmentKind, MatchScore, Problem
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
-from services.profiles.intake.neighbours import Held, Neighbours
+from services.profiles.intake.neighbours import Neighbours
 from services.profiles.merging import Merger
 from services.profiles.shaping import Shaped, keep_superseded, load, shape_changed
-from services.profiles.store import Done, Store, Writing
+from services.profiles.store import Done, Found, Store, Writing
 from services.profiles.values import Pair
 from services.profiles.vault import Ciphers, Vault
 
@@ -35,11 +35,15 @@ PART_PROFILES = 100  # shaped while the database writes as many: more at once le
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of one record, the profile it belongs to, and the rules it breaks that look at other records."""
+    """What became of one record, the profile it belongs to, and the rules it breaks that look at other records.
+
+    `is_clean` says that no open reject was of this record when it was looked up.
+    """
 
     outcome: Outcome
     profile_id: str = ""
     problems: tuple[Problem, ...] = ()
+    is_clean: bool = False
 
 
 @dataclass(slots=True)
@@ -140,38 +144,41 @@ class Taker:
         if is_retry:
             self.merger.settle_abandoned(now)
         neighbours = Neighbours.now(self._vault, self.dictionary)
-        loaded, ciphers, before, held = self._load(waiting, neighbours.counted(item.record for item in waiting))
+        few = waiting if len(waiting) <= AT_ONCE else ()
+        marks = {self._vault.record_reject_token(item.key): item.key for item in few}
+        seen = self._look(waiting, neighbours.counted(item.record for item in waiting), list(marks))
+        loaded, ciphers = load(self._store, self._vault, seen.profiles, seen.data_keys)
         waiting = unbarred(waiting, loaded, self._vault, self.dictionary.indexes())
-        waiting, problems = neighbours.judge_batch(waiting, loaded, held)
+        waiting, problems = neighbours.judge_batch(waiting, loaded, seen.held)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
         fold = Fold(loaded, self._model(), founded_id, now)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
-        lost, is_alone = self._write(fold, ciphers, now, tally, before)
-        result = self._sort_out(fold, outcomes, lost, problems)
-        if result.founded and not (is_alone or self._store.rounds() == before + 1):
+        lost, is_alone = self._write(fold, ciphers, now, tally, seen.rounds)
+        clean = set() if seen.set_apart is None else {marks[token] for token in marks.keys() - seen.set_apart}
+        result = self._sort_out(fold, outcomes, lost, problems, clean)
+        if result.founded and not (is_alone or self._store.rounds() == seen.rounds + 1):
             tally.merged += self._look_again(result.founded)
         self.merger.merge_all(fold.merges)
         tally.merged += [(group[0], gone) for group in fold.merges for gone in group[1:]]
         return result
 
-    def _load(
-        self, waiting: Sequence[Incoming], counted: Mapping[str, int]
-    ) -> tuple[list[Working], Ciphers, int, Held]:
+    def _look(self, waiting: Sequence[Incoming], counted: Mapping[str, int], reject_tokens: Sequence[str]) -> Found:
         """Return the profiles that may concern these records, how many batches there were before, and who holds what.
 
-        `counted` are the tokens whose holders are asked for.
+        `counted` are the tokens whose holders are asked for, `reject_tokens` those of the records in open rejects,
+        which only a look at a few records tells.
         """
         keys = [item.key for item in waiting]
         if len(waiting) <= AT_ONCE:
-            seen = self._store.look(keys, [token for incoming in waiting for token in incoming.tokens], counted)
-            return (*load(self._store, self._vault, seen.profiles, seen.data_keys), seen.rounds, seen.held)
+            tokens = [token for incoming in waiting for token in incoming.tokens]
+            return self._store.look(keys, tokens, counted, reject_tokens)
         before = self._store.rounds()
         found = {item.profile_id: item for item in self._store.by_record_keys(keys)}
         known = {record.key: record.content_hash for item in found.values() for record in item.records}
         fresh = [incoming for incoming in waiting if known.get(incoming.key) != incoming.content_hash]
         tokens = [token for incoming in fresh for token in incoming.tokens]
         found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
-        return (*load(self._store, self._vault, list(found.values())), before, self._store.holders(counted))
+        return Found(list(found.values()), {}, before, self._store.holders(counted))
 
     def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally, before: int) -> tuple[set[str], bool]:
         """Write what the fold made; return who lost, and whether it is known that nobody else wrote since the look."""
@@ -233,6 +240,7 @@ class Taker:
         outcomes: Mapping[str, Outcome],
         lost: set[str],
         problems: Mapping[str, tuple[Problem, ...]],
+        clean: Collection[str],
     ) -> Round:
         result = Round(again=list(fold.deferred))
         refused = [key for key in problems if key not in outcomes]
@@ -245,7 +253,7 @@ class Taker:
             if home.profile_id in lost and key in home.incoming:
                 result.again.append(home.incoming[key])
             else:
-                result.taken[key] = Taken(outcome, home.profile_id, problems.get(key, ()))
+                result.taken[key] = Taken(outcome, home.profile_id, problems.get(key, ()), key in clean)
         result.founded = [item.profile_id for item in fold.changed() if item.is_new and item.profile_id not in lost]
         return result
 

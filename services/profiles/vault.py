@@ -189,6 +189,10 @@ class Vault:
         """Return the blind token of a set-apart row ("reject") or of its record ("reject-record")."""
         return self._rejects.token(kind, text)
 
+    def record_reject_token(self, key: str) -> str:
+        """Return the blind token by which set-apart rows know their record."""
+        return self.reject_token("reject-record", key)
+
     def erased_token(self, key: str) -> str:
         """Return the blind token by which the erasure ledger knows a source record."""
         return self._erased.token("erased", key)

@@ -15,12 +15,13 @@ from kehu.tickets.v1 import tickets_pb2
 from services.chassis.errors import NotAllowed, Unavailable
 from services.chassis.jobs import Job, Paused
 from services.search.documents import DocumentMaker
-from services.search.store import Engine, IndexDocument
+from services.search.store import Engine, IndexDocument, IndexGone
 
 State = TypeVar("State", profile_events.ProfileChanged, ticket_events.TicketChanged)
 Reply = TypeVar("Reply")
 PAGE = 500  # the largest page the owners give
 CALL_SECONDS = 30.0
+LATER = "a later rebuild took over; watch that one"
 
 
 class RebuildSuperseded(NotAllowed):
@@ -127,19 +128,27 @@ class RebuildIndex:
 
     def _load(self, progress: Progress, states: Sequence[State], make: Callable[[State], IndexDocument]) -> None:
         if progress.index not in self._engine.aliases().building:
-            raise RebuildSuperseded("a later rebuild took over; watch that one")
+            raise RebuildSuperseded(LATER)
         self._engine.load(progress.index, [make(state) for state in states])
 
     def _swap(self, progress: Progress) -> None:
-        """Move the alias; which index is replaced is saved first, so that it is dropped whoever dies."""
-        if not progress.replaced:
-            progress.replaced = self._engine.aliases().live
+        """Move the alias; which index is replaced is saved first, so that it is dropped whoever dies.
+
+        A run of the same job that lost its lease may have moved the alias already: then nothing is replaced here.
+        """
+        live = self._engine.aliases().live
+        if not progress.replaced and live != progress.index:
+            progress.replaced = live
             progress.save("swapping")
-        self._engine.swap(progress.index)
+        try:
+            self._engine.swap(progress.index)
+        except IndexGone as error:
+            raise RebuildSuperseded(LATER) from error
         progress.save("dropping")
 
     def _drop(self, progress: Progress) -> None:
-        self._engine.drop(progress.replaced)
+        if progress.replaced:
+            self._engine.drop(progress.replaced)
         progress.save("done")
 
 

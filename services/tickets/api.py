@@ -9,12 +9,15 @@ from zoneinfo import ZoneInfo
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from kehu.access.v1 import shares_pb2 as access_pb2
+from kehu.tickets.v1 import shares_pb2
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis import paging, records
 from services.chassis.errors import AlreadyExists, Conflict, FieldViolation, Invalid
 from services.chassis.identities import one_living
 from services.chassis.server import current_call, validate
+from services.chassis.server.lending import Lending
 from services.tickets import rows, updates, wire
 from services.tickets.api_policies import PoliciesServicer
 from services.tickets.domain import ticket as rules
@@ -41,7 +44,9 @@ class TicketsServicer(PoliciesServicer):
         store: TicketsStore,
         clock: Callable[[], datetime] = now_in_milliseconds,
         new_id: Callable[..., str] = records.new_id,
+        lending: Lending | None = None,
     ) -> None:
+        self._lending = lending or Lending()
         self._store = store
         self._now = clock
         self._new_id = new_id
@@ -127,6 +132,10 @@ class TicketsServicer(PoliciesServicer):
     def GetTicket(self, request: pb.GetTicketRequest, context: grpc.ServicerContext) -> pb.Ticket:
         """Return a ticket."""
         return self._reply(self._visible(request.name))
+
+    def ShareTicket(self, request: shares_pb2.ShareTicketRequest, context: grpc.ServicerContext) -> access_pb2.Share:
+        """Lend a ticket that the caller sees."""
+        return self._lending.lend(f"tickets/{self._visible(request.name).id}", request.terms)
 
     def ListTickets(self, request: pb.ListTicketsRequest, context: grpc.ServicerContext) -> pb.ListTicketsResponse:
         """Return a page of tickets."""

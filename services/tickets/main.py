@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from kehu.access.v1.access_pb2_grpc import AccessServiceStub
 from kehu.tickets.v1 import tickets_pb2_grpc
 
 from services.chassis import records
+from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving
+from services.chassis.server.lending import Lending
 from services.tickets.api import TicketsServicer
 from services.tickets.events import TicketsConsumer
 from services.tickets.store import Facts
@@ -24,7 +27,8 @@ def _store(config: ProcessConfig) -> MongoTicketsStore:
 def serving(config: ProcessConfig) -> Serving:
     """Return what `kehu serve tickets` runs."""
     store = _store(config)
-    servicer = TicketsServicer(store)
+    lending = Lending(Channels(config, "tickets").stub(AccessServiceStub))
+    servicer = TicketsServicer(store, lending=lending)
     return Serving(
         "tickets",
         [(tickets_pb2_grpc.add_TicketsServiceServicer_to_server, servicer)],

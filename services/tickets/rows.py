@@ -11,6 +11,7 @@ ROW_FIELDS = {
     "owner_department": "department",
     "assignee": "assignee",
     "profile_id": "profile_id",
+    "ticket_id": "id",
 }
 OWN_FIELDS = frozenset(ROW_FIELDS.values())
 NOTHING = Condition("department", ())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from services.chassis.access import in_reach
 from services.chassis.crypto import Sealer
 from services.chassis.errors import Conflict, Unavailable
 from services.chassis.records import Fact
+from services.chassis.repeating import Repeating
 from services.webhooks.domain import schedule, signing
 from services.webhooks.domain.catalogue import catalogue, compared
 from services.webhooks.domain.subscriptions import (
@@ -54,7 +54,7 @@ def secrets_of(subscription: Subscription, sealer: Sealer, now: datetime) -> lis
     return [sealer.open(each.sealed, subscription.id.encode()).decode() for each in subscription.signing(now)]
 
 
-class Deliverer:
+class Deliverer(Repeating):
     """Takes the turns of subscriptions; a thread that looks, and a pool that sends."""
 
     def __init__(
@@ -68,36 +68,24 @@ class Deliverer:
         lease: timedelta = LEASE,
     ) -> None:
         """`sealer` opens the secrets; `chance` spreads the waits; after a `lease` a dead process is followed."""
+        super().__init__("webhooks")
         self._store, self._sender, self._read, self._sealer = store, sender, read, sealer
         self._now, self._chance, self._lease = clock, chance, lease
         self._holder = uuid.uuid4().hex
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="webhook")
         self._busy: dict[str, bool] = {}  # subscriptions under way here, and whether their targets fail
         self._purged_at = float("-inf")
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
     def stop(self) -> None:
         """End after the tries under way."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        super().stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self.look()
-                self._purge()
-            except Unavailable:
-                _log.warning("deliveries wait: the database does not answer")
-            except Exception:
-                _log.exception("looking for deliveries failed")
-            self._stop.wait(LOOK_SECONDS)
+    def turn(self) -> float:
+        """Begin what is due, and forget what is old."""
+        self.look()
+        self._purge()
+        return LOOK_SECONDS
 
     def look(self) -> None:
         """Give every subscription that has something due its turn, as far as there are threads."""
@@ -136,7 +124,7 @@ class Deliverer:
                 wake = delivery.due if delivery else None
                 if delivery is None or wake is None or wake > now:
                     break
-                if tries == TURN or self._stop.is_set():
+                if tries == TURN or self.stopping.is_set():
                     wake = now
                     break
                 if not self._store.renew(subscription_id, self._holder, now + self._lease):

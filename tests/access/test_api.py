@@ -441,7 +441,7 @@ def test_roles_show_rules_and_members(world: World) -> None:
 
     assert list(role.members) == ["app:marketing-app"]
     assert list(role.departments) == ["marketing"]
-    assert len(listed.roles) == 11
+    assert len(listed.roles) == 12
 
 
 def test_explain_names_the_rule_or_the_rules_that_nearly_matched(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import credentials_pb2 as pb
 
 from services.access.bootstrap import seed
+from services.access.company import STALE_SECONDS
 from services.access.domain.credentials import ASSERTION_TYPE, thumbprint
 from services.access.domain.principals import Credential, Principal
 from services.access.store import mongo
@@ -32,7 +34,9 @@ from services.chassis.crypto import Sealer
 from services.chassis.errors import Unauthenticated
 from tests.access.stores import BOTH, emptied
 from tests.access.test_api import other_process, poll, refusal
+from tests.access.tiny_issuer import TinyIssuer, running_issuer
 from tests.access.world import PEOPLE, START, TOKEN_ENDPOINT, World, running_world
+from tests.harness import bad_fields
 
 APP = "app-marketing-app"
 KEYS: dict[str, Callable[[], object]] = {
@@ -269,6 +273,73 @@ def test_an_assertion_counts_once_and_with_nothing_beside_it(signer: Signer) -> 
     ):  # fmt: skip
         assert refused(lambda how=how: signer.sign_in(fresh, **how)) == "CREDENTIALS_REFUSED"
     assert signer.sign_in(fresh), "a refused one was not spent"
+
+
+@pytest.fixture
+def publisher(world: World) -> Iterator[TinyIssuer]:
+    """An app's own pages, with its keys on one of them, which its credential names."""
+    with running_issuer() as running:
+        add(world, pb.CREDENTIAL_KIND_KEY_SET, jwks_uri=f"{running.url}/keys")
+        yield running
+
+
+def test_an_app_changes_the_keys_it_publishes_without_asking_anybody(world: World, publisher: TinyIssuer) -> None:
+    first = Signer(world, publisher.key)
+    token = first.sign_in(first.assertion(header={"kid": "k1"})).access_token
+    publisher.turn("k2")
+    world.context.companies._clock = lambda: time.monotonic() + 600
+    second = Signer(world, publisher.key)
+
+    assert second.sign_in(second.assertion(header={"kid": "k2"}))
+    assert refused(lambda: first.sign_in(first.assertion(header={"kid": "k1"}))) == "CREDENTIALS_REFUSED"
+    assert other_process(world)[1].verify(token).methods == ("private_key_jwt",)
+
+
+@pytest.mark.parametrize("header", [None, {"kid": "k9"}, {"kid": ""}])
+def test_of_a_key_set_only_the_key_that_is_named_is_tried(
+    world: World, publisher: TinyIssuer, header: dict | None
+) -> None:
+    signer = Signer(world, publisher.key)
+
+    assert refused(lambda: signer.sign_in(signer.assertion(header=header))) == "CREDENTIALS_REFUSED"
+    other = signer.assertion(key=ed25519.Ed25519PrivateKey.generate(), header={"kid": "k1"})
+    assert refused(lambda: signer.sign_in(other)) == "CREDENTIALS_REFUSED"
+
+
+def test_made_up_key_ids_do_not_make_us_ask_an_app_more_than_now_and_then(
+    world: World, publisher: TinyIssuer
+) -> None:
+    signer, before = Signer(world, publisher.key), len(publisher.asked)
+
+    for turn in range(20):
+        assert refused(lambda turn=turn: signer.sign_in(signer.assertion(header={"kid": f"x{turn}"})))
+    assert len(publisher.asked) - before <= 2
+
+
+def test_keys_that_cannot_be_read_any_more_prove_nothing(world: World, publisher: TinyIssuer) -> None:
+    signer = Signer(world, publisher.key)
+    assert signer.sign_in(signer.assertion(header={"kid": "k1"}))
+    publisher.pages.clear()
+    world.context.companies._clock = lambda: time.monotonic() + STALE_SECONDS + 1
+
+    assert refused(lambda: signer.sign_in(signer.assertion(header={"kid": "k1"}))) == "CREDENTIALS_REFUSED"
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/.well-known/openid-configuration", "/keys?x=1", None])
+def test_a_key_set_that_cannot_be_read_is_refused_when_it_is_named(world: World, path: str | None) -> None:
+    with running_issuer() as running:
+        url = f"{running.url}{path}" if path else "file:///etc/passwd"
+        assert bad_fields(lambda: add(world, pb.CREDENTIAL_KIND_KEY_SET, jwks_uri=url)) == ["credential.jwks_uri"]
+    assert not any(found.jwks_uri for found in listed(world).values())
+
+
+def test_a_key_set_is_retired_like_any_credential(world: World, publisher: TinyIssuer) -> None:
+    signer = Signer(world, publisher.key)
+    (made,) = [found for found in listed(world).values() if found.jwks_uri]
+    assert (made.kind, made.jwks_uri) == (pb.CREDENTIAL_KIND_KEY_SET, f"{publisher.url}/keys")
+    retire(world, id_of(made))
+
+    assert refused(lambda: signer.sign_in(signer.assertion(header={"kid": "k1"}))) == "CREDENTIALS_REFUSED"
 
 
 BAD_KEYS = {

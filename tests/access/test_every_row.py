@@ -76,5 +76,5 @@ def _tells_of_persons(method: MethodDescriptor) -> bool:
 def test_the_policy_may_narrow_by_what_some_method_declares() -> None:
     rows = read_inventory(descriptors_path()).rows
 
-    assert {"owner_department"} == rows["profiles"] - {"*"}
+    assert {"owner_department", "profile_id"} == rows["profiles"] - {"*"}
     assert "sources" not in rows

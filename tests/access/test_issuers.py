@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import socket
+import threading
+import time
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -14,9 +21,18 @@ from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import issuers_pb2 as pb
 from kehu.access.v1 import people_pb2
 
-from services.access.company import KEPT_SECONDS, STALE_SECONDS, Companies, IssuerSilent
+from services.access.company import (
+    KEPT_SECONDS,
+    PAUSES,
+    QUIET_SECONDS,
+    STALE_SECONDS,
+    Companies,
+    IssuerSilent,
+    fetch_json,
+)
 from services.access.domain.errors import IssuerExists
 from services.access.domain.issuers import EXCHANGE, TOKEN_TYPES, ClaimRule, Issuer, is_safe
+from services.access.domain.principals import Principal
 from services.access.store.issuers import IssuerRecord, Issuers, MemoryIssuers, MongoIssuers
 from services.chassis import records
 from services.chassis.access import StepUpRequired, check_step_up
@@ -103,6 +119,54 @@ def test_a_company_that_does_not_say_when_a_person_showed_themself_shows_no_fres
     assert caller.methods == ("pwd", "mfa") and caller.auth_time is None
     with pytest.raises(StepUpRequired):
         check_step_up(company.world.context.directory.snapshot(), caller, "principals", "create", NOW)
+
+
+def made_by_directory(company: Company, directory_id: str) -> None:
+    """Have a person who was made by SCIM and never came."""
+    made = Principal("user", "alice", "sales", ("role:seller",), "", issuer="acme", directory_id=directory_id)
+    company.world.context.principals.insert(made)
+    company.world.context.directory.refresh(at_once=True)
+
+
+@pytest.mark.parametrize(
+    ("claim", "directory_id", "comes"),
+    [
+        ("", "08a8", {}),
+        ("oid", "e-1", {"oid": "e-1"}),
+        ("oid", "e-1", {"oid": "e-1", "preferred_username": "Alice@acme.test"}),
+    ],
+)
+def test_whom_the_directory_made_comes_first_with_its_own_id(
+    company: Company, claim: str, directory_id: str, comes: dict[str, object]
+) -> None:
+    company.update(directory_claim=claim, rules=[], provision=False)
+    made_by_directory(company, directory_id)
+
+    assert company.exchange(company.token(**comes)).access_token
+    assert company.world.context.principals.get("user-alice").external_id == "08a8"
+    assert company.exchange(company.token(oid="moved")).access_token, "from then on its sub says who it is"
+
+
+@pytest.mark.parametrize(
+    ("claim", "directory_id", "comes"),
+    [
+        ("", "e-1", {}),
+        ("oid", "e-1", {}),
+        ("oid", "e-1", {"oid": "e-2"}),
+        ("oid", "e-1", {"oid": ["e-1"]}),
+        ("oid", "", {"oid": ""}),
+        ("oid", "", {}),
+        ("oid", "08a8", {"oid": "e-1"}),
+    ],
+)
+def test_nobody_becomes_whom_the_directory_made_by_taking_their_login(
+    company: Company, claim: str, directory_id: str, comes: dict[str, object]
+) -> None:
+    company.update(directory_claim=claim, rules=[], provision=False)
+    made_by_directory(company, directory_id)
+
+    assert company.refused(company.token(**comes)) == "CREDENTIALS_REFUSED"
+    assert company.world.context.principals.get("user-alice").external_id == ""
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
@@ -242,6 +306,20 @@ def test_unknown_key_ids_do_not_make_us_ask_more_than_now_and_then(issuer: TinyI
     assert 1 <= asked <= 8, f"asked {asked} times in ten minutes"
 
 
+def test_after_a_quiet_time_a_new_key_is_looked_for_as_soon_as_ever(issuer: TinyIssuer) -> None:
+    clock = [0.0]
+    companies = Companies(loopback=True, clock=lambda: clock[0])
+    for second in range(600):
+        clock[0] = float(second)
+        assert companies.key(issuer.url, f"made-up-{second}") is None
+
+    clock[0] += PAUSES[-1] + QUIET_SECONDS
+    assert companies.key(issuer.url, "made-up") is None
+    issuer.turn("k2")
+    clock[0] += PAUSES[0]
+    assert companies.key(issuer.url, "k2"), "what somebody made up long ago keeps nobody waiting"
+
+
 def test_keys_are_kept_while_the_issuer_is_silent_but_not_for_ever(issuer: TinyIssuer) -> None:
     clock = [0.0]
     companies = Companies(loopback=True, clock=lambda: clock[0])
@@ -279,6 +357,51 @@ BAD_PAGES: dict[str, Callable[[TinyIssuer], dict[str, object]]] = {
     "a list": lambda i: {"/.well-known/openid-configuration": []},
     "endless": lambda i: {"/keys": b" " * 300_000},
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "gzip, gzip", "identity, gzip", "br"])
+def test_a_reply_that_is_encoded_is_never_unpacked(issuer: TinyIssuer, encoding: str) -> None:
+    body = json.dumps(issuer.pages["/keys"]).encode() + b" " * 1_000_000
+    for each in encoding.split(", "):
+        body = {"gzip": gzip.compress, "deflate": zlib.compress}.get(each, bytes)(body)
+    issuer.encoding, issuer.pages["/keys"] = encoding, body
+
+    with pytest.raises(IssuerSilent, match="encoded"):
+        fetch_json(f"{issuer.url}/keys")
+
+
+def test_a_reply_that_says_it_is_not_encoded_is_read(issuer: TinyIssuer) -> None:
+    issuer.encoding = "Identity"
+    assert fetch_json(f"{issuer.url}/keys") == issuer.pages["/keys"]
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("said", [OK + b"x-long: ", OK + b"content-length: 90\r\n\r\n", b""])
+def test_an_issuer_that_drips_its_reply_holds_nobody_longer_than_one_that_is_silent(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.access.company.TIMEOUT_SECONDS", 0.8)
+    over = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(said)
+            while not over.wait(0.1):
+                connection.sendall(b"x" if said else b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(IssuerSilent):
+            fetch_json(f"http://127.0.0.1:{listener.getsockname()[1]}/keys")
+        took = time.monotonic() - began
+        over.set()
+        thread.join()
+    assert took < 5, "the bound is for all of it, not for each byte"
 
 
 @pytest.mark.parametrize("name", BAD_PAGES)
@@ -394,7 +517,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[Issuers]:
 
 
 ACME = Issuer(
-    "acme", "https://acme.test", ("kehu",), "email", (ClaimRule("g", "销售", "sales", "role:seller"),), True, "hr"
+    "acme", "https://acme.test", ("kehu",), "email", (ClaimRule("g", "销售", "sales", "role:seller"),), True, "hr",
+    directory_claim="oid",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -11,6 +12,7 @@ from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.policies import MOST_RULES
 from services.access.methods.messages import rule_message
+from services.access.publication import MOST_POLICY_BYTES
 from tests.access.stores import BOTH, emptied
 from tests.access.test_api import SECOND, new_person
 from tests.access.test_flow import publish
@@ -105,6 +107,24 @@ def test_more_than_a_revision_holds_is_refused_and_nothing_of_it_is_kept(world: 
     assert bad_fields(lambda: extend(world, draft, many)) == ["rules"]
     kept = world.stub().GetPolicy(pb.GetPolicyRequest(policy_id=draft.name.partition("/")[2]), timeout=10)
     assert (kept.rule_count, kept.etag) == (draft.rule_count, draft.etag)
+
+
+def test_a_policy_too_large_to_reach_the_processes_is_refused_before_it_is_in_force(world: World, monkeypatch) -> None:
+    """The largest with names of its own on every rule fits."""
+    draft = extend(world, drafted(world), rules_of(200))
+    policy_id = draft.name.partition("/")[2]
+    policy = world.context.policies.get(policy_id)
+    assert policy is not None
+    most = replace(policy.content, rules=tuple(rules_of(MOST_RULES)))
+    assert world.context.directory.bytes_of(most) < MOST_POLICY_BYTES / 2
+
+    monkeypatch.setattr("services.access.methods.policies.MOST_POLICY_BYTES", 1_000)
+
+    assert bad_fields(lambda: world.stub().SubmitPolicy(pb.SubmitPolicyRequest(policy_id=policy_id), timeout=30)) == [
+        "rules"
+    ]
+    monkeypatch.undo()
+    assert publish(world, policy_id).state == pb.POLICY_STATE_PUBLISHED
 
 
 @pytest.mark.parametrize("store", BOTH)

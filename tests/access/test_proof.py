@@ -69,7 +69,7 @@ def unmerged(whole: str, part: str, version: int, since: datetime, at: datetime)
 
 
 def told(world: World, events: list[Event[Any]]) -> None:
-    consumer = AccessConsumer(world.context.names)
+    consumer = AccessConsumer(world.context.names, world.context.shares)
     for event in events:
         if isinstance(event.message, ProfilesMerged):
             consumer.on_profiles_merged(event)

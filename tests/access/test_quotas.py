@@ -11,11 +11,11 @@ import pytest
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import quotas_pb2
 
-from services.access.directory import rule_set
 from services.access.domain.differences import differences
 from services.access.domain.policies import Content
 from services.access.domain.quotas import quota_faults
 from services.access.domain.vocabulary import Inventory
+from services.access.publication import sorted_set
 from services.access.store.windows import MemoryQuotaWindows, MongoQuotaWindows, QuotaWindows
 from services.chassis.access.quotas import Quota
 from services.chassis.access.wire import updated
@@ -124,7 +124,7 @@ def test_a_quota_is_drafted_shown_compared_and_fetched_with_its_policy() -> None
         policy = world.context.policies.get(drafted.name.removeprefix("policies/"))
         assert policy is not None
         reply = pb.GetPolicySnapshotResponse()
-        reply.rules.CopyFrom(rule_set(policy, [], "mark"))
+        reply.rule_set.CopyFrom(sorted_set(policy.content, policy.number, [], "mark"))
         fetched = updated(None, reply)
         faults = stub.ValidatePolicy(pb.ValidatePolicyRequest(policy_id=policy.id), timeout=30).faults
 

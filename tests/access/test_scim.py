@@ -80,7 +80,7 @@ def problem(reply: httpx.Response) -> tuple[int, str]:
     document = reply.json()
     assert document["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
     assert document["status"] == str(reply.status_code)
-    return reply.status_code, document.get("scimType", document["reason"])
+    return reply.status_code, document.get("scimType", document["detail"].partition(":")[0])
 
 
 def test_a_joiner_is_made_found_and_known_to_the_policy(directory: Directory) -> None:
@@ -308,3 +308,45 @@ def test_what_cannot_be_followed_is_said_in_scims_words_and_changes_nothing(dire
 
     assert problem(directory.http.request(verb, path, **how)) == (400, expected)
     assert directory.world.context.principals.page("", 100, "") == before
+
+
+def test_a_directory_reads_first_what_can_be_done(directory: Directory) -> None:
+    found = directory.http.get("/scim/v2/ServiceProviderConfig")
+    config = found.json()
+
+    assert found.headers["content-type"] == "application/scim+json"
+    assert config["patch"] == {"supported": True}
+    assert config["filter"] == {"supported": True, "maxResults": 200}
+    assert {name for name in ("sort", "etag", "changePassword") if config[name] == {"supported": False}} == {
+        "sort", "etag", "changePassword",
+    }  # fmt: skip
+    assert [scheme["type"] for scheme in config["authenticationSchemes"]] == ["oauthbearertoken"]
+    assert directory.http.get("/scim/v2/ServiceProviderConfig", headers={"Authorization": ""}).status_code == 401
+
+
+@pytest.mark.parametrize("kind", ["Schemas", "ResourceTypes"])
+def test_what_is_listed_is_found_by_its_own_location(directory: Directory, kind: str) -> None:
+    listed = directory.http.get(f"/scim/v2/{kind}", params={"startIndex": 7, "count": 1}).json()
+
+    assert listed["schemas"] == [LIST]
+    assert listed["totalResults"] == len(listed["Resources"]) > 1, "pages are not looked at (RFC 7644 §4)"
+    for one in listed["Resources"]:
+        assert directory.http.get(one["meta"]["location"]).json() == one
+    assert problem(directory.http.get(f"/scim/v2/{kind}/none"))[0] == 404
+    assert problem(directory.http.get(f"/scim/v2/{kind}", params={"filter": 'id eq "a"'})) == (400, "invalidFilter")
+
+
+def test_the_schemas_name_what_a_resource_has_and_nothing_else(directory: Directory) -> None:
+    body = {**ALICE, "externalId": "e-1"}
+    made = directory.http.post("/scim/v2/Users", json=body).json()
+    group = directory.http.get("/scim/v2/Groups/seller").json()
+    told = directory.http.get("/scim/v2/Schemas").json()["Resources"]
+    schemas = {one["id"]: {attribute["name"] for attribute in one["attributes"]} for one in told}
+    common = {"schemas", "id", "externalId", "meta"}  # RFC 7643 §3.1: of every resource, in no schema
+
+    assert set(made) - common - {ENTERPRISE} == schemas[USER]
+    assert set(made[ENTERPRISE]) == schemas[ENTERPRISE]
+    assert set(group) - common == schemas[GROUP]
+    for kind in directory.http.get("/scim/v2/ResourceTypes").json()["Resources"]:
+        assert directory.http.get(f"/scim/v2{kind['endpoint']}").status_code == 200
+        assert kind["schema"] in schemas

@@ -17,6 +17,7 @@ from services.access.store.shadows import MemoryShadows, MongoShadows, ShadowTot
 from services.chassis.access import Caller, PolicySnapshot, SnapshotHolder
 from services.chassis.access.shadow import KEPT, Shadow, ShadowCounts, ShadowKey, ShadowPoller
 from services.chassis.server import Serving
+from services.chassis.telemetry import SHADOWED
 from tests.access.stores import BOTH, emptied
 from tests.access.test_api import new_person, refusal
 from tests.access.test_flow import publish
@@ -108,6 +109,32 @@ def test_other_fields_or_rows_are_a_difference_and_the_same_answer_is_none() -> 
 
     assert (counts.compared, counts.differing) == (3, 2)
     assert [key.after for key in counts.differences] == ["allowed, with other shown"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "outcome"),
+    [
+        ("allow", "allow", "same"),
+        ("allow", "deny", "would_deny"),
+        ("deny", "allow", "would_allow"),
+        ("allow", None, "failed"),
+    ],
+)
+def test_how_a_candidate_answers_is_counted_by_kind_and_by_nothing_of_the_caller(
+    before: str, after: str | None, outcome: str
+) -> None:
+    def told() -> dict[str, float]:
+        samples = next(iter(SHADOWED.collect())).samples
+        assert all(set(sample.labels) == {"outcome"} for sample in samples)
+        return {sample.labels["outcome"]: sample.value for sample in samples if sample.name.endswith("_total")}
+
+    live, known = snapshot((*MODEL_RULE[:5], before)), told()
+    shadow = Shadow("c", "m", snapshot((*MODEL_RULE[:5], after)) if after else None)
+    caller = Caller("user:x", "user", MODEL_RULE[1], MODEL_RULE[4])
+    shadow.compare(caller, MODEL_RULE[2], MODEL_RULE[3], (), live.decide(caller, MODEL_RULE[2], MODEL_RULE[3]))
+
+    changed = {name for name, value in told().items() if value != known.get(name, 0)}
+    assert changed == {outcome}
 
 
 @pytest.mark.parametrize("broken", [None, SimpleNamespace(decide=None)])

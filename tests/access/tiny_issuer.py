@@ -7,7 +7,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import jwt
@@ -37,6 +37,7 @@ class TinyIssuer:
     algorithm: str = "EdDSA"
     kid: str = "k1"
     pages: dict[str, object] = field(default_factory=dict)
+    encoding: str = ""
     asked: list[str] = field(default_factory=list)
 
     def publish(self) -> None:
@@ -76,8 +77,11 @@ def running_issuer() -> Iterator[TinyIssuer]:
             body = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(200 if found is not None else 404)
             self.send_header("Content-Length", str(len(body)))
+            if issuer.encoding:
+                self.send_header("Content-Encoding", issuer.encoding)
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # who asked may have heard enough
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -31,6 +31,7 @@ from services.access.store.recertifications import MemoryRecertifications
 from services.access.store.requests import MemoryRequests
 from services.access.store.sessions import MemorySessions
 from services.access.store.shadows import MemoryShadows
+from services.access.store.shares import MemoryShares
 from services.chassis.access import TokenVerifier
 from services.chassis.server import Serving
 from tests.harness import Harness, running
@@ -97,8 +98,8 @@ def new_world(**changes: object) -> World:
     keys = [SigningKey(Ed25519PrivateKey.generate())]
     principals, policies, revocations = MemoryPrincipals(), MemoryPolicies(), MemoryRevocations()
     passwords = QuickPasswords()
-    requests = MemoryRequests()
-    directory = Directory(principals, policies, revocations, keys, clock, requests)
+    requests, shares = MemoryRequests(), MemoryShares()
+    directory = Directory(principals, policies, revocations, keys, clock, requests, shares)
     context = Context(
         principals=principals,
         policies=policies,
@@ -118,6 +119,7 @@ def new_world(**changes: object) -> World:
         names=MemoryNames(),
         alerts=MemoryAlerts(),
         requests=requests,
+        shares=shares,
         recertifications=MemoryRecertifications(),
         issuers=MemoryIssuers(),
         companies=Companies(loopback=True),

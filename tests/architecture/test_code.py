@@ -144,6 +144,12 @@ def test_the_chassis_is_a_closed_list():
     assert set(listed.group(1).split(", ")) == names
 
 
+def test_decisions_are_numbered_once_and_without_a_gap():
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
+
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_the_architecture_page_names_files_that_are_there():
     page = (ROOT / "docs/architecture.md").read_text()
     named = re.findall(r"`((?:gateway|services|infra|proto|tests|client)/[\w/.]+)`", page)

@@ -19,9 +19,17 @@ def test_every_test_that_a_promise_names_is_there() -> None:
 
 def test_every_promise_names_a_test() -> None:
     rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ")]
-    promises = [row for row in rows if not row.startswith("| promise")]
+    promises = [row for row in rows if not row.startswith(("| promise", "| row"))]
 
     assert [row for row in promises if not NAMED.search(row)] == []
+
+
+def test_every_target_of_access_and_of_the_api_names_its_test() -> None:
+    lines = (ROOT / "docs" / "security.md").read_text().splitlines()
+    rows = {int(found[1]): line for line in lines if (found := re.match(r"\| (\d+) \|", line))}
+
+    assert sorted(rows) == [*range(1, 18), *range(44, 63)]
+    assert [row for row, line in rows.items() if not NAMED.search(line)] == []
 
 
 def _text(path: Path) -> str:

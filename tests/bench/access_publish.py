@@ -1,15 +1,18 @@
 """A policy of 100,000 rules is published: how long until every process of an installation has it in force.
 
-    python -m tests.bench.access_publish RULES PROCESSES ROUNDS
+    python -m tests.bench.access_publish RULES PROCESSES ROUNDS [CHANGED]
 
-Access keeps its policies in the embedded database and answers over gRPC; the processes are real ones that poll it as
-services do. Time counts from when the revision is stored, which is what the approver is answered on. Prints JSON.
+CHANGED of the rules are others each time, one in a hundred if nothing is said. Access keeps its policies in the
+embedded database and answers over gRPC; the processes are real ones that poll it as services do. Time counts from when
+the revision is stored, which is what the approver is answered on. Prints JSON: seconds by the clock, and of CPU for a
+publication, in access and in each process.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,12 +56,12 @@ def follow(address: str) -> None:
         known = holder.known
         if known is not None and known.version != said:
             said = known.version
-            print(said, time.time(), flush=True)
+            print(said, time.time(), time.process_time(), flush=True)
         time.sleep(0.005)
 
 
-def publish(rules: int, processes: int, rounds: int) -> list[float]:
-    """Return the seconds from each publication to each process."""
+def publish(rules: int, processes: int, rounds: int, changed: int) -> tuple[list[float], list[float], list[float]]:
+    """Return the seconds from each publication to each process, and the CPU of access and of a process for each."""
     with ExitStack() as stack:
         uri = stack.enter_context(database(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         records.connect(SimpleNamespace(mongo_uri=uri, grpc_threads=8), "access")  # type: ignore[arg-type]
@@ -78,20 +81,27 @@ def publish(rules: int, processes: int, rounds: int) -> list[float]:
             _seen(out, first.number)
         made, links = make_policy(random.Random(rules), rules)
         took: list[float] = []
+        here: list[float] = []
+        there: list[float] = []
+        used = [0.0] * processes
+        every = max(rules // changed, 1)
         for number in range(first.number + 1, first.number + rounds + 2):
-            changed = [
-                (*rule[:2], f"{rule[2]}-{number}", *rule[3:]) if not n % 100 else rule for n, rule in enumerate(made)
+            others = [
+                (*rule[:2], f"{rule[2]}-{number}", *rule[3:]) if not n % every else rule for n, rule in enumerate(made)
             ]
-            content = replace(first.content, rules=tuple(changed), links=tuple(links))
+            content = replace(first.content, rules=tuple(others), links=tuple(links))
             stores[1].insert(replace(first, id=f"bench-{number}", number=number, base=number - 1, content=content))
-            stored = time.time()
-            found = [_seen(out, number) - stored for out in lines]
+            stored, began = time.time(), time.process_time()
+            found = [_seen(out, number) for out in lines]
             if number > first.number + 1:  # the first has nothing of the policy that was there before
-                took += found
+                took += [at - stored for at, _ in found]
+                here.append(time.process_time() - began)
+                there += [cpu - before for (_, cpu), before in zip(found, used, strict=True)]
             time.sleep(1.0)
+            used = [cpu for _, cpu in found]
         for child in children:
             child.terminate()
-    return took
+    return took, here, there
 
 
 def _child(*arguments: str) -> subprocess.Popen[str]:
@@ -103,12 +113,12 @@ def _out(child: subprocess.Popen[str]) -> IO[str]:
     return child.stdout
 
 
-def _seen(out: IO[str], version: int) -> float:
-    """Return when a process had a version in force."""
+def _seen(out: IO[str], version: int) -> tuple[float, float]:
+    """Return when a process had a version in force, and the CPU it had used."""
     for line in out:
-        found, at = line.split()
+        found, at, cpu = line.split()
         if int(found) == version:
-            return float(at)
+            return float(at), float(cpu)
     raise RuntimeError("a process ended")
 
 
@@ -117,9 +127,14 @@ def main() -> None:
     if len(sys.argv) == 2:
         follow(sys.argv[1])
         return
-    took = sorted(publish(*(int(text) for text in sys.argv[1:4])))
-    p99 = took[min(int(len(took) * 0.99), len(took) - 1)]
-    print(json.dumps({"p50": took[len(took) // 2], "p99": p99, "longest": took[-1], "count": len(took)}))
+    rules, processes, rounds, *more = (int(text) for text in sys.argv[1:])
+    found, here, there = publish(rules, processes, rounds, *(more or [rules // 100]))
+    took = sorted(found)
+    figures = {
+        "p50": took[len(took) // 2], "p99": took[min(int(len(took) * 0.99), len(took) - 1)], "longest": took[-1],
+        "count": len(took), "cpu_access": statistics.median(here), "cpu_process": statistics.median(there),
+    }  # fmt: skip
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

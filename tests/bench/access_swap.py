@@ -20,9 +20,9 @@ from collections.abc import Callable
 from kehu.access.v1 import access_pb2 as pb
 
 from services.chassis.access import MODEL, Caller, PolicySnapshot, SnapshotHolder, SnapshotPoller
-from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
+from services.chassis.access.rules import Shape
 from services.chassis.access.snapshot import breathe
-from services.chassis.access.wire import coded, updated
+from services.chassis.access.wire import table_message, updated
 from tests.bench import bench_access
 
 PACE = 0.0005  # seconds between requests
@@ -32,10 +32,10 @@ def reply_of(rules: int, changed: int = 0) -> bytes:
     """Return the message by which a process fetches a policy of so many rules; `changed` of them are others."""
     made, links = bench_access.make_policy(random.Random(rules), rules)
     made = [(*rule[:2], f"other-{rule[2]}", *rule[3:]) if n < changed else rule for n, rule in enumerate(made)]
-    words = {"": 0}
-    numbers, told = coded(made, RULE_WORDS, words), coded(links, LINK_WORDS, words)
-    found = pb.RuleSet(policy_version=1, model=MODEL, words=words, rule_words=numbers, link_words=told)
-    return pb.GetPolicySnapshotResponse(rules=found).SerializeToString()
+    shape = Shape.of(MODEL)
+    rules_table, links_table = table_message(shape.rules(made)), table_message(shape.links(links))
+    found = pb.RuleSet(policy_version=1, model=MODEL, rule_table=rules_table, link_table=links_table)
+    return pb.GetPolicySnapshotResponse(rule_set=found).SerializeToString()
 
 
 def memory(*messages: bytes) -> tuple[int, int]:

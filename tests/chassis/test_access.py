@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from services.chassis.access import (
     ALL_SHOWN,
@@ -244,6 +246,28 @@ def test_the_poller_keeps_the_last_good_snapshot_when_access_fails() -> None:
 
     assert [poller.poll_once() for _ in range(4)] == [True, True, False, False]
     assert holder.current.version == 7
+
+
+def test_a_process_tells_which_policy_it_decides_by_and_when_it_last_heard_of_it() -> None:
+    answers: list[PolicySnapshot | None | Exception] = [snapshot(), ConnectionError(), None]
+
+    def fetch(known: PolicySnapshot | None) -> PolicySnapshot | None:
+        if isinstance(answers[0], Exception):
+            raise answers.pop(0)
+        return answers.pop(0)
+
+    def told(name: str) -> float:
+        return REGISTRY.get_sample_value(name) or 0.0
+
+    poller, heard = SnapshotPoller(SnapshotHolder(), fetch), []
+    for _ in range(3):
+        time.sleep(0.01)
+        poller.poll_once()
+        heard.append(told("kehu_policy_answered_timestamp_seconds"))
+
+    assert told("kehu_policy_revision") == 7
+    assert abs(heard[0] - time.time()) < 60
+    assert heard[0] == heard[1] < heard[2], "an access that is away is not heard of"
 
 
 def test_the_poller_loads_by_itself_and_stops() -> None:

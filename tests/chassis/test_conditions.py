@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from kehu.access.v1 import access_pb2 as pb
 
 from services.chassis.access import (
     MODEL,
@@ -19,8 +18,6 @@ from services.chassis.access import (
     Organization,
     PolicySnapshot,
     RowFilter,
-    SnapshotHolder,
-    SnapshotPoller,
     build_rules,
     in_reach,
     values_in_reach,
@@ -35,8 +32,6 @@ from services.chassis.access.conditions import (
     from_plain,
     plain,
 )
-from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
-from services.chassis.access.wire import coded, updated
 from services.chassis.access.wire_conditions import condition_message, condition_of
 from services.chassis.errors import Invalid
 
@@ -315,43 +310,3 @@ def test_a_service_of_one_field_lets_nothing_through_that_asks_for_another() -> 
 def test_who_knows_only_plain_conditions_lets_nothing_else_through() -> None:
     """A reader that compares `field` and `values` meets a field that no record has."""
     assert {(each.field, each.values) for each in (Either(()), Except("tier", ("gold",)))} == {("", ())}
-
-
-def test_a_snapshot_is_the_same_after_the_wire() -> None:
-    words = {"": 0}
-    numbers = coded([rule("east", "inside"), rule()], RULE_WORDS, words)
-    links = coded([("user:alice", "role:seller", "sales", "0", str(NOON.timestamp() * 2))], LINK_WORDS, words)
-    rules = pb.RuleSet(
-        rules_version="1", policy_version=1, model=MODEL, words=words, rule_words=numbers, link_words=links,
-        conditions=[condition_message(each) for each in CONDITIONS],
-    )  # fmt: skip
-
-    found = updated(None, pb.GetPolicySnapshotResponse(rules=rules))
-
-    assert found is not None
-    assert found.at(NOON.timestamp()).decide(replace(ALICE, address="10.20.0.1"), "profiles", "read").allowed
-    rules.rule_words.append(99)
-    with pytest.raises(Invalid):
-        updated(None, pb.GetPolicySnapshotResponse(rules=rules))
-
-
-def test_rules_of_an_earlier_policy_are_taken_to_pieces_once_nobody_decides_by_them() -> None:
-    """And never those that are in force, however often revocations come."""
-    holder, one, two = SnapshotHolder(), snapshot(rule()), snapshot(rule())
-    answers = [one, one.with_revocations(one.revocations, {"k": "x"}), two, None, None]
-    poller = SnapshotPoller(holder, lambda known: answers.pop(0))
-    old, kept = one.rules, one
-    for _ in range(3):
-        poller.poll_once()
-    request = ("user:alice", "sales", "profiles", "read", "none")
-    poller.poll_once()
-    assert kept.decide(ALICE, "profiles", "read").allowed  # somebody still holds them
-    del kept, one
-    weak = old
-    del old
-    poller.poll_once()
-    assert weak.decide(request).allowed  # this test holds them
-    answers.append(None)
-    weak.dismantle(lambda: None)
-    assert not weak.decide(request).allowed  # in pieces they deny
-    assert holder.current.decide(ALICE, "profiles", "read").allowed

@@ -45,14 +45,14 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
 @pytest.mark.timeout(SECONDS + 60)
 @pytest.mark.parametrize("service", WHO_TESTS)
 def test_the_gateway_does_what_its_document_says(own_stack: LiveStack, service: str, tmp_path: Path) -> None:
-    client = client_of(own_stack, WHO_TESTS[service])
-    headers = client.headers()
+    purpose = client_of(own_stack, service).headers()["X-Purpose"]
     argv = [str(Path(sys.executable).with_name("st")), "run", f"{own_stack.running.url}/openapi.json"]
     argv += ["--include-tag", service, "--phases", PHASES, "-n", EXAMPLES]
     argv += ["--checks", "all", "--exclude-checks", REPLACED]
     argv += ["--continue-on-failure", "--suppress-health-check", "all", "--rate-limit", "400/s", "--no-color"]
-    argv += [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    argv += ["-H", f"X-Purpose: {purpose}"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.schema_hooks", "PYTHONPATH": str(ROOT)}
+    environment |= {"KEHU_SCHEMA_STACK": str(own_stack.folder), "KEHU_SCHEMA_SERVICE": service}
     ended = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS)
 
     assert ended.returncode == 0, told(ended.stdout) + ended.stderr[-2000:]
@@ -66,7 +66,9 @@ def told(output: str) -> str:
     return "\n".join(lines)[:20_000] + output[-1500:]
 
 
-def client_of(stack: LiveStack, role: str) -> Raw:
+def client_of(stack: LiveStack, service: str) -> Raw:
+    """Return whom a service is tested as."""
+    role = WHO_TESTS[service]
     if role == "agent":
         return stack.sign_ins.department("service", "service")
     found: Raw = getattr(stack, role)

@@ -16,21 +16,20 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from infra.processes import LOOPBACK, clean_environment, free_port, stop, wait_until
 from infra.roles import health
 from tests.flows.conftest import LiveStack
+from tests.flows.load import Load
 from tests.flows.raw import Raw
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 ROUNDS = int(os.environ.get("KEHU_ROLLING_ROUNDS", "1"))
 RATE = 50.0
-WORKERS = 10
 EXIT_SECONDS = 30.0
 NOTICE_SECONDS = 2.0
 
@@ -130,51 +129,6 @@ async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
         target.close()
 
 
-@dataclass(slots=True)
-class Load:
-    """Requests at a steady rate, and what failed of them."""
-
-    url: str
-    headers: dict[str, str]
-    stopping: threading.Event = field(default_factory=threading.Event)
-    failures: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def run(self) -> list[threading.Thread]:
-        threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(WORKERS)]
-        for thread in threads:
-            thread.start()
-        return threads
-
-    def _ask(self, worker: int) -> None:
-        """Read a source, and write every fifth time; nothing is tried twice."""
-        with httpx.Client(base_url=self.url, headers=self.headers, timeout=10, trust_env=False) as http:
-            for number in itertools.count():
-                if self.stopping.wait(WORKERS / RATE):
-                    return
-                self.count += 1
-                try:
-                    reply = http.get("/v1/sources/till") if number % 5 else http.post(
-                        "/v1/sources/till/records:batchUpsert", json=record(f"{worker}-{number % 50}")
-                    )  # fmt: skip
-                    if reply.status_code != 200:
-                        self.failures.append(f"{reply.status_code} {reply.text[:200]}")
-                except httpx.TransportError as error:
-                    self.failures.append(f"{reply_kind(number)} {type(error).__name__} {error}")
-
-
-def reply_kind(number: int) -> str:
-    """Say what the request was."""
-    return "read" if number % 5 else "write"
-
-
-def record(key: str) -> dict[str, object]:
-    """Return a batch of one record."""
-    return {
-        "records": [{"source_record_id": f"roll-{key}", "fields": {"name": "滚动", "email": f"{key}@roll.example"}}]
-    }
-
-
 @pytest.fixture
 def instances(whole_stack: LiveStack, tmp_path: Path) -> Iterator[dict[str, list[Instance]]]:
     """Two processes each of access, profiles and gateway beside the stack's own, over its database."""
@@ -223,7 +177,7 @@ def test_a_rolling_restart_of_every_process_fails_no_request(
                 instance.start()
             behind[role] = stack.enter_context(Balancer(pair)).port
         url = f"http://{LOOPBACK}:{behind['gateway']}"
-        load = Load(url, till.headers())
+        load = Load(url, till.headers, RATE)
         threads = load.run()
         time.sleep(2)
         ends = [one.restart() for _ in range(ROUNDS) for pair in instances.values() for one in pair]

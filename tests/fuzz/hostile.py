@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import rstr
 from buf.validate import validate_pb2
@@ -16,6 +17,7 @@ from tests.fuzz.payloads import PAYLOADS
 
 DEPTH = 4  # of messages in messages
 MUTATIONS = 4  # of bytes, at most
+TEXTS_OF_A_PATTERN = 200  # made once and drawn from: making one costs more than a whole call
 PLAIN = (
     "user:alice", "app-marketing", "user-alice", "marketing", "2026-11-21", "13800138000", "city", "p1", "shop",
     "current", "country = 'CN'", "age > 30 AND city = '上海'", "state", "name", "Asia/Shanghai", "zh", "csv", "0", "1",
@@ -43,6 +45,51 @@ def hostile(kind: Descriptor, chance: random.Random) -> bytes:
 def filled(kind: Descriptor, chance: random.Random) -> Message:
     """Return a message with some of its fields set; every second one tries to keep the rules of its proto."""
     return _Filler(chance, chance.random() < 0.5).message(kind, 0)
+
+
+def text_fields(kind: Descriptor) -> list[tuple[FieldDescriptor, ...]]:
+    """Return the way to each text of a request, those in lists, maps and messages in messages too."""
+    return list(_text_fields(kind, ()))
+
+
+def planted(kind: Descriptor, way: Sequence[FieldDescriptor], text: str, chance: random.Random) -> bytes:
+    """Return a request that keeps its rules but for one field, which holds this text."""
+    request = at = _Filler(chance, obeys=True).message(kind, 0)
+    for field in way[:-1]:
+        inner = getattr(at, field.name)
+        if field.message_type.GetOptions().map_entry:
+            _plant_in_map(inner, field.message_type.fields, way[-1], text)
+            return request.SerializeToString()
+        at = (inner[0] if len(inner) else inner.add()) if field.is_repeated else inner
+    if way[-1].is_repeated:
+        getattr(at, way[-1].name).append(text)
+    else:
+        setattr(at, way[-1].name, text)
+    return request.SerializeToString()
+
+
+def _text_fields(kind: Descriptor, before: tuple[FieldDescriptor, ...]) -> Iterator[tuple[FieldDescriptor, ...]]:
+    for field in kind.fields:
+        if field.type == FieldDescriptor.TYPE_STRING:
+            yield (*before, field)
+        elif field.message_type is not None and len(before) < DEPTH and field not in before:
+            yield from _text_fields(field.message_type, (*before, field))
+
+
+def _plant_in_map(target: MutableMapping, pair: Sequence[FieldDescriptor], field: FieldDescriptor, text: str) -> None:
+    key, value = pair
+    if field is key and value.message_type is None:
+        target[text] = value.default_value
+    elif field is key:
+        target[text].SetInParent()
+    elif field is value:
+        target["city"] = text
+
+
+@cache
+def _texts_of(pattern: str) -> tuple[str, ...]:
+    made = rstr.Rstr(random.Random(pattern))
+    return tuple(made.xeger(pattern) for _ in range(TEXTS_OF_A_PATTERN))
 
 
 def damaged(raw: bytes, chance: random.Random) -> bytes:
@@ -123,6 +170,6 @@ class _Filler:
         rules = field.GetOptions().Extensions[validate_pb2.field]
         rule = rules.repeated.items.string if field.is_repeated else rules.string
         if rule.pattern and self.chance.random() < 0.9:
-            return rstr.Rstr(self.chance).xeger(rule.pattern)
+            return self.chance.choice(_texts_of(rule.pattern))
         text = self.chance.choice(PAYLOADS if self.chance.random() < 0.5 else PLAIN)
         return text[: rule.max_len] if self.obeys and rule.max_len else text

@@ -1,16 +1,20 @@
 """Offer requests at a rate from many connections: `python loader.py PORT RATE SECONDS CONNECTIONS`, paths on stdin.
 
 A line of stdin is a path; they are asked for in turn. Writes a JSON list of [path, status, seconds, has Retry-After].
+KEHU_LOADER_HEADERS, a JSON object, stands in for token and purpose.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 
-HEADERS = "Host: kehu\r\nAuthorization: Bearer app:load@kitchen\r\nX-Purpose: service\r\n\r\n"
+GIVEN = json.loads(os.environ.get("KEHU_LOADER_HEADERS", "{}"))
+SENT = GIVEN or {"Authorization": "Bearer app:load@kitchen", "X-Purpose": "service"}
+HEADERS = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "kehu", **SENT}.items()) + "\r\n"
 
 
 async def ask(reader, writer, path):

@@ -109,7 +109,7 @@ def test_at_ten_times_the_load_what_can_be_done_is_done_in_time_and_the_rest_is_
     assert set(statuses) <= {200, 429, 503}
     assert all(row[3] for row in found if row[1] != 200)
     assert goodput >= 0.8 * capacity
-    assert p99 <= max(1.0, 10 * sorted(row[2] for row in good(calm))[-1])  # of a machine that does much else
+    assert p99 <= max(1.0, 15 * sorted(row[2] for row in good(calm))[-1])  # of a machine that does much else
     assert set(signed_in) == {200}
     single, lists = (Counter(row[1] for row in found if row[0] == path) for path in ("/v1/dishes/soup", "/v1/dishes"))
     assert lists[200] / lists.total() <= single[200] / single.total()

@@ -21,6 +21,7 @@ from infra.sample.journey import demographics_of_households
 from infra.sample.people import AGE_BANDS, REFERENCE_YEAR, make_people
 from infra.sample.reading import load_sources, read_records, read_rows
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT, blocking_keys
+from services.profiles.domain.callings import callings_among
 from services.profiles.domain.comparison import traits_of
 from services.profiles.domain.golden import build_golden
 from services.profiles.domain.match import compare_traits, decide
@@ -116,12 +117,13 @@ def test_records_that_come_one_by_one_end_in_the_clusters_of_a_batch(records, tr
 def test_a_batch_decides_each_pair_as_a_single_write_does(records):
     accepted = newest_versions(record for record in records if not record.is_rejected)
     traits = [traits_of(record) for record in accepted]
+    callings = callings_among(traits)
     people, bands = People(accepted), (Band.APART, Band.REVIEW, Band.MERGE)
     judge, keys, seen = people.judge(default_model()), people.keys(), set()
     for part in keys.parts():
         judged = judge.judge(*keys.pairs_of(part, np.zeros(0, np.int8)))
         for at, (left, right) in enumerate(zip(judged.left.tolist(), judged.right.tolist(), strict=True)):
-            single = compare_traits(traits[left], traits[right], default_model())
+            single = compare_traits(traits[left], traits[right], default_model(), callings)
             assert (single.band, single.weight) == (bands[judged.bands[at]], judged.weights[at])
             seen.add((left, right))
     blocks: dict[str, list[int]] = {}

@@ -14,7 +14,7 @@ from services.profiles.admission import Entry
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.store import Changes, MemoryStore, MongoStore, Store, Writing
 from services.profiles.store.protocol import MAX_PER_TOKEN
-from services.profiles.values import Pair, Profile, StoredRecord
+from services.profiles.values import Pair, Profile, Reject, StoredRecord
 from tests.profiles.people import Service, person
 from tests.profiles.test_store import fact, mongo_store, profile, record, store, write
 
@@ -43,6 +43,30 @@ def test_a_look_finds_what_the_single_questions_find(store: Store) -> None:
     assert found.rounds == store.rounds()
     assert store.look(["till/9"], ["t9"]).profiles == []
     assert [item.profile_id for item in store.look([], ["t1"]).profiles] == [by_token.profile_id]
+
+
+def test_a_look_tells_which_records_have_open_rejects(store: Store) -> None:
+    open_one, closed, other = (Reject(name, "till", "", 1, [], b"", record=f"record-{name}") for name in "abc")
+    store.rejects.add_missing([open_one, replace(closed, state="corrected"), other])
+
+    assert store.look(["till/1"], ["t1"], {}, ["record-a", "record-b"]).set_apart == {"record-a"}
+    assert store.look(["till/1"], ["t1"], {}, ["record-d"]).set_apart == frozenset()
+
+
+def test_a_clean_record_asks_for_no_rejects_and_one_that_was_set_apart_closes_its_own(
+    tmp_path: Path, mongo_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, asked = Service(tmp_path, mongo_store), []
+    among = mongo_store.rejects.among
+    monkeypatch.setattr(mongo_store.rejects, "among", lambda *given: asked.append(given) or among(*given))
+    bad = {**person(1), "phone": "1.38E+10"}
+
+    written(service, [("till", "1", bad), ("till", "2", person(2))])
+    assert asked == []
+    states = written(service, [("till", "1", person(1))])[-1]
+
+    assert len(asked) == 1
+    assert states == [("corrected", 1)]
 
 
 def test_a_look_takes_no_token_that_too_many_share_and_follows_ended_profiles(store: Store) -> None:
@@ -130,13 +154,15 @@ def test_what_is_in_the_way_leaves_the_profile_unwritten(store: Store, in_the_wa
 
 
 def changes_of(seed: int) -> list[tuple[str, str, dict[str, str]]]:
-    """Return single writes of a few people by two sources: new ones, joins, corrections, repeats, placeholders."""
+    """Return single writes of a few people by two sources: new ones, joins, corrections, repeats, rows set apart."""
     chance, writes = random.Random(seed), []
     for _ in range(60):
         number = chance.randrange(12)
         fields = person(number)
         for name in chance.sample(sorted(fields), chance.randrange(3)):
             fields[name] = chance.choice(["", person(chance.randrange(12))[name]])
+        if chance.random() < 0.2:
+            fields["phone"] = "1.38E+10"
         source = chance.choice(["till", "shop"])
         writes.append((source, f"{number}-{chance.randrange(2)}", fields))
     return writes
@@ -159,6 +185,7 @@ def written(service: Service, writes: list[tuple[str, str, dict[str, str]]]) -> 
         for key in found.record_keys:
             seen.append((key, len(service.store.archived(*key.split("/", 1)))))
     seen.append(sorted((item.id, item.state) for item in service.store.pairs.page({}, "", 999)))
+    seen.append(sorted((item.state, len(item.attempts)) for item in service.store.rejects.page({}, "", 999)))
     return seen
 
 

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from kehu.options.v1 import options_pb2 as options
 from kehu.profiles.v1 import profiles_pb2 as pb
-from kehu.profiles.v1 import protection_pb2, relations_pb2, retention_pb2, reveal_pb2
+from kehu.profiles.v1 import protection_pb2, relations_pb2, retention_pb2, reveal_pb2, shares_pb2
 
 from services.chassis.access import Condition, Obligations
 from tests.architecture.test_contracts import methods
@@ -55,6 +55,9 @@ BY_NAME: dict[str, Ask] = {
     "GetNetwork": lambda name: relations_pb2.GetNetworkRequest(name=name, depth=1, channel="email"),
     "CreateRelationship": lambda name: relations_pb2.CreateRelationshipRequest(
         relationship={"type": "relationTypes/spouse", "profile": name, "other_profile": NOBODY}
+    ),
+    "ShareProfile": lambda name: shares_pb2.ShareProfileRequest(
+        name=name, terms={"borrower": "user:bo", "purpose": "sales", "reason": "asked", "end_time": _later()}
     ),
     "CreateLegalHold": lambda name: retention_pb2.CreateLegalHoldRequest(
         legal_hold={"profile": name, "reason": "a court asked"}

@@ -167,6 +167,19 @@ def test_a_walk_over_everybody_reads_each_profile_hardly_more_than_once(
         assert len(read) <= 2 * len(written) + limit
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 101])
+def test_a_small_page_of_an_almost_empty_database_is_found_in_few_reads(
+    mongo_store: MongoStore, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    write(mongo_store, profile("p1", record(1)))
+    asked: list[str] = []
+    do = mongo_store._collection
+    monkeypatch.setattr(mongo_store, "_collection", lambda name: asked.append(name) or do(name))
+
+    assert len(mongo_store.page_profiles("", limit, ())) == 1
+    assert len(asked) < 60
+
+
 def test_a_token_shared_by_too_many_leads_to_nobody(store: Store) -> None:
     crowd = [profile(f"p{i}", record(i), tokens=("common", f"own{i}")) for i in range(MAX_PER_TOKEN + 5)]
     write(store, *crowd)

@@ -22,7 +22,7 @@ SHARED = {
     "credential", "field", "group", "issuer", "key", "lifecycles", "matchModels", "metrics", "notice", "policy",
     "principal", "purpose", "relationTypes", "retentionReceipts", "retentionRules", "role", "rule", "slaPolicies",
     "sources", "source", "user", "validationRules", "qualityRules", "fields", "fieldChanges", "alert", "matchReports",
-    "qualityReports",
+    "qualityReports", "schema", "resource_type",
 }  # fmt: skip
 NEW = {  # ids that a request gives to what it makes
     "CreateFieldDefinition:field_id", "CreateQualityRule:quality_rule_id", "CreateRelationType:relation_type_id",
@@ -40,17 +40,17 @@ OF_FIELD = {"parent": "departments", "assignee": "assignees", "phone": "phone", 
 DEPTH = 4  # of messages in messages
 NAMES_OF_NOTHING = """
     event_types fields target_url
-    action address agent attributes audiences basis body callers category certificate_pem channel channels
+    action address agent attributes audiences basis body borrower callers category certificate_pem channel channels
     characters claim closed_dates code_field column columns comment conditions constant credential currency
     current_password cursor_column data_categories date_order decision default_display_name default_region
     default_stage delimiter
-    departments description dimensions display_name effect emergency encoding end etag event_type
+    departments description dimensions directory_claim display_name effect emergency encoding end etag event_type
     excluded_attributes field file_name filter find finding folder format from_day from_month group groups html
-    inverse_display_name item key kind language least login login_claim masked_address member members method model
-    month most name new_password note other_field outcome page_token pattern permitted_purposes public_jwk purpose
+    inverse_display_name item jwks_uri key kind language least login login_claim masked_address member members method
+    model month most name new_password note other_field outcome page_token pattern permitted_purposes public_jwk purpose
     q ranges reason request_id resource role roles scim_client score separator service shapes sheet stage stages
     start state status subject survivorship table target text tiers time_zone to_month totp trait types
-    unified_social_credit_code update_rule url utc_offset valid_from valid_to value values vetoes when_field with
+    unified_social_credit_code update_rule url utc_offset valid_from valid_to value values vetoes view when_field with
     wording_hash
 """  # that somebody has
 WORDS = frozenset(NAMES_OF_NOTHING.split())

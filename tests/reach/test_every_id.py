@@ -20,7 +20,9 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from kehu.options.v1 import options_pb2 as options
 
+from services.chassis.access.shares import LENT_BY
 from tests.reach.positions import NOT_OURS, SHARED, WORDS, Position, kind_of, of_people, positions, texts
 from tests.reach.worlds import MINE, NARROWABLE, THEIRS, Values, World, all_worlds
 
@@ -140,6 +142,46 @@ def test_what_is_another_departments_is_answered_like_what_is_not_there(
         )
 
 
+def rule_of(method: MethodDescriptor) -> options.AccessRule:
+    """Return the access rule of a method."""
+    return method.GetOptions().Extensions[options.access]
+
+
+BORROWED = [at for at in TRIED if at.kind in LENT_BY]
+
+
+@pytest.mark.parametrize("at", BORROWED, ids=lambda at: at.id)
+def test_a_record_that_is_lent_is_reached_by_reading_it_and_by_nothing_else(
+    worlds: dict[str, World], at: Position
+) -> None:
+    """A borrower reads it where the method declares the field of its id; another record next to it stays away."""
+    world, rule = worlds[at.method.containing_service.full_name], rule_of(at.method)
+    policy = world.harness.policy
+    lent, kept = world.make(at.kind, THEIRS), world.make(at.kind, THEIRS)
+    before = world.state(at.kind, lent)
+    policy.narrowed, policy.lent = frozenset(NARROWABLE), {at.kind: (lent.rpartition("/")[2],)}
+    try:
+        around = world.around(at.method.name, THEIRS)
+        of_lent, of_kept = (answer(world, at, thing, around) for thing in (lent, kept))
+        of_nothing = answer(world, at, nothing(world, at, lent), around)
+    finally:
+        policy.lent = {}
+
+    opens = at.kind in (rule.resource, *rule.rows_of) and LENT_BY[at.kind] in rule.row_fields
+    assert of_kept == of_nothing
+    assert world.state(at.kind, lent) == before
+    assert (of_lent != of_nothing) is opens
+
+
+def test_a_borrower_is_tried_with_every_method_that_reads_what_is_lent() -> None:
+    opening = {at.method.name for at in BORROWED if LENT_BY[at.kind] in rule_of(at.method).row_fields
+               and at.kind == rule_of(at.method).resource}  # fmt: skip
+
+    assert opening == {"GetProfile", "GetProfileLineage", "GetProfileHistory", "ListOverrides", "RevealField",
+                       "GetTicket", "ListComments"}  # fmt: skip
+    assert len(BORROWED) > 40
+
+
 def test_a_merged_name_out_of_reach_does_not_tell_the_name_of_now(worlds: dict[str, World]) -> None:
     world = worlds["kehu.analytics.v1.AnalyticsService"]
     world.harness.policy.narrowed = frozenset({"profiles"})
@@ -165,7 +207,7 @@ THINGS = {  # of which lists tell
     "kehu.marketing.v1.MarketingService": ("segments", "campaigns", "runs", "profiles"),
     "kehu.consent.v1.ConsentService": ("profiles",),
     "kehu.analytics.v1.AnalyticsService": ("profiles",),
-    "kehu.access.v1.AccessService": ("accessRequests", "sessions", "recertification"),
+    "kehu.access.v1.AccessService": ("accessRequests", "sessions", "recertification", "share"),
     "kehu.webhooks.v1.WebhooksService": ("webhookSubscriptions", "delivery"),
 }  # fmt: skip
 
@@ -191,7 +233,7 @@ def test_no_list_tells_of_another_departments_things_whatever_it_is_asked_by(
 
 # lists that tell of ours, so that telling of nothing is no answer
 TELLING = {"ListProfiles", "ListMatchCandidates", "ListQualityIncidents", "ListTickets", "ListSegments",
-           "ListCampaigns", "ListDeliveries", "ListAccessRequests"}  # fmt: skip
+           "ListCampaigns", "ListDeliveries", "ListAccessRequests", "ListShares"}  # fmt: skip
 
 
 def _asked_by(method: MethodDescriptor) -> Iterator[Mapping[str, object]]:

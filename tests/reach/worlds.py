@@ -24,11 +24,13 @@ from services.access.domain.authenticators import begun, new
 from services.access.domain.principals import Principal
 from services.access.domain.recertification import Grant, Recertification
 from services.access.domain.sessions import opened
+from services.access.domain.shares import Lent
 from services.access.inventory import descriptors_path, read_inventory
 from services.analytics.domain.tables import ALIASES, PROFILES
 from services.analytics.lake import Lake, rows_table
 from services.analytics.warehouse import Warehouse
-from services.chassis.access import Caller, Condition, Decision, Obligations
+from services.chassis.access import Caller, Clause, Condition, Decision, Either, Obligations
+from services.chassis.access.shares import LENT_BY
 from services.chassis.crypto import Sealer
 from services.chassis.jobs import Jobs, MemoryOperations, Worker
 from services.chassis.server import Serving
@@ -61,6 +63,7 @@ class NarrowPolicy(OpenPolicy):
     """Allows everything; whoever is of sales reaches the rows of sales of every resource that can be narrowed."""
 
     narrowed: frozenset[str] = frozenset(NARROWABLE)
+    lent: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # kind → ids of records of another department
     fixed: Obligations | None = None
 
     def decide(self, caller: Caller, resource: str, action: str, rows_of: Sequence[str] = ()) -> Decision:
@@ -68,11 +71,18 @@ class NarrowPolicy(OpenPolicy):
         if self.fixed is not None:
             return Decision(True, "fixed", 1, self.fixed)
         told = [each for each in dict.fromkeys((resource, *rows_of)) if each in self.narrowed]
-        rows = tuple(Condition("owner_department", (MINE,), each) for each in told) if caller.department == MINE else ()
+        rows = tuple(map(self._rows, told)) if caller.department == MINE else ()
         return Decision(True, "sales", 1, Obligations(everything=True, row_filter=rows, revealable=REVEALABLE))
+
+    def _rows(self, resource: str) -> Clause:
+        own = Condition("owner_department", (MINE,), resource)
+        if resource not in self.lent:
+            return own
+        return Either(((own,), (Condition(LENT_BY[resource], self.lent[resource], resource),)), resource)
 
 
 REVEALABLE = frozenset({"personal/contact"})
+TERMS = {"borrower": "user:bo", "purpose": "sales", "reason": "asked", "end_time": "2099-01-01T00:00:00Z"}
 
 
 @dataclass
@@ -260,6 +270,7 @@ class Profiles(World):
             "EraseProfile": lambda: {"reason": "asked"},
             "RevealField": lambda: {"field": "phone", "reason_code": "REASON_CODE_IDENTITY_CHECK", "reason": "T-17"},
             "GetNetwork": lambda: {"depth": 1, "channel": "email"},
+            "ShareProfile": lambda: {"terms": TERMS},
             "CreateRelationship": lambda: {"relationship": relationship},
             "CreateLegalHold": lambda: {"legal_hold": {"reason": "a court asked"}},
             "LookupProfiles": lambda: {"source_record": record},
@@ -312,6 +323,7 @@ class Tickets(World):
             "UpdateTicket": {"ticket": {"name": self.tickets(MINE), "subject": "y", "source_record": source}},
             "AssignTicket": {"name": self.tickets(MINE), "assignee": "user:me"},
             "CreateComment": {"comment": {"text": "seen"}},
+            "ShareTicket": {"terms": TERMS},
         }.get(method, {})
 
 
@@ -487,6 +499,15 @@ class Access(World):
 
     def profiles(self, department: str) -> str:
         return f"{next(self.counter):032x}"
+
+    def share(self, department: str) -> str:
+        """Lend a profile to the person of a department."""
+        id, now = f"{next(self.counter):032x}", self.behind.clock.time
+        borrower = ME[department].partition("@")[0]
+        given = Lent(id, "profiles", id, id, borrower, "sales", "asked", "user:x", "elsewhere", "",
+                     now + timedelta(days=1), now)  # fmt: skip
+        self.behind.context.shares.insert(given)
+        return id
 
     def authenticator(self, department: str) -> str:
         """Begin a second factor that its owner has not shown yet."""

@@ -233,6 +233,25 @@ def test_row_filters_of_profiles_and_of_tickets_each_bind_their_own(server):
     assert facet(no_tickets, "type") == {"profiles": 5}, "the index has no assignee: closed"
 
 
+def test_what_is_lent_one_by_one_is_found_and_counted_beside_the_own_rows(server):
+    rights = Obligations(shown=frozenset(GROUPS), searchable=frozenset(GROUPS))
+
+    def lent(kind: str, field: str, *ids: str, owner: str = "marketing") -> Either:
+        own = Condition("owner_department", ("nowhere",), kind)
+        return Either(((own,), (Condition(field, ids, kind), Condition("owner_department", (owner,), kind))), kind)
+
+    both = (lent("profiles", "profile_id", "p1", "p2"), lent("tickets", "ticket_id", "t1", "t9", owner="service"))
+    server.policy.obligations = replace(rights, row_filter=both)
+    reply, by_name = search(server), search(server, "张伟")
+    unseen = (lent("profiles", "profile_id", "p1", owner="elsewhere"), Condition("ticket_id", ("t2",), "tickets"))
+    server.policy.obligations = replace(rights, row_filter=unseen)
+
+    assert (set(names(reply)), reply.total_size) == ({"profiles/p1", "profiles/p2", "tickets/t1"}, 3)
+    assert facet(reply, "type") == {"profiles": 2, "tickets": 1}
+    assert names(by_name) == ["profiles/p1"]
+    assert names(search(server)) == ["tickets/t2"]
+
+
 def test_counts_equal_the_hits_that_can_be_paged_through(server):
     seen: list[str] = []
     token = ""
@@ -358,6 +377,42 @@ def test_a_rebuild_makes_the_index_equal_to_its_sources_and_keeps_tombstones(
     assert search(server, "张伟").total_size == 5 and search(server, "发票").total_size == 0
     engine.write([keys.maker.of_profile(gone)])  # an old event, after the rebuild
     assert search(server, "已删").total_size == 0
+
+
+def test_a_rebuild_whose_index_a_later_one_dropped_ends_as_superseded_and_search_goes_on(
+    server, jobs, engine, keys, sources
+):
+    started = start_rebuild(server)
+
+    class Later(RebuildIndex):
+        """Another worker's rebuild begins just before this one swaps."""
+
+        def _swap(self, progress):
+            engine.drop(progress.index)
+            super()._swap(progress)
+
+    live = engine.aliases().live
+    Worker("search", {REBUILD: Later(engine, keys.maker, sources, sources)}, jobs.store).run_one()
+
+    done = jobs.get(started.name, "data-office")
+    assert (done.done, done.error.message) == (True, "a later rebuild took over; watch that one")
+    assert engine.aliases().live == live
+
+
+def test_a_run_that_lost_its_lease_after_the_swap_drops_nothing_that_answers(server, jobs, engine, keys, sources):
+    started = start_rebuild(server)
+
+    class Twin(RebuildIndex):
+        """The same job, run by another worker, swaps just before this one does."""
+
+        def _swap(self, progress):
+            engine.swap(progress.index)
+            super()._swap(progress)
+
+    Worker("search", {REBUILD: Twin(engine, keys.maker, sources, sources)}, jobs.store).run_one()
+
+    assert jobs.get(started.name, "data-office").HasField("response")
+    assert search(server, "张伟").total_size == 5
 
 
 def test_a_rebuild_waits_while_an_owner_is_down_and_goes_on_where_it_was(server, jobs, engine, keys, sources):

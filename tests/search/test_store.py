@@ -14,7 +14,15 @@ from dataclasses import replace
 import pytest
 
 from services.search.domain.queries import Match
-from services.search.store import Engine, EngineUnavailable, IndexDocument, IndexQuery, IndexResult, newest
+from services.search.store import (
+    Engine,
+    EngineUnavailable,
+    IndexDocument,
+    IndexGone,
+    IndexQuery,
+    IndexResult,
+    newest,
+)
 from services.search.store.batching import BatchingWriter
 from services.search.store.opensearch_engine import OpenSearchEngine
 from services.search.store.tantivy_engine import TantivyEngine, build_schema
@@ -219,6 +227,17 @@ def test_the_steps_of_a_rebuild_may_be_repeated(make_engine, engine):
     engine.drop(old)
     with pytest.raises(ValueError, match="live index"):
         engine.drop(name)
+
+
+def test_an_index_that_a_later_rebuild_dropped_never_becomes_the_live_one(make_engine, engine):
+    engine.write([document(1, 1, "here")])
+    early = engine.create()
+    late = make_engine()
+    late.drop(early)
+
+    with pytest.raises(IndexGone):
+        engine.swap(early)
+    assert ids(engine, "here") == ["profiles/0001"]
 
 
 def test_tombstones_are_listed_by_id_for_the_next_index(engine):

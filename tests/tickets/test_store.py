@@ -167,6 +167,8 @@ SALES = Condition("department", ("sales",))
         (TicketFilter(rows=(Condition("department", ()),)), []),
         (TicketFilter(rows=(Either(((SALES,), (Condition("department", ("none",)), SALES))),)), [5]),
         (TicketFilter(rows=(Either(()),)), []),
+        (TicketFilter(rows=(Condition("id", (numbered(4).id, "none")),)), [4]),
+        (TicketFilter(rows=(Either(((SALES,), (Condition("id", (numbered(4).id,)), SALES))),)), [5]),
         (TicketFilter(department="sales", rows=(Except("department", ("sales",)),)), []),
         (TicketFilter(department="sales", rows=(Except("department", ("service",)),)), [5]),
     ],

@@ -12,7 +12,7 @@ from kehu.tickets.v1 import tickets_pb2 as tickets
 from kehu.tickets.v1 import tickets_pb2_grpc
 
 from services.chassis.access import MODEL, Caller, PolicySnapshot, RowFilter
-from services.chassis.access.snapshot import SnapshotHolder
+from services.chassis.access.holder import SnapshotHolder
 from services.chassis.errors import Unavailable
 from services.chassis.server import Guard, Serving, build_server, plans_by_path, service_names
 from services.webhooks.domain.catalogue import catalogue

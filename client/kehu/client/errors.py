@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NO_ANSWER = 0  # the status of a problem when nobody answered
 ETAG_MISMATCH = "ETAG_MISMATCH"
 STEP_UP_REQUIRED = "STEP_UP_REQUIRED"
+SCIM_ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"  # its detail begins with the reason
 PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
@@ -189,10 +190,14 @@ def refusal_of(status: int, document: object, headers: Mapping[str, str]) -> Ref
     wait = headers.get("retry-after", "")
     faults = said.get("errors")
     metadata = said.get("metadata")
+    reason = said.get("reason") or said.get("error") or "UNKNOWN"
+    detail = said.get("detail") or said.get("error_description") or phrase_of(status)
+    if SCIM_ERROR in (said.get("schemas") or ()):
+        reason, _, detail = str(detail).partition(": ")
     return Refusal(
         status=status,
-        reason=str(said.get("reason") or said.get("error") or "UNKNOWN"),
-        detail=str(said.get("detail") or said.get("error_description") or phrase_of(status)),
+        reason=str(reason),
+        detail=str(detail),
         metadata={str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {},
         errors=tuple(
             Fault(str(fault.get("pointer", "")), str(fault.get("detail", "")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,18 +31,18 @@ class TokenEndpoint:
     ask: Callable[[Mapping[str, str], tuple[str, str] | None], Token]
 
 
-class SignIn:
+class SignIn(ABC):
     """A way to get tokens; derive from it for one of your own."""
 
     certificate: tuple[Path, Path] | None = None
 
+    @abstractmethod
     def begin(self, endpoint: TokenEndpoint) -> Token:
         """Return a new token; asked for again before it ends, and when it is refused.
 
         Raises:
             KehuProblem: it was refused.
         """
-        raise NotImplementedError
 
     def confirm(self, endpoint: TokenEndpoint, token: str) -> Token | None:
         """Return a token that shows a fresh second factor (RFC 9470), None when there is no way to get one."""
@@ -65,13 +66,14 @@ class AppKey(SignIn):
     """An app signs in by a JWT that it signs itself (private_key_jwt, RFC 7523); needs PyJWT.
 
     `algorithm` is that of the registered key: EdDSA, ES256, PS256 or RS256. `audience` is the token endpoint's URL as
-    Kehu knows it, when it differs from the one that is asked.
+    Kehu knows it, when it differs from the one that is asked; `key_id` is the key's `kid` in a published key set.
     """
 
     client_id: str
     private_key_pem: str | bytes = field(repr=False)
     algorithm: str = "EdDSA"
     audience: str = ""
+    key_id: str = ""
 
     def begin(self, endpoint: TokenEndpoint) -> Token:
         """Return a new token."""
@@ -86,7 +88,8 @@ class AppKey(SignIn):
             "exp": now + ASSERTION_SECONDS,
             "jti": uuid.uuid4().hex,
         }
-        assertion = jwt.encode(claims, self.private_key_pem, self.algorithm)
+        header = {"kid": self.key_id} if self.key_id else None
+        assertion = jwt.encode(claims, self.private_key_pem, self.algorithm, headers=header)
         form = {"client_assertion_type": ASSERTION, "client_assertion": assertion}
         return endpoint.ask({"grant_type": "client_credentials", **form}, None)
 

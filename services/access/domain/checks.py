@@ -18,6 +18,7 @@ from services.access.domain.condition_checks import (
     row_field_faults,
     row_value_faults,
     rule_condition_faults,
+    shared_faults,
 )
 from services.access.domain.policies import Content, Row, can_administer, role_names
 from services.access.domain.quotas import quota_faults
@@ -204,6 +205,7 @@ def _row_filters(content: Content, inventory: Inventory) -> Iterator[FieldViolat
             yield FieldViolation(f"{place}.resource", "no RPC has this resource")
         else:
             yield from row_field_faults(f"{place}.field", row_filter.resource, row_filter.field, inventory)
+            yield from shared_faults(f"{place}.values", row_filter.resource, row_filter.field, row_filter.values)
         yield from row_value_faults(place, row_filter.values)
 
 

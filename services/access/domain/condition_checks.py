@@ -19,6 +19,7 @@ from services.chassis.access.conditions import (
     TimeOfDay,
     minutes,
 )
+from services.chassis.access.shares import LENT_BY, SHARED
 from services.chassis.errors import FieldViolation
 
 CONDITION = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -105,8 +106,10 @@ def _record(test: RecordAttribute, negated: bool) -> Iterator[tuple[str, str]]:
 def _values(values: Sequence[str]) -> Iterator[tuple[str, str]]:
     if not values or not all(values):
         yield ".values", "give one value at least, none of them empty"
-    if any(value.startswith("$") and value not in CALLERS_OWN for value in values):
-        yield ".values", f"of the caller's own there are {', '.join(CALLERS_OWN)}"
+    if any(value.startswith("$") and value not in (*CALLERS_OWN, SHARED) for value in values):
+        yield ".values", f"of the caller's own there are {', '.join(CALLERS_OWN)}, {SHARED}"
+    if SHARED in values and len(values) > 1:
+        yield ".values", f"{SHARED} stands alone: unite it with others by another rule or role"
 
 
 def rule_condition_faults(
@@ -127,6 +130,9 @@ def rule_condition_faults(
         elif isinstance(test := known[name].test, RecordAttribute):
             records.append(test)
             yield from row_field_faults(f"{place}.conditions[{position}]", resource, test.field, inventory)
+            yield from shared_faults(f"{place}.conditions[{position}]", resource, test.field, test.values)
+            if effect == "deny" and SHARED in test.values:
+                yield FieldViolation(f"{place}.conditions[{position}]", f"a rule that denies cannot use {SHARED}")
     if effect == "deny" and len(records) > 1:
         yield FieldViolation(
             f"{place}.conditions", "a rule that denies takes one condition on records: write two rules"
@@ -140,6 +146,13 @@ def row_field_faults(place: str, resource: str, field: str, inventory: Inventory
     elif not {field, "*"} & (offered := inventory.rows.get(resource, frozenset())):
         what = f"no method narrows by it: use {', '.join(sorted(offered)) or 'another resource'}"
         yield FieldViolation(place, what)
+
+
+def shared_faults(place: str, resource: str, field: str, values: Sequence[str]) -> Iterator[FieldViolation]:
+    """Yield a fault when what is lent stands for anything but the ids of records of that kind."""
+    if SHARED in values and LENT_BY.get(resource) != field:
+        kinds = " or ".join(f"{name} of {kind}" for kind, name in LENT_BY.items())
+        yield FieldViolation(place, f"{SHARED} stands for the {kinds}")
 
 
 def row_value_faults(place: str, values: Sequence[str]) -> Iterator[FieldViolation]:

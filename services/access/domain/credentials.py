@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -16,8 +16,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from services.access.domain.errors import CredentialInvalid, CredentialLimit, CredentialNotFound, CredentialsRefused
+from services.access.domain.issuers import is_safe
 from services.access.domain.principals import INITIAL, Credential, Passwords, Principal
 from services.chassis.errors import FieldViolation
+
+KeyOfSet = Callable[[str, str], Mapping[str, object] | None]  # of the set at a URL the key of this id
 
 LIVING = 2  # of a kind at once: the one in use and the one that replaces it
 KEPT = 20  # ended ones included
@@ -27,7 +30,10 @@ ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ASSERTION_SECONDS = 300
 ASSERTION_LEEWAY_SECONDS = 5
 ASSERTION_KEPT = timedelta(seconds=2 * ASSERTION_SECONDS)  # how long a spent one is remembered
-AMR = {"secret": "client_secret", "key": "private_key_jwt", "certificate": "tls_client_auth"}
+AMR = {
+    "secret": "client_secret", "key": "private_key_jwt", "key_set": "private_key_jwt", "certificate": "tls_client_auth",
+}  # fmt: skip
+VALUES = {"key": "public_jwk", "certificate": "certificate_pem", "key_set": "jwks_uri"}  # field that gives its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,8 @@ class Proof:
 
 
 def prove(app: Principal | None, shown: Presented, audience: Sequence[str], now: datetime, passwords: Passwords,
-          decoy: str) -> Proof:  # fmt: skip
-    """Return the proof of an app; an unknown one's secret takes as long to refuse.
+          decoy: str, published: KeyOfSet = lambda url, key_id: None) -> Proof:  # fmt: skip
+    """Return the proof of an app; an unknown one's secret takes as long to refuse. `published` finds keys of a set.
 
     An app with a certificate proves itself over a living one alone, whatever else it shows, and its tokens are bound
     to it (RFC 8705 §3): one that ended is not to make a secret enough.
@@ -70,7 +76,7 @@ def prove(app: Principal | None, shown: Presented, audience: Sequence[str], now:
     bound = next((c for c in certificates if hmac.compare_digest(c.value, shown.thumbprint)), None)
     jti = ""
     if shown.assertion:
-        used, jti = _by_assertion(known, shown, audience, now)
+        used, jti = _by_assertion(known, shown, audience, now, published)
     elif shown.secret or bound is None:
         used = _by_secret(app, known, shown.secret, passwords, decoy)
     else:
@@ -92,29 +98,35 @@ def _by_secret(
 
 
 def _by_assertion(
-    known: Sequence[Credential], shown: Presented, audience: Sequence[str], now: datetime
+    known: Sequence[Credential], shown: Presented, audience: Sequence[str], now: datetime, published: KeyOfSet
 ) -> tuple[Credential | None, str]:
-    """Return the key that signed a good assertion (RFC 7523 §3), and the id to spend."""
-    for candidate in known:
-        if candidate.kind != "key":
-            continue
+    """Return the key or key set that signed a good assertion (RFC 7523 §3), and the id to spend."""
+    for candidate in sorted(known, key=lambda found: found.kind == "key_set"):  # what needs no asking first
         try:
-            claims = _assertion_claims(candidate, shown.assertion, audience)
+            key = _key_of(candidate, shown.assertion, published)
+            claims = _assertion_claims(key, shown.assertion, audience) if key is not None else None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             continue
-        if _is_timely(claims, now) and claims["iss"] == claims["sub"] == shown.client_id:
+        if claims is not None and _is_timely(claims, now) and claims["iss"] == claims["sub"] == shown.client_id:
             jti = claims["jti"]
             if isinstance(jti, str) and 8 <= len(jti) <= 256:
                 return candidate, f"{shown.client_id} {jti}"
     return None, ""
 
 
-def _assertion_claims(key: Credential, assertion: str, audience: Sequence[str]) -> dict[str, object]:
-    parsed = json.loads(key.value)
+def _key_of(candidate: Credential, assertion: str, published: KeyOfSet) -> Mapping[str, object] | None:
+    """Return the JWK that may have signed, of a set the one that the assertion names; None when there is none."""
+    if candidate.kind == "key_set":
+        named = jwt.get_unverified_header(assertion).get("kid")
+        return published(candidate.value, named) if isinstance(named, str) and named else None
+    return dict(json.loads(candidate.value)) if candidate.kind == "key" else None
+
+
+def _assertion_claims(key: Mapping[str, object], assertion: str, audience: Sequence[str]) -> dict[str, object]:
     claims: dict[str, object] = jwt.decode(
         assertion,
-        jwt.PyJWK(parsed, algorithm=_algorithms(parsed)[0]).key,
-        algorithms=list(_algorithms(parsed)),
+        jwt.PyJWK(dict(key), algorithm=_algorithms(key)[0]).key,
+        algorithms=list(_algorithms(key)),
         audience=list(audience),
         options={
             "require": ["iss", "sub", "aud", "exp", "jti"],
@@ -167,7 +179,7 @@ def with_credential(app: Principal, new: Credential, now: datetime) -> Principal
     """
     known = all_of(app)
     if new.kind != "secret" and any(c.value == new.value for c in known):
-        raise _invalid("public_jwk" if new.kind == "key" else "certificate_pem", "the app has it already")
+        raise _invalid(VALUES[new.kind], "the app has it already")
     same = sum(c.kind == new.kind for c in living(app, now))
     if same >= LIVING or len(known) >= KEPT:
         limit = str(LIVING if same >= LIVING else KEPT)
@@ -225,7 +237,7 @@ def read_jwk(text: str) -> str:
     return json.dumps(kept, sort_keys=True)
 
 
-def _algorithms(jwk: dict[str, object]) -> tuple[str, ...]:
+def _algorithms(jwk: Mapping[str, object]) -> tuple[str, ...]:
     """Return what a key of this type may sign with; the token's header never decides it (RFC 8725 §3.1)."""
     kind, curve = jwk.get("kty"), jwk.get("crv")
     if kind == "RSA":
@@ -261,6 +273,17 @@ def read_certificate(pem: str, now: datetime) -> tuple[str, datetime]:
 def thumbprint(der: bytes) -> str:
     """Return SHA-256 of a certificate, base64url without padding."""
     return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
+
+
+def read_key_set(url: str, loopback: bool) -> str:
+    """Return where an app publishes its keys.
+
+    Raises:
+        CredentialInvalid: it is not a safe address.
+    """
+    if not is_safe(url, loopback):
+        raise _invalid("jwks_uri", "use https, without user, query or fragment")
+    return url
 
 
 def _invalid(name: str, description: str) -> CredentialInvalid:

@@ -182,6 +182,12 @@ class ScimInvalid(errors.Invalid):
     reason = "SCIM_INVALID"
 
 
+class ScimResourceUnknown(errors.NotFound):
+    """No schema and no kind of resource of SCIM has this id."""
+
+    reason = "SCIM_RESOURCE_UNKNOWN"
+
+
 class ScimClientUnknown(errors.Denied):
     """The caller is no issuer's scim_client."""
 
@@ -258,3 +264,33 @@ class RecertificationState(errors.NotAllowed):
     """The review is over, or the role in it is answered for good."""
 
     reason = "RECERTIFICATION_STATE"
+
+
+class ShareNotFound(errors.NotFound):
+    """No share of this id is the caller's to see."""
+
+    reason = "SHARE_NOT_FOUND"
+
+
+class ShareInvalid(errors.Invalid):
+    """A record cannot be shared like this; violations name the field."""
+
+    reason = "SHARE_INVALID"
+
+
+class ShareState(errors.NotAllowed):
+    """The share is over already."""
+
+    reason = "SHARE_STATE"
+
+
+class ShareLimit(errors.NotAllowed):
+    """The borrower, the lender or the company has as many shares as they may."""
+
+    reason = "SHARE_LIMIT"
+
+
+class ShareExists(errors.AlreadyExists):
+    """The lender lends this record to this borrower for this purpose already."""
+
+    reason = "SHARE_EXISTS"

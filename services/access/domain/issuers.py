@@ -22,6 +22,7 @@ FRESH_SECONDS = 600  # an exchange follows a sign-in at the company; an old toke
 LEEWAY_SECONDS = 30  # clocks of other companies
 TYPES = (None, "JWT", "at+jwt", "application/at+jwt")
 LOGIN_CLAIM = "preferred_username"
+DIRECTORY_CLAIM = "sub"
 RSA_BITS = 2048
 AMR = frozenset({"pwd", "otp", "hwk", "swk", "mfa", "fpt", "face", "pin", "sms", "sc", "user"})  # RFC 8176 §2
 
@@ -53,6 +54,7 @@ class Issuer:
     provision: bool = False
     scim_client: str = ""
     disabled: bool = False
+    directory_claim: str = DIRECTORY_CLAIM
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
@@ -64,6 +66,7 @@ class Visitor:
 
     login: str
     external_id: str
+    directory_id: str  # empty when the token does not say it
     department: str
     roles: tuple[str, ...]
     methods: tuple[str, ...]
@@ -211,6 +214,8 @@ def visitor(issuer: Issuer, claims: Mapping[str, object], known_roles: Iterable[
         raise CredentialsRefused
     department = matching[0].department if matching else ""
     roles = tuple(dict.fromkeys(rule.role for rule in matching if rule.department == department))
+    told = claims.get(issuer.directory_claim)
+    directory_id = told if isinstance(told, str) else ""
     amr = claims.get("amr")
     methods = tuple(m for m in amr if isinstance(m, str) and m in AMR)[:10] if isinstance(amr, list) else ()
     at = claims.get("auth_time")
@@ -218,7 +223,7 @@ def visitor(issuer: Issuer, claims: Mapping[str, object], known_roles: Iterable[
     is_told = isinstance(at, int | float) and not isinstance(at, bool) and 0 < at <= latest
     auth_time = datetime.fromtimestamp(float(at), UTC) if is_told else None  # type: ignore[arg-type]
     end = datetime.fromtimestamp(_seconds(claims, "exp"), UTC) + timedelta(seconds=LEEWAY_SECONDS)
-    return Visitor(login, subject, department, roles, methods, auth_time, end)
+    return Visitor(login, subject, directory_id, department, roles, methods, auth_time, end)
 
 
 def login_of(text: str) -> str:
@@ -234,9 +239,17 @@ def new_person(issuer: Issuer, found: Visitor) -> Principal:
     )
 
 
-def belongs(person: Principal, issuer: Issuer, external_id: str) -> bool:
-    """Tell whether a person is this one of this issuer: a login alone proves nothing, names are given twice."""
-    return person.issuer == issuer.id and person.external_id in ("", external_id)
+def belongs(person: Principal, issuer: Issuer, found: Visitor) -> bool:
+    """Tell whether a person is this one of this issuer; a login alone proves nothing (OIDC Core §5.7).
+
+    Names are given twice, and at some issuers people change theirs: who comes for the first time is who the directory
+    made only when the token says the directory's own id of them.
+    """
+    if person.issuer != issuer.id:
+        return False
+    if person.external_id:
+        return person.external_id == found.external_id
+    return bool(found.directory_id) and person.directory_id == found.directory_id
 
 
 def as_json(rules: Sequence[ClaimRule]) -> str:

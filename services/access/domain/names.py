@@ -67,15 +67,21 @@ def _latest(links: Iterable[Link]) -> dict[str, str]:
     return {name: link.into for name, link in newest.items()}
 
 
-def _family(profile_id: str, of: Links, into: Links) -> set[str]:
-    living, seen = profile_id, {profile_id}
+def living(profile_id: str, of: Links) -> str:
+    """Return the id that the person behind an id has now."""
+    found, seen = profile_id, {profile_id}
     for _ in range(STEPS):
-        following = _latest(of([living])).get(living, "")
+        following = _latest(of([found])).get(found, "")
         if not following or following in seen:
             break
-        living = following
-        seen.add(living)
-    family, waiting = {living}, {living}
+        found = following
+        seen.add(found)
+    return found
+
+
+def _family(profile_id: str, of: Links, into: Links) -> set[str]:
+    now = living(profile_id, of)
+    family, waiting = {now}, {now}
     for _ in range(STEPS):
         asked = {link.profile_id for link in into(waiting)} - family
         leading = _latest(of(asked)) if asked else {}

@@ -37,7 +37,7 @@ class Passwords(Protocol):
         """Tell whether the hash is of this secret."""
 
 
-CredentialKind = Literal["secret", "key", "certificate"]
+CredentialKind = Literal["secret", "key", "certificate", "key_set"]
 INITIAL = "initial"  # the id of the secret an app was made with
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.access.domain.differences import Words
 from services.access.domain.policies import Row
 from services.access.domain.simulation import caller_of, rows_in_words
-from services.chassis.access import NO_PURPOSE, Decision, Obligations, PolicySnapshot
-from services.chassis.access.values import in_reach
+from services.access.domain.vocabulary import ANY_ROWS, Inventory, Narrowing
+from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Obligations, PolicySnapshot
+from services.chassis.access.shares import beyond, narrowed
+
+ROWS_NOT_NARROWED = "ROWS_NOT_NARROWED"  # as the guard says
 
 
 @dataclass(frozen=True, slots=True)
 class Able:
-    """Somebody who may: for which purposes, by which rule of the first of them, and which rows they reach."""
+    """Somebody who may: for which purposes, by which rule of the first of them, and which rows they reach.
+
+    `judged` tells whether the record asked about is surely one of them.
+    """
 
     subject: str
     department: str
@@ -22,6 +28,7 @@ class Able:
     rule: Row
     rows: str
     sees: Obligations
+    judged: bool = False
 
 
 def who_can(
@@ -31,6 +38,7 @@ def who_can(
     action: str,
     purposes: Sequence[str],
     record: Mapping[str, str],
+    narrowings: Sequence[Narrowing] = ANY_ROWS,
 ) -> Iterator[Able | None]:
     """Yield for each of these people how they may do this, None when they may not.
 
@@ -41,33 +49,59 @@ def who_can(
         action: what is done.
         purposes: asked about in this order; empty for none.
         record: fields of the record it is about; a row filter by another field is told, not judged.
+        narrowings: how the RPCs that do this narrow rows; one that lets them is enough.
     """
     for subject, department in people:
         found: dict[str, Decision] = {}
         for purpose in purposes:
-            decision = snapshot.decide(caller_of(subject, department, purpose), resource, action)
-            if decision.allowed and not _out_of_reach(decision, record):
-                found[purpose or NO_PURPOSE] = decision
+            caller = caller_of(subject, department, purpose)
+            for decision in decisions(snapshot, caller, resource, action, narrowings):
+                if decision.allowed and in_reach_by(decision.obligations.row_filter, record) is not False:
+                    found.setdefault(purpose or NO_PURPOSE, decision)
         if not found:
             yield None
             continue
         first, caller = next(iter(found.values())), caller_of(subject, department, "")
-        rows = rows_in_words(caller, first.obligations.row_filter)
-        yield Able(subject, department, tuple(found), first.rule, rows, first.obligations)
+        clauses = first.obligations.row_filter
+        rows, judged = rows_in_words(caller, clauses), in_reach_by(clauses, record) is True
+        yield Able(subject, department, tuple(found), first.rule, rows, first.obligations, judged)
 
 
-def _out_of_reach(decision: Decision, record: Mapping[str, str]) -> bool:
-    """Tell whether a row filter keeps this record away: one that compares only fields that are given."""
-    judged = [clause for clause in decision.obligations.row_filter if set(clause.fields) <= set(record)]
-    return not in_reach(judged, record.get)
+def decisions(
+    snapshot: PolicySnapshot, caller: Caller, resource: str, action: str, narrowings: Sequence[Narrowing]
+) -> Iterator[Decision]:
+    """Yield what the guard of each RPC decides; one that cannot narrow rows as the policy does refuses."""
+    for fields, rows_of in narrowings:
+        decision = narrowed(snapshot.decide(caller, resource, action, rows_of), fields)
+        refused = decision.allowed and beyond(decision, fields)
+        yield replace(decision, allowed=False, reason=ROWS_NOT_NARROWED) if refused else decision
+
+
+def in_reach_by(clauses: Iterable[Clause], record: Mapping[str, str]) -> bool | None:
+    """Tell whether a record is in reach, by the fields that are given of it; None when others decide."""
+    return _all(_holds(clause, record) for clause in clauses)
+
+
+def _holds(clause: Clause, record: Mapping[str, str]) -> bool | None:
+    if isinstance(clause, Either):
+        ways = [_all(_holds(each, record) for each in way) for way in clause.alternatives]
+        return True if True in ways else None if None in ways else False
+    return clause.holds(record.get) if set(clause.fields) <= set(record) else None
+
+
+def _all(found: Iterable[bool | None]) -> bool | None:
+    told = set(found)
+    return False if False in told else None if None in told else True
 
 
 def what_can(
-    snapshot: PolicySnapshot, subject: str, department: str, purposes: Sequence[str], methods: Iterable[tuple[str, str]]
+    snapshot: PolicySnapshot, subject: str, department: str, purposes: Sequence[str], inventory: Inventory
 ) -> Iterator[tuple[str, str, tuple[str, ...], Row, str]]:
     """Yield resource, action, purposes, the rule and the rows of every method that somebody may call."""
+    methods = sorted((resource, action) for resource, actions in inventory.actions.items() for action in actions)
     for resource, action in methods:
-        (able,) = who_can(snapshot, [(subject, department)], resource, action, purposes, {})
+        ways = inventory.narrowings(resource, action)
+        (able,) = who_can(snapshot, [(subject, department)], resource, action, purposes, {}, ways)
         if able is not None:
             yield resource, action, able.purposes, able.rule, able.rows
 

@@ -11,7 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
-from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Except, Obligations, PolicySnapshot
+from services.chassis.access import (
+    NO_PURPOSE,
+    Caller,
+    Clause,
+    Condition,
+    Decision,
+    Either,
+    Except,
+    Obligations,
+    PolicySnapshot,
+)
+from services.chassis.access.shares import SHARED, is_lent
 from services.chassis.audit import AuditEntry
 
 Kind = Literal["method", "field", "search", "reveal", "rows"]
@@ -258,10 +269,12 @@ def rows_in_words(caller: Caller, clauses: Sequence[Clause]) -> str:
 
     def words(clause: Clause) -> str:
         if isinstance(clause, Either):
-            return "either " + " or ".join(sorted(f"({', '.join(map(words, each))})" for each in clause.alternatives))
+            return "either " + " or ".join(sorted({f"({', '.join(map(words, each))})" for each in clause.alternatives}))
         field, values = (
             (clause.without, clause.excluded) if isinstance(clause, Except) else (clause.field, clause.values)
         )
+        if isinstance(clause, Condition) and is_lent(clause):
+            return f"{field} in ({SHARED})"
         listed = ", ".join(sorted(own.get(value, value) for value in values))
         return f"{field} {'not ' if isinstance(clause, Except) else ''}in ({listed})"
 

@@ -29,6 +29,7 @@ from services.access.store.ports import Policies, Principals, Revocations, Shado
 from services.access.store.recertifications import Recertifications
 from services.access.store.requests import Requests
 from services.access.store.sessions import Sessions
+from services.access.store.shares import MemoryShares, ShareStore
 from services.access.store.windows import MemoryQuotaWindows, QuotaWindows
 from services.chassis.access import TokenVerifier
 from services.chassis.audit import AuditEntry
@@ -96,6 +97,7 @@ class Context:
     relying_party: RelyingParty = RelyingParty()
     secrets: Secrets = Secrets()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    shares: ShareStore = field(default_factory=MemoryShares)
     windows: QuotaWindows = field(default_factory=MemoryQuotaWindows)
     reports: dict[object, Report] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import credentials_pb2 as pb
 
+from services.access.company import IssuerSilent
 from services.access.domain import credentials as domain
 from services.access.domain.errors import CredentialInvalid, CredentialsRefused
 from services.access.domain.principals import Credential, Principal
@@ -24,9 +25,9 @@ KINDS = {
     pb.CREDENTIAL_KIND_SECRET: "secret",
     pb.CREDENTIAL_KIND_PUBLIC_KEY: "key",
     pb.CREDENTIAL_KIND_CERTIFICATE: "certificate",
+    pb.CREDENTIAL_KIND_KEY_SET: "key_set",
 }
 NUMBERS = {kind: number for number, kind in KINDS.items()}
-GIVEN = {"secret": "", "key": "public_jwk", "certificate": "certificate_pem"}  # what each kind needs
 TRIES = 5
 
 
@@ -85,9 +86,10 @@ class CredentialMethods(PrincipalMethods):
         """Return the credential asked for and, of a secret, the secret."""
         c, given, now = self._context, request.credential, self._context.now()
         kind = KINDS[given.kind]
-        for name in ("public_jwk", "certificate_pem"):
-            if bool(getattr(given, name)) != (GIVEN[kind] == name):
-                need = "is needed for this kind" if GIVEN[kind] == name else "does not belong to this kind"
+        needed = domain.VALUES.get(kind)
+        for name in domain.VALUES.values():
+            if bool(getattr(given, name)) != (needed == name):
+                need = "is needed for this kind" if needed == name else "does not belong to this kind"
                 violation = FieldViolation(f"credential.{name}", need)
                 raise CredentialInvalid("The credential has a bad field.", violations=[violation])
         asked = given.expire_time.ToDatetime(UTC) if given.HasField("expire_time") else None
@@ -97,11 +99,23 @@ class CredentialMethods(PrincipalMethods):
             value = c.passwords.hash(secret)
         elif kind == "key":
             value = domain.read_jwk(given.public_jwk)
+        elif kind == "key_set":
+            value = self._key_set(given.jwks_uri)
         else:
             value, natural = domain.read_certificate(given.certificate_pem, now)
             ends = min(ends or natural, natural)
         made = Credential(id, kind, value, given.display_name, now, ends, request.request_id)  # type: ignore[arg-type]
         return made, secret
+
+    def _key_set(self, url: str) -> str:
+        """Return the URL of a key set that answers."""
+        companies = self._context.companies
+        try:
+            companies.key_set(domain.read_key_set(url, companies.loopback))
+        except IssuerSilent as error:
+            violation = FieldViolation("credential.jwks_uri", error.message)
+            raise CredentialInvalid("The key set cannot be read.", violations=[violation]) from None
+        return url
 
     def _message(self, app: Principal, found: Credential, uses: dict[str, datetime] | None) -> pb.Credential:
         return pb.Credential(
@@ -109,6 +123,7 @@ class CredentialMethods(PrincipalMethods):
             kind=NUMBERS[found.kind],
             display_name=found.display_name,
             public_jwk=found.value if found.kind == "key" else "",
+            jwks_uri=found.value if found.kind == "key_set" else "",
             thumbprint=found.value if found.kind == "certificate" else "",
             expire_time=_timestamp(found.expire_time),
             create_time=_timestamp(found.create_time),
@@ -128,7 +143,8 @@ def prove_app(context: Context, request: access.CreateTokenRequest) -> domain.Pr
     shown = domain.Presented(client_id, request.client_secret, request.client_assertion, current_call().thumbprint)
     now = context.now()
     app = context.principals.get(f"app-{client_id}")
-    proof = domain.prove(app, shown, context.token_endpoints, now, context.passwords, context.decoy)
+    proof = domain.prove(app, shown, context.token_endpoints, now, context.passwords, context.decoy,
+                         context.companies.key_of_set)  # fmt: skip
     kept = now + domain.ASSERTION_KEPT
     if proof.assertion_id and not context.once.spend(f"assertion {proof.assertion_id}", now, kept):
         raise CredentialsRefused

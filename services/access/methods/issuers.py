@@ -29,7 +29,7 @@ from services.chassis.paging import decode_token, encode_token, filter_hash, pag
 from services.chassis.records import etag_of, fields_to_change, unchanged_since, updated
 from services.chassis.server import validate
 
-UPDATABLE = ("audiences", "login_claim", "rules", "provision", "scim_client", "disabled")
+UPDATABLE = ("audiences", "login_claim", "rules", "provision", "scim_client", "directory_claim", "disabled")
 JUST_AFTER = timedelta(milliseconds=1)  # a token of the change that ended the older ones
 
 
@@ -119,7 +119,7 @@ class IssuerMethods(PrincipalMethods):
                 c.principals.insert(domain.new_person(issuer, found))
             c.directory.refresh(at_once=True)
             person = c.principals.get(f"user-{found.login}")
-        if person is None or not person.enabled or not domain.belongs(person, issuer, found.external_id):
+        if person is None or not person.enabled or not domain.belongs(person, issuer, found):
             raise CredentialsRefused
         if not person.external_id:
             person = c.principals.save(replace(person, external_id=found.external_id))
@@ -147,6 +147,7 @@ def _issuer(message: pb.Issuer) -> domain.Issuer:
     return domain.Issuer(
         message.issuer_id, message.url, tuple(message.audiences), message.login_claim or domain.LOGIN_CLAIM,
         rules, message.provision, message.scim_client, message.disabled,
+        message.directory_claim or domain.DIRECTORY_CLAIM,
     )  # fmt: skip
 
 
@@ -160,6 +161,7 @@ def _message(issuer: domain.Issuer) -> pb.Issuer:
         rules=[pb.ClaimRule(claim=r.claim, value=r.value, department=r.department, role=r.role) for r in issuer.rules],
         provision=issuer.provision,
         scim_client=issuer.scim_client,
+        directory_claim=issuer.directory_claim,
         disabled=issuer.disabled,
         create_time=issuer.create_time,
         update_time=issuer.update_time,

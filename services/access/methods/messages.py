@@ -6,12 +6,12 @@ import itertools
 
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.directory import row_filter_message
 from services.access.domain.errors import PolicyInvalid
 from services.access.domain.policies import Content, Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
+from services.access.publication import row_filter_message
 from services.access.searching import Found
 from services.chassis.access import MODEL, Clause, Condition, Except, RowFilter
 from services.chassis.access.conditions import CONDITION_SEPARATOR

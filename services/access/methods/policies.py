@@ -9,7 +9,6 @@ import grpc
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.defaults import default_content
-from services.access.directory import row_filter_message
 from services.access.domain.checks import faults
 from services.access.domain.errors import PolicyInvalid, PolicyNotFound, PolicyOutdated, PolicyTestsFailed, RoleNotFound
 from services.access.domain.policies import (
@@ -24,7 +23,7 @@ from services.access.domain.policies import (
     rolled_back,
     submitted,
 )
-from services.access.domain.questions import missing
+from services.access.domain.questions import decisions, missing
 from services.access.domain.tables import (
     PolicyTest,
     TableReport,
@@ -36,6 +35,7 @@ from services.access.domain.tables import (
 from services.access.methods.approving import watch_approval
 from services.access.methods.context import Context
 from services.access.methods.messages import clause_message, content_of, policy_message, rule_message, rule_of
+from services.access.publication import MOST_POLICY_BYTES, row_filter_message
 from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
 from services.chassis.access.wire_conditions import seconds
 from services.chassis.errors import AlreadyExists, FieldViolation
@@ -156,7 +156,9 @@ class PolicyMethods:
         caller, snapshot = asked_by(request), self._context.directory.snapshot()
         if request.HasField("time"):
             snapshot = snapshot.at(seconds(request.time))
-        decision = snapshot.decide(caller, request.resource, request.action)
+        ways = self._context.inventory.narrowings(request.resource, request.action)
+        found_by = list(decisions(snapshot, caller, request.resource, request.action, ways))
+        decision = next((each for each in found_by if each.allowed), found_by[0])
         names, obligations = sorted(snapshot.names(caller)), decision.obligations
         reply = pb.ExplainAccessResponse(
             allowed=decision.allowed,
@@ -226,7 +228,11 @@ class PolicyMethods:
         directory = self._context.directory
         links, persons = directory.links(), directory.persons()
         with directory.compiling:
-            return faults(content, self._context.inventory, links, persons)
+            found = faults(content, self._context.inventory, links, persons)
+            if not found and directory.bytes_of(content) > MOST_POLICY_BYTES:
+                text = "it does not fit into one message to a process: say it with fewer names, by roles and wildcards"
+                found = [FieldViolation("rules", text)]
+        return found
 
     def _refuse_faults(self, content: Content) -> None:
         found = self._faults(content)

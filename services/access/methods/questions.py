@@ -32,7 +32,8 @@ class QuestionMethods(PolicyMethods):
         waiting = [person for person in c.directory.everybody() if person[0] > after]
         snapshot, purposes = c.directory.snapshot(), self._purposes(request.purpose)
         reply, last = review_pb2.WhoCanResponse(policy_version=snapshot.version), ""
-        asked = who_can(snapshot, waiting[:PEOPLE_ASKED], request.resource, request.action, purposes, record)
+        ways = c.inventory.narrowings(request.resource, request.action)
+        asked = who_can(snapshot, waiting[:PEOPLE_ASKED], request.resource, request.action, purposes, record, ways)
         for (subject, _), able in zip(waiting, asked, strict=False):
             last = subject
             if able is not None:
@@ -52,9 +53,8 @@ class QuestionMethods(PolicyMethods):
             raise Invalid("Nobody who may sign in has this name.", violations=[violation])
         size, of_filter = page_size_of(request.page_size), filter_hash("whatCan", subject, department)
         after = int(decode_token(request.page_token, of_filter).get("after") or 0)
-        actions, purposes, snapshot = c.inventory.actions, self._purposes(), c.directory.snapshot()
-        methods = [(resource, action) for resource in sorted(actions) for action in sorted(actions[resource])]
-        found = list(what_can(snapshot, subject, department, purposes, methods))
+        purposes, snapshot = self._purposes(), c.directory.snapshot()
+        found = list(what_can(snapshot, subject, department, purposes, c.inventory))
         reply = review_pb2.WhatCanResponse(
             policy_version=snapshot.version, names=sorted(snapshot.names(caller_of(subject, department, "")))
         )
@@ -90,6 +90,7 @@ def _able_message(able: Able) -> review_pb2.AblePerson:
         rule=words.english,
         rule_zh=words.chinese,
         rows=able.rows,
+        rows_judged=able.judged,
         shown_groups=sorted(able.sees.shown),
         masked_groups=sorted(able.sees.masked),
     )

@@ -12,7 +12,8 @@ from google.protobuf.struct_pb2 import Struct
 from kehu.access.v1 import scim_pb2 as pb
 
 from services.access.domain import scim
-from services.access.domain.errors import PrincipalNotFound, ScimClientUnknown
+from services.access.domain import scim_discovery as discovery
+from services.access.domain.errors import PrincipalNotFound, ScimClientUnknown, ScimResourceUnknown
 from services.access.domain.issuers import Issuer
 from services.access.domain.policies import could_make_administrators, role_names
 from services.access.domain.principals import Principal, checked
@@ -102,6 +103,34 @@ class ScimMethods(PrincipalMethods):
             self._change(person)
         return _reply(scim.group_resource(role, _ids(self._people(issuer), role), BASE))
 
+    def GetScimServiceProviderConfig(
+        self, request: pb.GetScimServiceProviderConfigRequest, context: grpc.ServicerContext
+    ) -> httpbody_pb2.HttpBody:
+        """Say what can be done."""
+        return _reply(discovery.config(BASE))
+
+    def ListScimSchemas(
+        self, request: pb.ListScimSchemasRequest, context: grpc.ServicerContext
+    ) -> httpbody_pb2.HttpBody:
+        """List the schemas."""
+        return _reply(discovery.listed(discovery.schemas(BASE, self._known_roles()), request.filter))
+
+    def GetScimSchema(self, request: pb.GetScimSchemaRequest, context: grpc.ServicerContext) -> httpbody_pb2.HttpBody:
+        """Return a schema."""
+        return _reply(_named(request.schema_id, discovery.schemas(BASE, self._known_roles())))
+
+    def ListScimResourceTypes(
+        self, request: pb.ListScimResourceTypesRequest, context: grpc.ServicerContext
+    ) -> httpbody_pb2.HttpBody:
+        """List the kinds of resources."""
+        return _reply(discovery.listed(discovery.resource_types(BASE), request.filter))
+
+    def GetScimResourceType(
+        self, request: pb.GetScimResourceTypeRequest, context: grpc.ServicerContext
+    ) -> httpbody_pb2.HttpBody:
+        """Return a kind of resource."""
+        return _reply(_named(request.resource_type_id, discovery.resource_types(BASE)))
+
     def _apply(self, issuer: Issuer, known: Principal, wanted: scim.Wanted) -> httpbody_pb2.HttpBody:
         """Bring a person to what the directory says; nothing is written, and no session ends, when it is so already."""
         if wanted.login != known.login:
@@ -159,6 +188,13 @@ class ScimMethods(PrincipalMethods):
 
 def _ids(people: list[Principal], role: str) -> list[str]:
     return [person.id for person in people if role in person.roles]
+
+
+def _named(wanted: str, found: list[scim.Json]) -> scim.Json:
+    for document in found:
+        if document["id"] == wanted:
+            return document
+    raise ScimResourceUnknown("No SCIM schema and no resource type has this id; list them.")
 
 
 def _mapping(found: Struct) -> scim.Json:

@@ -8,10 +8,10 @@ import grpc
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import review_pb2
 
-from services.access.directory import rule_set
 from services.access.domain.errors import PolicyState
 from services.access.domain.policies import Policy
 from services.access.methods.policies import PolicyMethods
+from services.access.publication import sorted_set
 from services.chassis.access.shadow import ShadowCounts, ShadowKey, difference_message
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 
@@ -68,7 +68,7 @@ class ShadowMethods(PolicyMethods):
         mark = f"{policy.id}-{hashlib.sha256(repr(links).encode()).hexdigest()[:16]}"
         reply = pb.SyncShadowResponse(policy_id=policy.id, mark=mark)
         if mark != request.mark:
-            reply.rules.CopyFrom(rule_set(policy, links, mark))
+            reply.rule_set.CopyFrom(sorted_set(policy.content, policy.number, links, mark))
         return reply
 
     def _report(self, policy_id: str) -> review_pb2.ShadowReport:

@@ -9,7 +9,6 @@ from functools import partial
 import grpc
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.directory import key_message
 from services.access.domain.credentials import Proof
 from services.access.domain.errors import CredentialsRefused, GrantTypeUnsupported, SubjectTokenRefused
 from services.access.domain.issuers import EXCHANGE
@@ -27,6 +26,7 @@ from services.access.methods.authenticators import shown_by_answer
 from services.access.methods.context import Context
 from services.access.methods.credentials import grant_of, prove_app
 from services.access.methods.issuers import IssuerMethods
+from services.access.publication import key_message
 from services.access.trying import Tried, tried
 from services.chassis.access import Caller
 from services.chassis.errors import Unauthenticated

@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import mongoengine
 
 from services.access.domain.errors import IssuerExists
-from services.access.domain.issuers import Issuer, as_json, rules_of
+from services.access.domain.issuers import DIRECTORY_CLAIM, Issuer, as_json, rules_of
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
 
@@ -96,6 +96,7 @@ class IssuerRecord(records.Record):
     provision = mongoengine.BooleanField()
     scim_client = mongoengine.StringField()
     disabled = mongoengine.BooleanField()
+    directory_claim = mongoengine.StringField()
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "issuers", "auto_create_index": False, "strict": False,
         "indexes": [*records.RECORD_INDEXES, {"fields": ["url"], "unique": True}],
@@ -152,14 +153,14 @@ def _record(issuer: Issuer) -> IssuerRecord:
     return IssuerRecord(
         id=issuer.id, url=issuer.url, audiences=list(issuer.audiences), login_claim=issuer.login_claim,
         rules=as_json(issuer.rules), provision=issuer.provision, scim_client=issuer.scim_client,
-        disabled=issuer.disabled, version=issuer.version, create_time=issuer.create_time,
-        update_time=issuer.update_time,
+        disabled=issuer.disabled, directory_claim=issuer.directory_claim, version=issuer.version,
+        create_time=issuer.create_time, update_time=issuer.update_time,
     )  # fmt: skip
 
 
 def _issuer(record: IssuerRecord) -> Issuer:
     return Issuer(
         record.id, record.url, tuple(record.audiences), record.login_claim, rules_of(record.rules),
-        bool(record.provision), record.scim_client or "", bool(record.disabled), record.version,
-        record.create_time, record.update_time,
+        bool(record.provision), record.scim_client or "", bool(record.disabled),
+        record.directory_claim or DIRECTORY_CLAIM, record.version, record.create_time, record.update_time,
     )  # fmt: skip

@@ -233,7 +233,7 @@ class MongoPolicies:
 
 
 def _policy_record(policy: Policy) -> PolicyRecord:
-    content = orjson.dumps(asdict(policy.content)).decode()
+    content = orjson.dumps(policy.content).decode()
     return PolicyRecord(
         id=policy.id, state=policy.state, number=policy.number or None, base=policy.base, comment=policy.comment,
         content=content, author=policy.author, submitter=policy.submitter, approver=policy.approver,

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import casbin
 
 from services.chassis.access.conditions import NO_FACTS, Facts
-from services.chassis.access.roles import NOBODY, Pause, RoleClosure, Row
+from services.chassis.access.roles import LINK_WORDS, NOBODY, RoleClosure, link_order
+from services.chassis.access.tables import Row, Table
 from services.chassis.access.verdicts import BROKEN, EMPTY_FIELD, NO_RULE, Match, Verdict
 
 UNKNOWN_SUBJECTS = 10_000  # pycasbin remembers each name it is asked for; forget them after so many
@@ -32,7 +33,6 @@ class PlainRules:
     """One pycasbin enforcer behind a lock: right for any matcher, a linear scan per decision; knows no condition."""
 
     conditional = False
-    rows: Sequence[Row] = ()
 
     def __init__(self, model_text: str, rows: Sequence[Row], links: Sequence[Row]) -> None:
         """Load the rows; raises what pycasbin raises for a model or row it refuses."""
@@ -44,7 +44,8 @@ class PlainRules:
         self._enforcer.set_adapter(_Rows(rows, links))
         self._enforcer.load_policy()
         self._known = frozenset(name for row in (*rows, *links) for name in row)
-        self.closure = RoleClosure(links, len(links[0]) if links else 3)
+        width = len(links[0]) if links else 3
+        self.closure = RoleClosure(Table.of(links, LINK_WORDS, "g").sorted_by(link_order(width)), width)
         self._strangers = 0
         self._lock = threading.Lock()
 
@@ -71,9 +72,6 @@ class PlainRules:
     def heeded(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return nothing: a matcher may look at the subject itself."""
         return NOBODY
-
-    def dismantle(self, pause: Pause) -> None:
-        """Do nothing: pycasbin frees itself."""
 
     def matches(self, request: Row, facts: Facts = NO_FACTS) -> list[Match]:
         """Return the rule that settles the request, if one allows it."""

@@ -6,10 +6,11 @@ each: a filter of one role never narrows what another grants. A filter of the pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.chassis.access.roles import ROLE_DEPTH, RoleClosure
+from services.chassis.access.shares import LENT_BY, SHARED
 from services.chassis.access.values import Caller, Clause, Condition, Either, Except, RowFilter
 from services.chassis.access.verdicts import Match
 
@@ -17,6 +18,7 @@ WAYS = 64  # to one role, each with other filters; more are left out, which show
 DEPARTMENT_FIELDS = ("owner_department", "department")
 
 Way = frozenset[int]
+Lent = Callable[[], Sequence[tuple[Condition, ...]]]
 UNFILTERED: Way = frozenset()
 
 
@@ -67,11 +69,13 @@ def clauses(
     closure: RoleClosure,
     organization: Organization,
     now: float,
+    lent: Lent = tuple,
 ) -> tuple[Clause, ...]:
     """Return what must hold of a row, all of it; nothing means that every row is in reach.
 
     `matches` are the rules that answer the request, `filters` the row filters of its resource and department. When no
-    rule allows it, the rows are shown by another right, such as search: then all filters hold.
+    rule allows it, the rows are shown by another right, such as search: then all filters hold. `lent` returns what
+    takes the place of a condition by `$shared`.
     """
     ways = _ways(caller, filters, closure, now)
     bound = [Condition(each.field, organization.bound(each.values, caller), each.resource) for each in filters]
@@ -87,12 +91,37 @@ def clauses(
         else:
             denied += [_without(each, organization) for each in records]
     if not any(match.allows for match in matches):
-        return (*bound, *denied)
-    return (*_either(granted, resource), *denied)
+        return (*(each for one in bound for each in _reached([(one,)], resource, lent)), *denied)
+    return (*_reached(granted, resource, lent), *denied)
+
+
+def _reached(granted: Sequence[tuple[Condition, ...]], resource: str, lent: Lent) -> tuple[Clause, ...]:
+    """Return one clause for what is granted, with what is lent in the place of `$shared`."""
+    if not any(_is_shared(each) for way in granted for each in way):
+        return _either(granted, resource)
+    ways = list(_with_lent(granted, lent()))
+    return _either(ways, resource) if ways else (Condition(LENT_BY.get(resource, ""), (), resource),)
+
+
+def _with_lent(
+    granted: Sequence[tuple[Condition, ...]], lent: Sequence[tuple[Condition, ...]]
+) -> Iterator[tuple[Condition, ...]]:
+    for way in granted:
+        others = tuple(each for each in way if not _is_shared(each))
+        if len(others) == len(way):
+            yield way
+        else:
+            yield from ((*borrowed, *others) for borrowed in lent)
+
+
+def _is_shared(condition: Condition) -> bool:
+    return SHARED in condition.values
 
 
 def _without(condition: Condition, organization: Organization) -> Clause:
     """Return the opposite; of departments, which are all known, as the departments that remain."""
+    if _is_shared(condition):  # which the policy's checks refuse
+        return Condition(condition.field, (), condition.resource)
     if condition.field in DEPARTMENT_FIELDS and organization.parents:
         others = tuple(sorted(set(organization.parents) - set(condition.values)))
         return Condition(condition.field, others, condition.resource)

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
 
+from services.chassis.access.tables import Table
 from services.chassis.errors import Invalid
 
 ROLE_DEPTH = 9  # steps of role in role: pycasbin 2.8's RoleManager(10) gives up at the tenth, silently
-SLICE = 400  # items between two pauses of a build: half a millisecond of work
+LINK_WORDS = 5  # with start and end
 
 NOBODY: frozenset[str] = frozenset()
-
-Row = tuple[str, ...]
-Item = TypeVar("Item")
-Pause = Callable[[], None]
-
-
-def no_pause() -> None:
-    """Do not pause."""
-
-
-def in_slices(items: Iterable[Item], pause: Pause) -> Iterator[Item]:
-    """Yield the items, pausing now and then, so that a build in a thread lets others run."""
-    rest = iter(items)
-    while part := list(islice(rest, SLICE)):
-        yield from part
-        pause()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +28,17 @@ class _Standing:
 class RoleClosure:
     """The names a subject answers to within a domain, itself included; kept for subjects with a role."""
 
-    def __init__(self, links: Iterable[Row], width: int = 3, pause: Pause = no_pause) -> None:
+    def __init__(self, links: Table, width: int = 3) -> None:
         """Take rows of (member, role) or (member, role, domain), `width` columns, and perhaps start and end.
 
-        Start and end are seconds since 1970 as text, "0" for open.
+        Start and end are seconds since 1970 as text, "0" for open. The table is sorted by `link_order`.
 
         Raises:
             Invalid: a time is no number.
         """
-        self._direct: dict[tuple[str, str], list[str]] = {}
-        self._timed: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
-        for link in in_slices(links, pause):
-            key = (link[0], link[2] if width > 2 else "")
-            if len(link) == width:
-                self._direct.setdefault(key, []).append(link[1])
-            else:
-                self._timed.setdefault(key, []).append((link[1], *_times(link[width:])))
+        self.links, self._width = links, width
+        numbers = links.used(width) | links.used(width + 1)
+        self._times = {number: _time(links.words[number]) for number in numbers - {0}}
         self._closed: dict[tuple[str, str], _Standing] = {}
         self._spoken_of: set[str] = set()
         self._alike: dict[frozenset[str], frozenset[str]] = {}  # one set for all who are treated alike
@@ -70,14 +48,9 @@ class RoleClosure:
         self._spoken_of.update(names)
 
     @property
-    def parts(self) -> dict[tuple[str, str], list[str]]:
-        """The links that neither begin nor end, for who takes this to pieces."""
-        return self._direct
-
-    @property
     def timed(self) -> bool:
         """Whether any link begins or ends."""
-        return bool(self._timed)
+        return bool(self._times)
 
     def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and every role it reaches now; unknown subjects cost no memory.
@@ -97,39 +70,56 @@ class RoleClosure:
     def _standing(self, subject: str, domain: str, now: float) -> _Standing | None:
         key = (subject, domain)
         known = self._closed.get(key)
-        if known is None or (self._timed and not known.since <= now < known.until):
-            if key not in self._direct and key not in self._timed:
+        if known is None or (self._times and not known.since <= now < known.until):
+            if subject not in self.links.ids or not self._of(subject, domain):
                 return None
             known = self._closed[key] = self._walk(subject, domain, now)
         return known
 
     def above(self, name: str, domain: str, now: float = math.nan) -> list[str]:
         """Return the roles that a name has directly now."""
-        key = (name, domain)
-        found = self._direct.get(key, [])
-        if key in self._timed:
-            found = found + [role for role, start, end in self._timed[key] if start <= now < end]
-        return found
+        return [role for role, start, end in self._of(name, domain) if start == -math.inf or start <= now < end]
+
+    def _of(self, name: str, domain: str) -> list[tuple[str, float, float]]:
+        """Return the roles that a name has directly at any time, and from when to when; always is from -inf."""
+        spans = self.links.whole
+        for column, word in zip(self.links.order, (name, domain), strict=False):
+            spans = self.links.narrowed(spans, column, (word,))
+        return [self._role(place) for low, high in spans for place in range(low, high)]
+
+    def _role(self, place: int) -> tuple[str, float, float]:
+        columns, role = self.links.columns, self.links.words[self.links.columns[1][place]]
+        if not self._times or not columns[self._width][place]:
+            return role, -math.inf, math.inf
+        start, end = (self._times[columns[self._width + more][place]] for more in (0, 1))
+        return role, start, end or math.inf
 
     def _walk(self, subject: str, domain: str, now: float) -> _Standing:
         reached, edge, since, until = {subject}, [subject], -math.inf, math.inf
         for _ in range(ROLE_DEPTH):
-            for name in edge if self._timed else ():
-                for _, *times in self._timed.get((name, domain), ()):
+            for name in edge if self._times else ():
+                for _, *times in self._of(name, domain):
                     since = max([since, *(time for time in times if time <= now)])
                     until = min([until, *(time for time in times if time > now)])
             edge = [role for name in edge for role in self.above(name, domain, now) if role not in reached]
+            if not edge:
+                break
             reached.update(edge)
         heeded = frozenset(reached & self._spoken_of)
         heeded = self._alike.setdefault(heeded, heeded)
         return _Standing(frozenset(reached), heeded, math.nan if now != now else since, until)
 
 
-def _times(columns: Row) -> tuple[float, float]:
+def link_order(width: int) -> tuple[int, ...]:
+    """Return the columns that links of so many fields are sorted by: the member, and the domain if there is one."""
+    return (0, 2) if width > 2 else (0,)
+
+
+def _time(text: str) -> float:
     try:
-        start, end = (float(text) for text in columns)
+        found = float(text)
     except ValueError:
-        raise Invalid("a role link has a start and an end in seconds since 1970, 0 for open") from None
-    if not (0 <= start < math.inf and 0 <= end < math.inf):
+        found = math.nan
+    if not 0 <= found < math.inf:
         raise Invalid("a role link has a start and an end in seconds since 1970, 0 for open")
-    return start, end or math.inf
+    return found

@@ -15,9 +15,13 @@ from typing import Protocol
 from kehu.access.v1 import access_pb2 as pb
 from kehu.access.v1 import review_pb2
 
-from services.chassis.access.snapshot import PolicySnapshot, SnapshotHolder
+from services.chassis import telemetry
+from services.chassis.access.holder import SnapshotHolder
+from services.chassis.access.shares import NO_SHARES, Shares
+from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import NO_PURPOSE, Caller, Decision
 from services.chassis.access.wire import updated
+from services.chassis.repeating import Repeating
 
 KEPT = 1_000  # different differences between two reports; more are counted in the sum only
 TIMEOUT_SECONDS = 5.0
@@ -69,16 +73,27 @@ class Shadow:
         self._counts = ShadowCounts()
         self._lock = threading.Lock()
 
-    def compare(self, caller: Caller, resource: str, action: str, rows_of: tuple[str, ...], live: Decision) -> None:
-        """Decide alongside and count; never raises, for the live decision is made already."""
+    def compare(
+        self,
+        caller: Caller,
+        resource: str,
+        action: str,
+        rows_of: tuple[str, ...],
+        live: Decision,
+        shares: Shares = NO_SHARES,
+    ) -> None:
+        """Decide alongside, by the same shares, and count; never raises, for the live decision is made already."""
         try:
             if self._snapshot is None:
                 raise ValueError("not compiled")
+            if self._snapshot.shares is not shares:
+                self._snapshot = self._snapshot.with_shares(shares)
             other = self._snapshot.decide(caller, resource, action, rows_of)
             same = other.allowed == live.allowed and (not live.allowed or other.obligations == live.obligations)
             failed = False
         except Exception:  # whatever a candidate does, the live policy has answered
             other, same, failed = None, True, True
+        telemetry.SHADOWED.labels("failed" if failed else "same" if same else _outcome(live, other)).inc()
         with self._lock:
             counts = self._counts
             counts.compared += 1
@@ -100,6 +115,13 @@ class Shadow:
             self._counts.add(counts)
 
 
+def _outcome(live: Decision, other: Decision | None) -> str:
+    """Return how a candidate differs, in one of three words."""
+    if other is None or live.allowed == other.allowed:
+        return "other_rights"
+    return "would_deny" if live.allowed else "would_allow"
+
+
 def _key(caller: Caller, resource: str, action: str, live: Decision, other: Decision) -> ShadowKey:
     if live.allowed != other.allowed:
         words = ("denied", "allowed")
@@ -119,23 +141,21 @@ class ShadowStub(Protocol):
         """Hand over counts and return the candidate."""
 
 
-class ShadowPoller:
+class ShadowPoller(Repeating):
     """A thread that keeps the holder's shadow as access wants it and hands over what was counted."""
 
     def __init__(self, holder: SnapshotHolder, stub: ShadowStub, interval_seconds: float = 5.0) -> None:
+        super().__init__("shadow-poller", interval_seconds)
         self._holder, self._stub, self._interval = holder, stub, interval_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="shadow-poller", daemon=True)
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    def turn(self) -> float:
+        """Report and fetch."""
+        self.sync_once()
+        return self._interval
 
     def stop(self) -> None:
         """Hand over the last counts and end."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        super().stop()
         if self._holder.shadow is not None:
             self.sync_once()
 
@@ -152,18 +172,14 @@ class ShadowPoller:
             return False
         if not reply.policy_id:
             self._holder.shadow = None
-        elif reply.HasField("rules"):
+        elif reply.HasField("rule_set"):
             self._holder.shadow = Shadow(reply.policy_id, reply.mark, _compiled(reply))
         return True
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            self.sync_once()
 
 
 def _compiled(reply: pb.SyncShadowResponse) -> PolicySnapshot | None:
     try:
-        return updated(None, pb.GetPolicySnapshotResponse(rules=reply.rules))
+        return updated(None, pb.GetPolicySnapshotResponse(rule_set=reply.rule_set))
     except Exception as error:
         log.warning("a candidate policy does not compile: %s", type(error).__name__)
         return None

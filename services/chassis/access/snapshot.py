@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from services.chassis.access.conditions import NO_FACTS, Facts, Gate, Gates, NamedCondition, RecordAttribute
 from services.chassis.access.quotas import Quota
 from services.chassis.access.reach import NO_ORGANIZATION, Organization, clauses
-from services.chassis.access.roles import Pause, Row, in_slices, no_pause
-from services.chassis.access.rules import build_rules
+from services.chassis.access.rules import Shape, rules_of
+from services.chassis.access.shares import NO_SHARES, SHARE, Shares
 from services.chassis.access.stepping import ASSURANCE, assurance
+from services.chassis.access.tables import Pause, Row, Table, no_pause
 from services.chassis.access.values import (
     NO_PURPOSE,
     NOTHING_SHOWN,
@@ -28,7 +27,7 @@ from services.chassis.access.values import (
     RowFilter,
 )
 from services.chassis.access.verdicts import Rules
-from services.chassis.errors import Invalid, Unavailable
+from services.chassis.errors import Invalid
 
 REQUEST_FIELDS = ("r_sub", "r_dom", "r_obj", "r_act", "r_purpose")
 REMEMBERED = 100_000  # decisions, and as many field rights, of names treated alike: some 25 MiB when all are in use
@@ -37,14 +36,8 @@ RULE_FIELDS = len(REQUEST_FIELDS) + 1
 FIELD_PREFIX = "fields/"
 EMERGENCY_LINK = "emergency:"  # a name between a person and a role: the role was opened by breaking the glass
 
-if TYPE_CHECKING:
-    from services.chassis.access.shadow import Shadow
-
 WORK_SECONDS, BREATH_SECONDS = 0.001, 0.0002
 Remembered = TypeVar("Remembered", Decision, Obligations)
-HELD_HERE = 3  # references to retired rules: the list's, the loop's, the count's
-
-log = logging.getLogger("kehu.access")
 
 
 _work = threading.local()
@@ -65,6 +58,7 @@ class PolicySnapshot:
         "rules_version",
         "keys",
         "revocations",
+        "tables",
         "_rules",
         "organization",
         "quotas",
@@ -77,14 +71,15 @@ class PolicySnapshot:
         "_decided",
         "_now",
         "_emergencies",
+        "shares",
     )
 
     def __init__(
         self,
         version: int,
         model_text: str,
-        p_rules: Iterable[Sequence[str]],
-        g_rules: Iterable[Sequence[str]],
+        p_rules: Iterable[Row] | Table,
+        g_rules: Iterable[Row] | Table,
         row_filters: Iterable[RowFilter] = (),
         keys: Mapping[str, str] | None = None,
         revocations: Revocations | None = None,
@@ -102,26 +97,32 @@ class PolicySnapshot:
         Raises:
             Invalid: the model or a row is wrong; the holder then keeps what it has.
         """
-        rows = tuple(tuple(row) for row in in_slices(p_rules, pause))
-        links = tuple(tuple(link) for link in in_slices(g_rules, pause))
-        named = tuple(conditions)
+        named, shape = tuple(conditions), Shape.of(model_text)
+        table = shape.rules(p_rules)
+        pause()
+        links = shape.links(g_rules)
+        pause()
         self.version = version
         self.rules_version = rules_version or str(version)
         self.keys = dict(keys or {})
         self.revocations = revocations or Revocations()
         self.organization = organization
         self.quotas = quotas
-        self._rules: Rules = build_rules(model_text, rows, links, named, pause)
+        self._rules: Rules = rules_of(shape, model_text, table, links, named, pause)
         self._filters = _by_resource(row_filters)
         self._rules.closure.heed(each.subject for filters in self._filters.values() for each in filters)
-        self._partial = _partial(rows, named, pause)
-        self._field_gates = _field_gates(rows, Gates.of(named), pause)
-        self.field_grants = _field_grants(model_text, rows, pause)
+        self.tables = table, links
+        self._partial = _partial(table, named)
+        pause()
+        self._field_gates = _field_gates(table, Gates.of(named))
+        pause()
+        self.field_grants = _field_grants(shape, table)
         self._groups = tuple(sorted({grant.group for grant in self.field_grants}))
         self._rights: dict[tuple[Hashable, ...], Obligations] = {}
         self._decided: dict[tuple[Hashable, ...], Decision] = {}
         self._now = now
-        self._emergencies = any(link[0].startswith(EMERGENCY_LINK) for link in in_slices(links, pause))
+        self.shares = NO_SHARES
+        self._emergencies = any(word.startswith(EMERGENCY_LINK) for word in links.words)
 
     def with_revocations(self, revocations: Revocations, keys: Mapping[str, str]) -> PolicySnapshot:
         """Return a snapshot of the same compiled rules with other revocations and keys."""
@@ -130,6 +131,12 @@ class PolicySnapshot:
             setattr(other, name, getattr(self, name))
         other.revocations = revocations
         other.keys = dict(keys)
+        return other
+
+    def with_shares(self, shares: Shares) -> PolicySnapshot:
+        """Return a snapshot of the same compiled rules with other shares."""
+        other = self.with_revocations(self.revocations, self.keys)
+        other.shares = shares
         return other
 
     def at(self, now: float) -> PolicySnapshot:
@@ -219,7 +226,9 @@ class PolicySnapshot:
         shown = granted("show")
         return Obligations(shown, granted("mask") - shown, granted("search"), revealable=granted("reveal"))
 
-    def _clauses(self, caller: Caller, resource: str, action: str, facts: Facts) -> tuple[Clause, ...] | None:
+    def _clauses(
+        self, caller: Caller, resource: str, action: str, facts: Facts, shares: Shares | None = None
+    ) -> tuple[Clause, ...] | None:
         """Return what must hold of the rows of one resource; None when nothing narrows it for these names."""
         filters = self._filters.get(resource, self._filters["*"])
         if filters:
@@ -228,7 +237,20 @@ class PolicySnapshot:
         if not filters and resource not in self._partial:
             return None
         matches = self._rules.matches(self._request(caller, resource, action), facts)
-        return clauses(caller, resource, matches, filters, self._rules.closure, self.organization, facts.now)
+        now, shares = self._now(), self.shares if shares is None else shares
+        return clauses(
+            caller, resource, matches, filters, self._rules.closure, self.organization, facts.now,
+            lambda: shares.ways(caller, resource, now, lambda lender: self._sight(lender, resource, now)),
+        )  # fmt: skip
+
+    def _sight(self, lender: Caller, resource: str, now: float) -> tuple[Clause, ...] | None:
+        """Return what must hold of a record that somebody lends: they may lend it, and read it themselves."""
+        found: tuple[Clause, ...] = ()
+        for action in (SHARE, READ):
+            if not self._rules.decide(self._request(lender, resource, action), Facts(now)).allowed:
+                return None
+            found += self._clauses(lender, resource, action, Facts(now), NO_SHARES) or ()
+        return found
 
 
 def _remember(known: dict[tuple[Hashable, ...], Remembered], key: tuple[Hashable, ...], value: Remembered) -> None:
@@ -246,153 +268,45 @@ def _by_resource(filters: Iterable[RowFilter]) -> dict[str, list[RowFilter]]:
     return found
 
 
-def _field_gates(rows: Sequence[Row], gates: Gates, pause: Pause) -> tuple[Gate, ...]:
+def _gated(table: Table) -> set[tuple[str, str]]:
+    """Return the resources of the rules that have conditions, with the names of these, each pair once."""
+    if not any(table.used(RULE_FIELDS)):
+        return set()
+    pairs = set(zip(table.columns[2], table.columns[RULE_FIELDS], strict=True))
+    return {(table.words[resource], table.words[names]) for resource, names in pairs if names}
+
+
+def _field_gates(table: Table, gates: Gates) -> tuple[Gate, ...]:
     """Return the gates of the rules about field groups, each once."""
-    if not gates.conditions:
-        return ()
-    gated = (row for row in in_slices(rows, pause) if len(row) > RULE_FIELDS)
-    named = {row[RULE_FIELDS] for row in gated if row[2].startswith(FIELD_PREFIX)}
-    return tuple(gates.gate(names) for names in sorted(named))
+    named = {names for resource, names in _gated(table) if resource.startswith(FIELD_PREFIX)}
+    return tuple(gates.gate(names) for names in sorted(named)) if gates.conditions else ()
 
 
-def _partial(rows: Sequence[Row], conditions: Sequence[NamedCondition], pause: Pause) -> frozenset[str]:
+def _partial(table: Table, conditions: Sequence[NamedCondition]) -> frozenset[str]:
     """Return the resources some rule of which is about some of the records only."""
     records = {each.name for each in conditions if isinstance(each.test, RecordAttribute)}
     if not records:
         return frozenset()
-    gated = (row for row in in_slices(rows, pause) if len(row) > RULE_FIELDS)
-    return frozenset(row[2] for row in gated if records.intersection(row[RULE_FIELDS].split("+")))
+    return frozenset(resource for resource, names in _gated(table) if records.intersection(names.split("+")))
 
 
-def _field_grants(model_text: str, rows: Sequence[Row], pause: Pause) -> tuple[FieldGrant, ...]:
+def _field_grants(shape: Shape, table: Table) -> tuple[FieldGrant, ...]:
     """Return the rules about field groups; what the model has no word for counts as any, and as allowed.
 
     One that denies under conditions is left out: the group may be seen.
     """
-    import casbin
-
-    model = casbin.Enforcer.new_model(text=model_text)
-    if tuple(model["r"]["r"].tokens) != REQUEST_FIELDS:
+    if shape.request != REQUEST_FIELDS:
         raise Invalid("the model's request must be: sub, dom, obj, act, purpose")
-    tokens = model["p"]["p"].tokens
-    if "p_obj" not in tokens:
+    if "p_obj" not in shape.rule:
         raise Invalid("the model's policy must have the field obj")
-    resource, found = tokens.index("p_obj"), []
-    for row in in_slices(rows, pause):
-        if not row[resource].startswith(FIELD_PREFIX):
-            continue
+    resources, found = table.columns[shape.rule.index("p_obj")], []
+    groups = {number for word, number in table.ids.items() if word.startswith(FIELD_PREFIX)}
+    places = [place for place, number in enumerate(resources) if number in groups] if groups else []
+    for row in map(table.row, sorted(places, key=table.positions.__getitem__)):
         rule = {"p_sub": "*", "p_dom": "*", "p_act": "*", "p_purpose": "*", "p_eft": "allow"}
-        rule.update(zip(tokens, row, strict=False))
-        if rule["p_eft"] == "allow" or len(row) == len(tokens):
+        rule.update(zip(shape.rule, row, strict=False))
+        if rule["p_eft"] == "allow" or len(row) == len(shape.rule):
             group = rule["p_obj"].removeprefix(FIELD_PREFIX)
             names = ("p_sub", "p_dom", "p_act", "p_purpose", "p_eft")
             found.append(FieldGrant(group, *(rule[name] for name in names)))
     return tuple(found)
-
-
-class SnapshotHolder:
-    """Holds the snapshot of this process; readers take one reference and keep it for their whole request."""
-
-    def __init__(self) -> None:
-        """Start empty: nothing can be decided until a first snapshot comes."""
-        self._snapshot: PolicySnapshot | None = None
-        self._loaded = threading.Event()
-        self.shadow: Shadow | None = None  # a candidate decided alongside, never in place
-
-    @property
-    def current(self) -> PolicySnapshot:
-        """Return the last good snapshot.
-
-        Raises:
-            Unavailable: none was ever loaded; the process is not ready.
-        """
-        snapshot = self._snapshot
-        if snapshot is None:
-            raise Unavailable("No access policy has been loaded yet; try again in a few seconds.")
-        return snapshot
-
-    @property
-    def known(self) -> PolicySnapshot | None:
-        """Return the snapshot, or None before the first."""
-        return self._snapshot
-
-    @property
-    def loaded(self) -> bool:
-        """Tell whether decisions can be made."""
-        return self._snapshot is not None
-
-    def swap(self, snapshot: PolicySnapshot) -> None:
-        """Replace the snapshot whole, by one reference."""
-        self._snapshot = snapshot
-        self._loaded.set()
-
-    def wait_loaded(self, timeout_seconds: float) -> bool:
-        """Wait for the first snapshot."""
-        return self._loaded.wait(timeout_seconds)
-
-
-class SnapshotPoller:
-    """A thread that asks for a newer snapshot twice a second; on failure the last good one stays."""
-
-    INTERVAL_SECONDS = 0.5  # ten idle processes cost access one percent of a core more than at 2 s (docs/identity.md)
-
-    def __init__(
-        self,
-        holder: SnapshotHolder,
-        fetch: Callable[[PolicySnapshot | None], PolicySnapshot | None],
-        interval_seconds: float = INTERVAL_SECONDS,
-    ) -> None:
-        """`fetch` gets the known snapshot and returns a newer one, or None when there is none."""
-        self._holder = holder
-        self._fetch = fetch
-        self._interval = interval_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="policy-poller", daemon=True)
-        self._failing = False
-        self._retired: list[Rules] = []  # of earlier snapshots
-        self.last_success = float("-inf")  # time.monotonic() of the last answer, for the staleness metric
-
-    def start(self) -> None:
-        """Begin polling."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop polling; returns when a fetch under way has ended or after five seconds."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def poll_once(self) -> bool:
-        """Fetch once; tell whether access answered with something usable."""
-        try:
-            snapshot = self._fetch(self._holder.known)
-        except Exception as error:  # whatever failed, the last good snapshot stays in force
-            if not self._failing:
-                log.warning("policy not refreshed, the last one stays in force: %s", type(error).__name__)
-            self._failing = True
-            return False
-        self._failing = False
-        self._dismantle_retired()
-        if snapshot is not None:
-            known = self._holder.known
-            self._holder.swap(snapshot)
-            if known is not None and known.rules is not snapshot.rules:
-                self._retired.append(known.rules)
-            del known
-            log.info("policy version %s in force", snapshot.version)
-        self.last_success = time.monotonic()
-        return True
-
-    def _dismantle_retired(self) -> None:
-        """Take rules to pieces that nobody holds but this list: no decision is under way in them."""
-        for position in reversed(range(len(self._retired))):
-            rules = self._retired[position]
-            if sys.getrefcount(rules) <= HELD_HERE:
-                del self._retired[position]
-                rules.dismantle(breathe)
-
-    def _run(self) -> None:
-        wait = 0.0
-        while not self._stopping.wait(wait):
-            self.poll_once()
-            wait = self._interval if self._holder.loaded else min(self._interval, 0.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -53,7 +54,12 @@ class Caller:
 
     def calling(self, purpose: str, address: str) -> Caller:
         """Return the same caller, acting for this purpose from this address, as the gateway sees it."""
-        return replace(self, purpose=purpose, address=address)
+        return _calling(self, purpose, address)
+
+
+@lru_cache(maxsize=4096)
+def _calling(caller: Caller, purpose: str, address: str) -> Caller:
+    return replace(caller, purpose=purpose, address=address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from services.chassis.access.conditions import NO_FACTS, Facts, RecordAttribute
-from services.chassis.access.roles import Pause, RoleClosure, Row
+from services.chassis.access.roles import RoleClosure
+from services.chassis.access.tables import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,6 @@ class Rules(Protocol):
 
     conditional: bool  # whether an answer may depend on the facts
     closure: RoleClosure  # who has which roles
-    rows: Sequence[Row]  # as they were given; those who compile the next ones may share them
 
     def decide(self, request: Row, facts: Facts = NO_FACTS) -> Verdict:
         """Answer one request, its fields in the order of the model's request definition."""
@@ -55,9 +54,6 @@ class Rules(Protocol):
 
     def unmet(self, row: Row, facts: Facts) -> list[str]:
         """Return the names of a rule's conditions of the request that are not true."""
-
-    def dismantle(self, pause: Pause) -> None:
-        """Let go of everything bit by bit, once nobody asks any more."""
 
     def names(self, subject: str, domain: str, now: float = math.nan) -> frozenset[str]:
         """Return the subject and all roles it has in the domain; without a time, those that neither begin nor end."""

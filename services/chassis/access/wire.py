@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import grpc
+import orjson
 from kehu.access.v1 import access_pb2 as pb
 
-from services.chassis.access.roles import Pause, Row, in_slices, no_pause
-from services.chassis.access.rules import LINK_WORDS, RULE_WORDS
+from services.chassis.access.holder import RulesRefused
+from services.chassis.access.shares import NO_SHARES
 from services.chassis.access.snapshot import PolicySnapshot, breathe
+from services.chassis.access.tables import Pause, Table, as_bytes, from_bytes, no_pause
 from services.chassis.access.values import Revocations, RowFilter
 from services.chassis.access.wire_conditions import condition_of, organization_of
 from services.chassis.access.wire_quotas import quota_of
+from services.chassis.access.wire_shares import shares_of
 from services.chassis.audit import TEXTS, AuditEntry, Batch
 from services.chassis.errors import Invalid
 
 REFUSALS = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
 SNAPSHOT_TIMEOUT_SECONDS = 5.0
 AUDIT_TIMEOUT_SECONDS = 10.0
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep the garbage collector from walking through what is built here, now and later.
-
-    Walking through 100,000 rules holds up every thread for a tenth of a second. A snapshot has no cycles: it goes
-    when nobody holds it any more.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 class AccessStub(Protocol):
@@ -83,10 +67,17 @@ def batch_writer(stub: AccessStub) -> Callable[[Batch], None]:
 
 
 def request_for(known: PolicySnapshot | None) -> pb.GetPolicySnapshotRequest:
-    """Return the request for what is newer than `known`."""
+    """Return the request for what is newer than `known`; tables it has need not be sent again."""
     if known is None:
         return pb.GetPolicySnapshotRequest()
-    return pb.GetPolicySnapshotRequest(rules_version=known.rules_version, revocations_version=known.revocations.version)
+    rules, links = known.tables
+    return pb.GetPolicySnapshotRequest(
+        rules_version=known.rules_version,
+        revocations_version=known.revocations.version,
+        rules_digest=rules.digest,
+        links_digest=links.digest,
+        shares_version=known.shares.version,
+    )
 
 
 def updated(
@@ -95,30 +86,37 @@ def updated(
     """Return the snapshot that `known` becomes by this reply; None when nothing is new.
 
     Raises:
-        Invalid: the rules of the reply do not compile.
+        RulesRefused: newer rules are damaged, do not compile or cannot be sent; what else is new is in it.
     """
     keys = {key.kid: key.x for key in reply.keys}
     revocations = known.revocations if known else Revocations()
     if reply.HasField("revocations"):
         revocations = _revocations(reply.revocations)
-    if reply.HasField("rules"):
-        with uncollected():
-            return _compiled(reply.rules, keys, revocations, pause, known.rules.rows if known else ())
-    if known is None or (known.keys == keys and not reply.HasField("revocations")):
-        return None
-    return known.with_revocations(revocations, keys)
+    shares = known.shares if known else NO_SHARES
+    if reply.HasField("shares"):
+        shares = shares_of(reply.shares)
+    kept = None
+    if known and (known.keys != keys or reply.HasField("revocations") or reply.HasField("shares")):
+        kept = known.with_revocations(revocations, keys).with_shares(shares)
+    if reply.rules_withheld:
+        raise RulesRefused("access cannot send the newest rules", kept)
+    if not reply.HasField("rule_set"):
+        return kept
+    try:
+        return _compiled(reply.rule_set, keys, revocations, pause, known).with_shares(shares)
+    except Invalid as error:
+        raise RulesRefused(error.message, kept) from error
 
 
 def _compiled(
-    rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations, pause: Pause, former: Sequence[Row]
+    rules: pb.RuleSet, keys: Mapping[str, str], revocations: Revocations, pause: Pause, known: PolicySnapshot | None
 ) -> PolicySnapshot:
-    """Compile rules; the words and the rows that the former ones have too are held once, not twice."""
-    words = [sys.intern(word) for word in in_slices(rules.words, pause)]
+    held = known.tables if known else (None, None)
     return PolicySnapshot(
         rules.policy_version,
         rules.model,
-        _rows(words, rules.rule_words, RULE_WORDS, in_slices(former, pause)),
-        _rows(words, rules.link_words, LINK_WORDS),
+        table_of(rules.rule_table, held[0], pause),
+        table_of(rules.link_table, held[1], pause),
         [RowFilter(f.subject, f.department, f.resource, f.field, tuple(f.values)) for f in rules.row_filters],
         keys,
         revocations,
@@ -130,28 +128,33 @@ def _compiled(
     )
 
 
-def coded(rows: Iterable[Row], width: int, known: dict[str, int]) -> list[int]:
-    """Return rows as numbers of words, `width` each, 0 for a field that a row has not; adds new words to `known`."""
-    numbers: list[int] = []
-    for row in rows:
-        numbers += [known.setdefault(word, len(known)) for word in row]
-        numbers += [0] * (width - len(row))
-    return numbers
+def table_message(table: Table) -> pb.WordTable:
+    """Return the message of a table."""
+    columns = [zlib.compress(as_bytes(column), 1) for column in (*table.columns, table.positions)]
+    words = zlib.compress(orjson.dumps(table.words), 1)
+    return pb.WordTable(digest=table.digest, words=words, columns=columns, order=table.order)
 
 
-def _rows(words: list[str], numbers: Iterable[int], width: int, former: Iterable[Row] = ()) -> Iterator[Row]:
-    """Yield the rows that `coded` wrote, those of `former` themselves where they are equal.
+def table_of(message: pb.WordTable, held: Table | None = None, pause: Pause = no_pause) -> Table:
+    """Return the table of a message, or the one held when it is the same.
 
     Raises:
-        Invalid: a number has no word, or the last row is short.
+        Invalid: it is not the table that was made.
     """
-    held = {row: row for row in former}
+    if held is not None and message.digest == held.digest:
+        return held
     try:
-        for numbered in zip(*[iter(numbers)] * width, strict=True):
-            row = tuple([words[number] for number in numbered if number])
-            yield held.get(row, row)
-    except (IndexError, ValueError):
+        columns = []
+        for packed in message.columns:
+            pause()
+            columns.append(from_bytes(zlib.decompress(packed)))
+        words = orjson.loads(zlib.decompress(message.words))
+        table = Table(words, columns[:-1], columns[-1], tuple(message.order), pause)
+    except (IndexError, TypeError, ValueError, zlib.error):
         raise Invalid("the rules of the snapshot are damaged") from None
+    if table.digest != message.digest:
+        raise Invalid("the rules of the snapshot are not those that were published")
+    return table
 
 
 def _revocations(found: pb.RevocationSet) -> Revocations:

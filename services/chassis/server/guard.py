@@ -21,6 +21,7 @@ from kehu.options.v1 import options_pb2 as options
 
 from services.chassis import errors, telemetry
 from services.chassis.access import ALL_SHOWN, Caller, Decision, SnapshotHolder, check_step_up
+from services.chassis.access.shares import beyond, narrowed
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import status
 from services.chassis.server.calls import (
@@ -125,6 +126,7 @@ class Guard(grpc.ServerInterceptor):
         self, plan: MethodPlan, method: Callable[..., Message]
     ) -> Callable[[Message | Iterator[Message], grpc.ServicerContext], Message]:
         name = plan.path.rpartition("/")[2]
+        answered = telemetry.RPC_SECONDS.labels(self._service, name, "OK")
 
         def serve(request: Message | Iterator[Message], context: grpc.ServicerContext) -> Message:
             started = time.perf_counter()
@@ -148,8 +150,11 @@ class Guard(grpc.ServerInterceptor):
                 _log.exception("call failed", extra={"method": name, "error_id": error_id})
                 failed = status.internal_status(error_id)
             finally:
-                code = "OK" if failed is None else _code_name(failed)
-                self._measure(name, code, time.perf_counter() - started, call)
+                seconds = time.perf_counter() - started
+                if failed is None:
+                    answered.observe(seconds)
+                else:
+                    self._measure(name, _code_name(failed), seconds, call)
             status.abort(context, failed)  # type: ignore[arg-type]
             raise AssertionError("unreachable")
 
@@ -228,8 +233,8 @@ class Guard(grpc.ServerInterceptor):
         decision = policy.decide(caller, plan.resource, plan.action, plan.rows_of)
         shadow = self._holder.shadow
         if shadow is not None:
-            shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision)
-        return decision
+            shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision, policy.shares)
+        return narrowed(decision, plan.row_fields)
 
     def _answer(
         self,
@@ -246,8 +251,12 @@ class Guard(grpc.ServerInterceptor):
         else:
             validate(request)
             check_changes(request, call.decision.obligations)
-        with serving_call(call), telemetry.span(plan.path, _carrier(context)):
-            reply = method(request, context)
+        with serving_call(call):
+            if telemetry.tracing_is_on():
+                with telemetry.span(plan.path, _carrier(context)):
+                    reply = method(request, context)
+            else:
+                reply = method(request, context)
         obligations = call.decision.obligations.with_revealed(call.revealed)
         if not obligations.everything:
             apply_obligations(reply, obligations, self._today())
@@ -270,8 +279,9 @@ class Guard(grpc.ServerInterceptor):
             error.metadata["decision_id"] = self._trail.record(call, plan, resource, "PERMISSION_DENIED", error.reason)
 
     def _measure(self, name: str, code: str, seconds: float, call: Call | None) -> None:
+        """Count a call that failed."""
         telemetry.RPC_SECONDS.labels(self._service, name, code).observe(seconds)
-        if code != "OK" and _log.isEnabledFor(logging.INFO):
+        if _log.isEnabledFor(logging.INFO):
             subject = call.caller.subject if call else ""
             request_id = call.request_id if call else ""
             fields = {"method": name, "code": code, "ms": round(seconds * 1000, 1), "subject": subject,
@@ -285,11 +295,10 @@ def _check_rows(plan: MethodPlan, decision: Decision) -> None:
     Raises:
         RowsNotNarrowed: naming the field.
     """
-    for clause in decision.obligations.row_filter:
-        unknown = [field for field in clause.fields if field not in plan.row_fields]
-        if unknown and "*" not in plan.row_fields:
-            metadata = {"field": unknown[0], "resource": plan.resource}
-            raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {unknown[0]}", metadata=metadata)
+    unknown = beyond(decision, plan.row_fields)
+    if unknown:
+        metadata = {"field": unknown, "resource": plan.resource}
+        raise RowsNotNarrowed(f"'{plan.action}' cannot narrow rows by {unknown}", metadata=metadata)
 
 
 def _drain(requests: Iterator[Message]) -> None:
@@ -325,8 +334,6 @@ def _refusal(plan: MethodPlan, decision: Decision, decision_id: str) -> errors.D
 
 
 def _carrier(context: grpc.ServicerContext) -> dict[str, str]:
-    if not telemetry.tracing_is_on():
-        return {}
     return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
 
 

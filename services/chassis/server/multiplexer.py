@@ -1,38 +1,33 @@
-"""Serve calls that come many to a frame over one stream; each passes the same guard as a unary call.
+"""Answer calls that come many to a frame; each passes the same guard as a unary call.
 
-An interceptor before the guard: it answers frames.PATH itself and lets everything else through.
+A quick method is answered by the thread that read the call, one after the other: with the interpreter's lock, threads
+would only wait for one another. What blocks is handed to workers. How long a method takes says which it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
-import struct
+import resource
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import grpc
 from google.rpc import code_pb2, status_pb2
 
 from services.chassis.config import MESSAGE_BYTES
-from services.chassis.server.frames import (
-    FRAME_BYTES,
-    LANE,
-    PATH,
-    WELCOME,
-    CallFrame,
-    Metadata,
-    pack_reply,
-    unpack_calls,
-)
+from services.chassis.server.frames import PATH, CallFrame, Metadata, pack_reply
 from services.chassis.server.guard import Guard
 
-Answers = queue.SimpleQueue  # of packed replies; None ends the stream
-STREAM_THREADS = 64  # each stream holds a thread of the server for as long as it lives
+THREAD = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)  # of Linux
+QUICK_SECONDS = 0.0005
+SLOW_CALLS = 4  # more of them than quick ones, and the method counts as slow
+CALLS_AS_SLOW = 256  # before it is tried again
+RELIEFS = 32  # threads at once that stay in a call they read
 _log = logging.getLogger(__name__)
 
 
@@ -60,10 +55,18 @@ def _given(handler: grpc.RpcMethodHandler, details: grpc.HandlerCallDetails) -> 
 class FramedContext:
     """The part of grpc.ServicerContext that the guard and servicers use, for one call in a frame."""
 
-    __slots__ = ("_auth", "_deadline", "_metadata")
+    __slots__ = ("_auth", "_deadline", "_is_over", "_metadata")
 
-    def __init__(self, auth: Mapping[str, Iterable[bytes]], deadline: float, metadata: Metadata) -> None:
+    def __init__(
+        self,
+        auth: Mapping[str, Iterable[bytes]],
+        deadline: float,
+        metadata: Metadata,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`deadline` by time.monotonic(); `is_over` tells whether the connection ended, so that nobody waits."""
         self._auth = auth
+        self._is_over = is_over
         self._deadline = deadline
         self._metadata = metadata
 
@@ -73,10 +76,10 @@ class FramedContext:
 
     def is_active(self) -> bool:
         """Return whether somebody still waits."""
-        return self.time_remaining() > 0
+        return self.time_remaining() > 0 and not self._is_over()
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return the identity of the stream's peer."""
+        """Return the identity of the connection's peer."""
         return self._auth
 
     def invocation_metadata(self) -> Metadata:
@@ -117,155 +120,149 @@ class _Collector:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    call: CallFrame
-    context: FramedContext
-    answers: Answers
+class _Method:
+    """A method's handler with the guard around it, and whether it was quick of late."""
+
+    __slots__ = ("_slow", "_turns", "handler")
+
+    def __init__(self, handler: grpc.RpcMethodHandler) -> None:
+        self.handler = handler
+        self._slow = self._turns = 0
+
+    def is_quick(self) -> bool:
+        """Whether the thread that read the call should answer it; a slow method is tried again now and then."""
+        if self._turns:
+            self._turns -= 1
+        return not self._turns
+
+    def took(self, long: bool) -> None:
+        """Learn from a call that the reading thread answered: whether it took long."""
+        self._slow = self._slow + 1 if long else max(self._slow - 1, 0)
+        if self._slow >= SLOW_CALLS:
+            self.hangs()
+
+    def hangs(self) -> None:
+        """Learn that the reading thread stays in a call."""
+        self._slow, self._turns = SLOW_CALLS - 1, CALLS_AS_SLOW
+
+
+class Answers(Protocol):
+    """Where the answers of a connection's calls go."""
+
+    def send(self, answer: bytes) -> None:
+        """Send an answer, from any thread."""
+
+
+_Work = tuple[CallFrame, FramedContext, _Method, Answers]
 
 
 class Multiplexer(grpc.ServerInterceptor):
-    """Runs framed calls on `threads` workers of its own; what exceeds 16 waiting calls each is turned away."""
+    """Runs framed calls; of slow ones `threads` at once, and what exceeds 16 waiting calls each is turned away.
+
+    An interceptor before the guard, for gRPC's callers to ask which port takes frames: `port`, 0 for none.
+    """
 
     def __init__(self, servicers: Iterable[tuple[Callable[..., None], object]], guard: Guard, threads: int) -> None:
         self._methods = _Collector()
         for add, servicer in servicers:
             add(servicer, self._methods)
         self._guard = guard
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._known: dict[str, _Method] = {}
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._threads = threads
         self._started = threading.Lock()
-        self._is_started = False
-        self._streams = 0
+        self._workers = 0
+        self._reliefs = threading.Semaphore(RELIEFS)
+        self.port = 0
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        """Answer the frames' path here."""
+        """Tell the port here."""
         if handler_call_details.method != PATH:
             return continuation(handler_call_details)
-        return grpc.stream_stream_rpc_method_handler(self._exchange)
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: str(self.port or "").encode())
 
-    def _exchange(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        """Serve one stream, unless there are too many already: then the peer calls unary."""
-        with self._started:
-            self._streams += 1
-        try:
-            if self._streams > STREAM_THREADS:
-                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams")
-            context.send_initial_metadata((WELCOME,))
-            auth = {key: tuple(values) for key, values in context.auth_context().items()}
-            is_lane = LANE in {(key, value) for key, value in context.invocation_metadata()}
-            yield from self._lane(frames, auth) if is_lane else self._many(frames, auth)
-        finally:
-            with self._started:
-                self._streams -= 1
-
-    def _lane(self, frames: Iterator[bytes], auth: Mapping[str, Iterable[bytes]]) -> Iterator[bytes]:
-        """Answer each call in this thread before the next is read: for one at a time nothing is quicker."""
-        try:
-            for frame in frames:
-                now = time.monotonic()
-                for call in unpack_calls(frame):
-                    context = FramedContext(auth, now + call.timeout_ms / 1000, call.metadata())
-                    yield self._answer(call, context)
-        except (struct.error, ValueError):
-            _log.error("a frame could not be read; the stream is closed")
-
-    def _many(self, frames: Iterator[bytes], auth: Mapping[str, Iterable[bytes]]) -> Iterator[bytes]:
-        """Answer calls as they are done, by the workers; the frames are read by a thread."""
-        self._start_workers()
-        answers: Answers = queue.SimpleQueue()
-        reader = threading.Thread(target=self._read, args=(frames, auth, answers), daemon=True, name="frames")
-        reader.start()
-        while True:
-            frame = self._next_frame(answers)
-            if frame:
-                yield frame
-            else:
-                return
-
-    def _next_frame(self, answers: Answers) -> bytes:
-        """Return what is answered by now, waiting for the first; empty at the end of the stream."""
-        answer = answers.get()
-        parts: list[bytes] = []
-        size = 0
-        while answer is not None:
-            parts.append(answer)
-            size += len(answer)
-            if size >= FRAME_BYTES:
-                break
-            try:
-                answer = answers.get_nowait()
-            except queue.Empty:
-                break
-        else:
-            answers.put(None)  # found behind real answers: seen again when those are sent
-            return b"".join(parts)
-        return b"".join(parts)
-
-    def _read(self, frames: Iterator[bytes], auth: Mapping[str, Iterable[bytes]], answers: Answers) -> None:
-        try:
-            for frame in frames:
-                now = time.monotonic()
-                for call in unpack_calls(frame):
-                    context = FramedContext(auth, now + call.timeout_ms / 1000, call.metadata())
-                    self._take(_Work(call, context, answers))
-        except (struct.error, ValueError):
-            _log.error("a frame could not be read; the stream is closed")
-        except grpc.RpcError:
-            pass  # the peer is gone
-        except Exception as error:  # grpc raises a bare Exception when the stream is cancelled
-            _log.info("stream ended", extra={"error": type(error).__name__})
-        answers.put(None)
-
-    def _take(self, work: _Work) -> None:
+    def take(self, call: CallFrame, context: FramedContext, answers: Answers) -> bytes | None:
+        """Return the answer of a quick call at once; None: it comes to `answers` when a worker is done."""
+        method = self._method(call.path)
+        if method is None:
+            return failed(call, code_pb2.UNIMPLEMENTED, "no such method")
+        if method.is_quick():
+            started, waits = time.monotonic(), waits_so_far()
+            answer = self.answer(call, context, method.handler)
+            method.took(time.monotonic() - started > QUICK_SECONDS and waits_so_far() > waits)
+            return answer
         if self._work.qsize() > self._threads * 16:
-            full = status_pb2.Status(code=code_pb2.RESOURCE_EXHAUSTED, message="too many calls are waiting")
-            work.answers.put(pack_reply(work.call.number, True, full.SerializeToString()))
-            return
-        self._work.put(work)
+            return failed(call, code_pb2.RESOURCE_EXHAUSTED, "too many calls are waiting")
+        if not self._has_workers():
+            return failed(call, code_pb2.RESOURCE_EXHAUSTED, "no thread can be started")
+        self._work.put((call, context, method, answers))
+        return None
 
-    def _start_workers(self) -> None:
-        with self._started:
-            if not self._is_started:
-                self._is_started = True
-                for number in range(self._threads):
-                    threading.Thread(target=self._run, daemon=True, name=f"framed-{number}").start()
+    def lend_relief(self, path: str) -> bool:
+        """Count a method as slow, a call of which hangs; tell whether its thread may be relieved.
+
+        A relieved thread ends with `return_relief`. Without it the calls behind that one wait.
+        """
+        known = self._known.get(path)
+        if known is not None:
+            known.hangs()
+        return self._reliefs.acquire(blocking=False)
+
+    def return_relief(self) -> None:
+        """A relieved thread is done."""
+        self._reliefs.release()
+
+    def _has_workers(self) -> bool:
+        """Start the workers that there are to be; tell whether there is one."""
+        if self._workers < self._threads:
+            with self._started, contextlib.suppress(RuntimeError):  # no more threads: the next call tries again
+                while self._workers < self._threads:
+                    threading.Thread(target=self._run, daemon=True, name=f"framed-{self._workers}").start()
+                    self._workers += 1
+        return self._workers > 0
 
     def _run(self) -> None:
         while True:
-            work = self._work.get()
-            work.answers.put(self._answer(work.call, work.context))
+            call, context, method, answers = self._work.get()
+            answers.send(self.answer(call, context, method.handler))
 
-    def _handler(self, path: str) -> grpc.RpcMethodHandler | None:
-        """Return a method's handler with the guard around it, built at its first call."""
-        known = self._handlers.get(path)
+    def _method(self, path: str) -> _Method | None:
+        """Return a method, its handler built at its first call."""
+        known = self._known.get(path)
         if known is None:
             found = self._methods.find(path)
-            if found is None:
+            handler = found and self._guard.intercept_service(partial(_given, found), _Details(path))
+            if handler is None:
                 return None
-            known = self._handlers[path] = self._guard.intercept_service(partial(_given, found), _Details(path))
+            known = self._known[path] = _Method(handler)
         return known
 
-    def _answer(self, call: CallFrame, context: FramedContext) -> bytes:
+    def answer(self, call: CallFrame, context: FramedContext, handler: grpc.RpcMethodHandler) -> bytes:
+        """Return the packed answer of a call; it never fails."""
         try:
-            handler = self._handler(call.path)
-            if handler is None:
-                context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
             if not context.is_active():
-                context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed in the queue")
+                context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "nobody waits for the call any more")
             request = handler.request_deserializer(call.request)
             body = handler.response_serializer(handler.unary_unary(request, context))
-            if len(body) > MESSAGE_BYTES - FRAME_BYTES:
+            if len(body) > MESSAGE_BYTES:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the reply is too long")
             return pack_reply(call.number, False, body)
         except _Aborted as aborted:
             return pack_reply(call.number, True, aborted.status.SerializeToString())
         except Exception:
             _log.exception("framed call failed")
-            failed = status_pb2.Status(code=code_pb2.INTERNAL, message="the service failed")
-            return pack_reply(call.number, True, failed.SerializeToString())
+            return failed(call, code_pb2.INTERNAL, "the service failed")
+
+
+def waits_so_far() -> int:
+    """Return how often this thread gave its core up: to a database, not to other processes of a busy machine."""
+    return resource.getrusage(THREAD).ru_nvcsw
+
+
+def failed(call: CallFrame, code: int, message: str) -> bytes:
+    """Return the packed answer of a call that was not carried out."""
+    return pack_reply(call.number, True, status_pb2.Status(code=code, message=message).SerializeToString())

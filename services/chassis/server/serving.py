@@ -20,8 +20,9 @@ from services.chassis import records, telemetry
 from services.chassis.config import MESSAGE_BYTES, ProcessConfig, TlsFiles
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Jobs
+from services.chassis.server.connections import Listener
 from services.chassis.server.guard import Guard
-from services.chassis.server.multiplexer import STREAM_THREADS, Multiplexer
+from services.chassis.server.multiplexer import Multiplexer
 from services.chassis.server.operations import OperationsServicer
 from services.chassis.server.plans import OPERATIONS
 
@@ -90,6 +91,11 @@ def _certificates(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
 
 def build_server(serving: Serving, guard: Guard, threads: int) -> grpc.Server:
     """Return a server with the guard before every servicer; no port is open yet."""
+    return build_servers(serving, guard, threads)[0]
+
+
+def build_servers(serving: Serving, guard: Guard, threads: int) -> tuple[grpc.Server, Multiplexer]:
+    """Return such a server, and what answers its calls when they come in frames."""
     options = [
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -99,15 +105,16 @@ def build_server(serving: Serving, guard: Guard, threads: int) -> grpc.Server:
     ]
     operations = OperationsServicer(serving.jobs or Jobs(serving.service))
     servicers = [*serving.servicers, (operations_pb2_grpc.add_OperationsServicer_to_server, operations)]
+    multiplexer = Multiplexer(servicers, guard, threads)
     server = grpc.server(
-        ThreadPoolExecutor(threads + STREAM_THREADS, thread_name_prefix="rpc"),
-        interceptors=[Multiplexer(servicers, guard, threads), guard],
+        ThreadPoolExecutor(threads, thread_name_prefix="rpc"),
+        interceptors=[multiplexer, guard],
         options=options,
         maximum_concurrent_rpcs=threads * 16,
     )
     for add, servicer in servicers:
         add(servicer, server)
-    return server
+    return server, multiplexer
 
 
 class RunningServer:
@@ -119,7 +126,8 @@ class RunningServer:
         self._loaded = loaded
         self._stop = threading.Event()
         self._health = health.HealthServicer()
-        self._server = build_server(serving, guard, config.grpc_threads)
+        self._server, multiplexer = build_servers(serving, guard, config.grpc_threads)
+        self._frames = Listener(multiplexer, config.tls(serving.service), _stamp)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._probe: grpc.Server | None = None
 
@@ -137,6 +145,8 @@ class RunningServer:
         if self._server.add_secure_port(_listen_address(address), credentials) == 0:
             raise OSError(f"cannot listen on {address}")
         self._server.start()
+        host, _, _ = _listen_address(address).rpartition(":")
+        self._frames.start(host.strip("[]"), self._config.frames_port)
         for thread in self._serving.background:
             thread.start()
         telemetry.serve_metrics(self._config.probe_host, self._config.metrics_port)
@@ -184,7 +194,9 @@ class RunningServer:
         started = time.monotonic()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         time.sleep(self._config.notice_seconds)  # until whoever balances has read that we are not ready
-        self._server.stop(self._config.drain_seconds).wait()
+        stopped = self._server.stop(self._config.drain_seconds)
+        self._frames.stop(self._config.drain_seconds)
+        stopped.wait()
         for thread in reversed(self._serving.background):
             thread.stop()
         if self._probe is not None:

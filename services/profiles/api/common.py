@@ -12,10 +12,12 @@ from google.protobuf.message import Message
 from kehu.profiles.v1 import resources_pb2
 
 from services.chassis import paging
-from services.chassis.access import values_in_reach
+from services.chassis.access import in_reach, values_in_reach
+from services.chassis.access.shares import LENT_BY, lent_ids
 from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
+from services.chassis.server.lending import Lending
 from services.profiles.admission import DERIVED, MAPPABLE, Admission
 from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
@@ -52,6 +54,7 @@ class Tools:
     models: Models | None = None
     reveals_per_day: int = 20
     targets: Mapping[str, Target] = field(default_factory=dict)
+    lending: Lending = field(default_factory=Lending)
 
     def match_models(self) -> Models:
         """Return the match models: those by which records are taken in."""
@@ -120,9 +123,27 @@ def departments_in_reach() -> tuple[str, ...] | None:
 
 
 def is_in_reach(profile: Profile) -> bool:
-    """Tell whether the caller's row filter allows this profile."""
+    """Tell whether the caller's row filter allows this profile: by its department, or because somebody lent it."""
+    known = {DEPARTMENT_FIELD: profile.owner_department, LENT_BY["profiles"]: profile.profile_id}
+    return in_reach(current_call().decision.obligations.row_filter, known.get)
+
+
+def page_in_reach(store: Store, after: str, limit: int, department: str) -> list[Profile]:
+    """Return living profiles in the caller's reach with ids greater than `after`, by id; of one department or any.
+
+    Those that somebody lent are few, and are looked up one by one.
+    """
     departments = departments_in_reach()
-    return departments is not None and (not departments or profile.owner_department in departments)
+    if department and departments is not None:
+        departments = (department,) if not departments or department in departments else None
+    found = [] if departments is None else store.page_profiles(after, limit, departments)
+    known = {item.profile_id for item in found}
+    lent = [id for id in lent_ids(current_call().decision.obligations.row_filter) if id > after and id not in known]
+    for item in store.profiles(lent).values() if lent else ():
+        is_living = not (item.merged_into or item.is_erased)
+        if is_living and is_in_reach(item) and department in ("", item.owner_department):
+            found.append(item)
+    return sorted(found, key=lambda item: item.profile_id)[:limit]
 
 
 def profile_in_reach(store: Store, name: str) -> Profile:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC
 
 import grpc
-from kehu.profiles.v1 import profiles_pb2, resources_pb2
+from kehu.access.v1 import shares_pb2 as access_pb2
+from kehu.profiles.v1 import profiles_pb2, resources_pb2, shares_pb2
 
 from services.chassis import paging
 from services.chassis.errors import Denied
@@ -16,6 +17,7 @@ from services.profiles.api.common import (
     departments_in_reach,
     id_of,
     is_in_reach,
+    page_in_reach,
     profile_in_reach,
     shown,
     shown_all,
@@ -54,19 +56,19 @@ class ProfilesPart:
             raise _erased(found)
         return found
 
+    def ShareProfile(self, request: shares_pb2.ShareProfileRequest, context: grpc.ServicerContext) -> access_pb2.Share:
+        """Lend a profile that the caller reaches."""
+        profile = profile_in_reach(self.tools.store, request.name)
+        return self.tools.lending.lend(f"profiles/{profile.profile_id}", request.terms)
+
     def ListProfiles(
         self, request: profiles_pb2.ListProfilesRequest, context: grpc.ServicerContext
     ) -> profiles_pb2.ListProfilesResponse:
         """List the profiles in the caller's reach."""
-        departments = departments_in_reach()
-        if departments is not None and request.owner_department:
-            is_reached = not departments or request.owner_department in departments
-            departments = (request.owner_department,) if is_reached else None
-        size, of_filter = paging.page_size_of(request.page_size), paging.filter_hash("profiles", departments)
+        of_filter = paging.filter_hash("profiles", departments_in_reach(), request.owner_department)
+        size = paging.page_size_of(request.page_size)
         after = str(paging.decode_token(request.page_token, of_filter).get("after", "") or "")
-        if departments is None:
-            return profiles_pb2.ListProfilesResponse()
-        found = self.tools.store.page_profiles(after, size + 1, departments)
+        found = page_in_reach(self.tools.store, after, size + 1, request.owner_department)
         more = len(found) > size
         token = paging.encode_token({"after": found[size - 1].profile_id}, of_filter) if more else ""
         page = shown_all(self.tools, found[:size])

@@ -61,6 +61,11 @@ class Traits:
     birth_years: tuple[int, int] | None = None
 
     @cached_property
+    def identifiers(self) -> frozenset[str]:
+        """Return the phones and e-mails, and the phones that mailboxes are named after."""
+        return self.phones | self.implied_phones | self.emails
+
+    @cached_property
     def sounds(self) -> Sounds:
         """Return how the name may be read."""
         return sounds_of_name(self.name) if self.name else SILENT
@@ -148,7 +153,14 @@ def levels_of(left: Traits, right: Traits) -> tuple[str, ...]:
     return tuple(compare(left, right) for compare in _COMPARISONS)
 
 
-def _name_level(left: Traits, right: Traits) -> str:
+def named(name: PersonName, gender: str = "") -> Traits:
+    """Return the traits of a record that has a name and perhaps a gender only."""
+    none: frozenset[str] = frozenset()
+    return Traits(("", ""), name, name.full, none, none, none, "", "", None, gender, is_unique_in_source=False)
+
+
+def level_of_names(left: Traits, right: Traits) -> str:
+    """Return the level of the names of two records alone."""
     a, b = left.name, right.name
     if a is None or b is None:
         return MISSING
@@ -265,7 +277,7 @@ def _gender_level(left: Traits, right: Traits) -> str:
 
 
 _COMPARISONS: tuple[Callable[[Traits, Traits], str], ...] = (
-    _name_level,
+    level_of_names,
     _phone_level,
     lambda left, right: _identifier_level(left.emails, right.emails),
     _resident_id_level,

@@ -32,6 +32,7 @@ class _Claim(NamedTuple):
 
 
 Extract = Callable[[StandardRecord], Sequence[tuple[str, int]]]
+_Found = tuple[str, StandardRecord, int]
 
 
 def build_golden(
@@ -88,8 +89,12 @@ def chosen(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> G
     """Return the value that a rule chooses among those the records tell, with its lineage; None when none does."""
     if len(records) == 1 and len(claimed := extract(records[0])) < 2:  # most profiles have one record
         return _told(claimed[0][0], records[0], rule) if claimed else None
-    ranked = _ranked(records, extract, rule.survivorship)
-    return _golden_field(ranked, rule) if ranked else None
+    found = _found(records, extract)
+    if not found:
+        return None
+    if _agree(found):
+        return _told(found[0][0], _best(found, rule.survivorship), rule)
+    return _golden_field(_ranked(found, rule.survivorship), rule)
 
 
 def _name(record: StandardRecord) -> Sequence[tuple[str, int]]:
@@ -158,28 +163,48 @@ _CRITERIA: Mapping[Survivorship, tuple[str, ...]] = {  # what is asked, in this 
 }
 
 
-def _key_of(found: tuple[str, StandardRecord, int]) -> tuple[str, str]:
+def _key_of(found: _Found) -> tuple[str, str]:
     return found[1].source_id, found[1].source_record_id
 
 
-def _ranked(records: Sequence[StandardRecord], extract: Extract, rule: Survivorship) -> list[_Claim]:
+def _found(records: Sequence[StandardRecord], extract: Extract) -> list[_Found]:
+    """Return each value that a record tells, with the record and how complete the value is."""
+    return [(value, record, completeness) for record in records for value, completeness in extract(record)]
+
+
+def _agree(found: Sequence[_Found]) -> bool:
+    """Say whether all tell one value, as they mostly do: then nothing is beaten."""
+    value = found[0][0]
+    return all([item[0] == value for item in found])
+
+
+def _best(found: Sequence[_Found], rule: Survivorship) -> StandardRecord:
+    """Return the record that `_ranked` puts first where all tell one value, so that none is more confirmed."""
+    if len(found) == 1:
+        return found[0][1]
+    strengths = [_strengths(record, completeness, rule) for _, record, completeness in found]
+    strongest = max(strengths)
+    if strengths.count(strongest) == 1:
+        return found[strengths.index(strongest)][1]
+    return min((item for item, own in zip(found, strengths, strict=True) if own == strongest), key=_key_of)[1]
+
+
+def _strengths(record: StandardRecord, completeness: int, rule: Survivorship, agreeing: int = 0) -> tuple[float, ...]:
+    """Return how strong a record's value is by each criterion of the rule, in the order of _CRITERIA."""
+    time, trust = record.updated_time.timestamp(), -record.trust_rank
+    if rule is Survivorship.MOST_TRUSTED:
+        return completeness, trust, time
+    if rule is Survivorship.MOST_CONFIRMED:
+        return completeness, agreeing, trust, time
+    return completeness, time, trust
+
+
+def _ranked(found: Sequence[_Found], rule: Survivorship) -> list[_Claim]:
     """Return what the records claim, the winner first; ties go by the records' keys, the same way in every run."""
-    found = [(value, record, completeness) for record in records for value, completeness in extract(record)]
-    if len(found) < 2:
-        return [_Claim(value, record) for value, record, _ in found]
-    found.sort(key=_key_of)
-    agreeing = Counter(value for value, _, _ in found) if rule is Survivorship.MOST_CONFIRMED else {}
     claims = []
-    for value, record, completeness in found:
-        time, trust = record.updated_time.timestamp(), -record.trust_rank
-        match rule:
-            case Survivorship.MOST_TRUSTED:
-                strengths: tuple[float, ...] = (completeness, trust, time)
-            case Survivorship.MOST_CONFIRMED:
-                strengths = (completeness, agreeing[value], trust, time)
-            case _:
-                strengths = (completeness, time, trust)
-        claims.append(_Claim(value, record, strengths))
+    agreeing = Counter(value for value, _, _ in found) if rule is Survivorship.MOST_CONFIRMED else {}
+    for value, record, completeness in sorted(found, key=_key_of):
+        claims.append(_Claim(value, record, _strengths(record, completeness, rule, agreeing.get(value, 0))))
     claims.sort(key=itemgetter(2), reverse=True)
     return claims
 
@@ -210,10 +235,15 @@ def _why(loser: _Claim, winner: _Claim, rule: Survivorship) -> str:
 
 def _all_values(records: Sequence[StandardRecord], extract: Extract, rule: Rule) -> tuple[GoldenField, ...]:
     """Return every distinct value with the best record that claims it, the believed one first with what it beat."""
-    ranked = _ranked(records, extract, rule.survivorship)
+    found = _found(records, extract)
+    if not found:
+        return ()
+    if _agree(found):
+        return (_told(found[0][0], _best(found, rule.survivorship), rule),)
+    ranked = _ranked(found, rule.survivorship)
     firsts = {claim.value: claim for claim in reversed(ranked)}
     others = [firsts[value] for value in dict.fromkeys(claim.value for claim in ranked)][1:]
-    return (_golden_field(ranked, rule), *(_golden_field([claim], rule) for claim in others)) if ranked else ()
+    return (_golden_field(ranked, rule), *(_told(claim.value, claim.record, rule) for claim in others))
 
 
 def _address_codes(records: Sequence[StandardRecord], chosen: GoldenField | None) -> dict[str, GoldenField]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from services.profiles.domain.callings import CALLED, Callings, callings_among, is_meant
 from services.profiles.domain.comparison import (
     EXACT,
     LEVELS,
@@ -34,13 +35,12 @@ NO_ANCHOR = "NO_ANCHOR"
 ONE_PER_SOURCE = "ONE_PER_SOURCE"
 CONFLICTS = frozenset((DIFFERENT_RESIDENT_ID, DIFFERENT_NAME, DIFFERENT_BIRTH_AND_GENDER))
 _BORN_THE_SAME_DAY = (SAME, "swapped")
-_SAID_THE_SAME = (EXACT, "swapped", "sound")
+_WRITTEN_THE_SAME = (EXACT, "swapped")
+_SAID_THE_SAME = (*_WRITTEN_THE_SAME, "sound")
 _LOOSE = ("near", "edit", "initial", "nickname", "grams", MISSING)
-CALLED = ("initial", "nickname")
 _SAME_PAPER = (SAME, "document")
 _AT_HOME = ("detail", "room")
 _AT_THE_DOOR = (*_AT_HOME, "building", "number")
-_IN_THE_DISTRICT = (*_AT_THE_DOOR, "street", "district")
 
 
 def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
@@ -48,8 +48,10 @@ def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> M
     return compare_traits(traits_of(left), traits_of(right), model)
 
 
-def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore:
+def compare_traits(left: Traits, right: Traits, model: MatchModel, callings: Callings = frozenset()) -> MatchScore:
     """Return the score with its waterfall: the sum of the levels' weights, then rules and vetoes.
+
+    `callings` are the incomplete names that mean one person, where all are known who share a phone or an e-mail.
 
     Two valid resident IDs that differ are two people whatever else agrees.
     """
@@ -60,6 +62,8 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel) -> MatchScore
         steps.append(ScoreStep("name", "frequency", model.name_adjustment(left.name)))
     weight = sum(step.weight for step in steps)
     rule, vetoes = ruling(found)
+    if found["name"] in CALLED and vetoes and is_meant(left, right, callings):
+        rule, vetoes = ruling(found, is_meant=True)
     band = band_of(weight, rule, vetoes, model)
     bounded = max(-60.0, min(60.0, weight))
     probability = 2**bounded / (1 + 2**bounded)
@@ -75,9 +79,14 @@ def band_of(weight: float, rule: str, vetoes: Sequence[str], model: MatchModel) 
     return Band.REVIEW if weight >= model.review_weight else Band.APART
 
 
-def ruling(levels: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
-    """Return the rule that decides for a merge, if any, and what forbids an automatic one; levels alone say it."""
+def ruling(levels: Mapping[str, str], *, is_meant: bool = False) -> tuple[str, tuple[str, ...]]:
+    """Return the rule that decides for a merge, if any, and what forbids an automatic one.
+
+    Levels alone say it, and whether an incomplete name means one person only on a phone or e-mail of both.
+    """
     vetoes = _vetoes(levels)
+    if is_meant and vetoes == (LOOSE_NAME,) and _is_the_one_called(levels):
+        return "contact+called", ()
     return "" if vetoes else _rule(levels), vetoes
 
 
@@ -103,9 +112,10 @@ def _vetoes(levels: Mapping[str, str]) -> tuple[str, ...]:
         vetoes.append(DIFFERENT_RESIDENT_ID)
     if name == OTHER or (name == "surname" and not _is_mistyped(levels)):
         vetoes.append(DIFFERENT_NAME)
-    if birth == OTHER and (gender == OTHER or name not in _SAID_THE_SAME) and levels["resident_id"] not in _SAME_PAPER:
+    is_doubted = gender == OTHER or name not in _WRITTEN_THE_SAME
+    if birth == OTHER and is_doubted and levels["resident_id"] not in _SAME_PAPER:
         vetoes.append(DIFFERENT_BIRTH_AND_GENDER)
-    if name in _LOOSE and not _is_supported(levels):
+    if (name in _LOOSE or (name == "sound" and gender == OTHER)) and not _is_supported(levels):
         vetoes.append(LOOSE_NAME)
     is_anchored = levels["resident_id"] in _SAME_PAPER or SAME in (levels["phone"], levels["email"], birth)
     is_slip = name in _SAID_THE_SAME and levels["phone"] == "near" and birth not in ("year", OTHER)
@@ -122,20 +132,29 @@ def _is_mistyped(levels: Mapping[str, str]) -> bool:
 
 
 def _is_supported(levels: Mapping[str, str]) -> bool:
-    """Say whether something of the person, not of the family, agrees besides a loose name."""
+    """Say whether something of the person, not of the family, agrees besides a loose name: birth date or document.
+
+    A family shares phone, mailbox, house, and often the sound of its children's names (王建林 and 王建玲); brother and
+    sister who are twins share the birth date too.
+    """
     if levels["resident_id"] in _SAME_PAPER:
         return True
-    contacts = (levels["phone"], levels["email"]).count(SAME)
-    if levels["birth_date"] in _BORN_THE_SAME_DAY:
-        return contacts > 0 or levels["address"] in _AT_HOME
-    if levels["birth_date"] not in (MISSING, "near") or levels["gender"] == OTHER:
-        return False
-    is_home, is_near = (levels["address"] in places for places in (_AT_HOME, _IN_THE_DISTRICT))
-    if levels["name"] == "initial":  # 张女士 on a shared number may be anybody of the family: a steward decides
-        return contacts > 0 and contacts + is_home > 1
-    if levels["name"] == "nickname":
-        return contacts + is_near > 1
-    return contacts > 0 if levels["name"] == "near" else levels["name"] == "edit" and contacts + is_home > 2
+    is_near = SAME in (levels["phone"], levels["email"]) or levels["address"] in _AT_HOME
+    return is_near and levels["birth_date"] in _BORN_THE_SAME_DAY and levels["gender"] != OTHER
+
+
+def _is_the_one_called(levels: Mapping[str, str]) -> bool:
+    """Say whether sex, birth, or a nickname at the same door speak for the one person on a phone who is called so.
+
+    Who shares a phone shares the district: where nobody knows whether 张丽 is a woman, 张先生 may be her father.
+    """
+    is_reached = SAME in (levels["phone"], levels["email"])
+    is_backed = (
+        levels["gender"] == SAME
+        or levels["birth_date"] in (SAME, "swapped", "near", "year")
+        or (levels["name"] == "nickname" and levels["address"] in _AT_THE_DOOR)
+    )
+    return levels["name"] in CALLED and is_reached and is_backed and levels["gender"] != OTHER
 
 
 def shared_identifiers(groups: Sequence[Sequence[Traits]]) -> frozenset[str]:
@@ -181,13 +200,15 @@ def decide(
     groups = {
         candidate.profile_id: [prepare(item) for item in candidate.records if item.key != record.key]
         for candidate in candidates
-        if candidate.profile_id not in rejected
     }
-    shared = shared_identifiers(list(groups.values()))
+    shared = shared_identifiers([group for name, group in groups.items() if name not in rejected])
     own = without_identifiers(prepare(record), shared)
+    groups = {name: [without_identifiers(item, shared) for item in group] for name, group in groups.items()}
+    callings = callings_among([own, *(item for group in groups.values() for item in group)], own.identifiers)
+    groups = {name: group for name, group in groups.items() if name not in rejected}
     best, strong = {}, []
     for profile_id, group in groups.items():
-        scores = [compare_traits(own, without_identifiers(item, shared), model) for item in group]
+        scores = [compare_traits(own, item, model, callings) for item in group]
         if not scores:
             continue
         top = max(scores, key=lambda score: (score.band is Band.MERGE, score.weight))
@@ -196,7 +217,7 @@ def decide(
         best[profile_id] = top
         if may_join(scores) and not breaks_one_per_source(own, group):
             strong.append(profile_id)
-    return _assign(own, best, strong, groups, candidates, model)
+    return _assign(own, best, strong, groups, candidates, model, callings)
 
 
 def breaks_one_per_source(own: Traits, group: Sequence[Traits]) -> bool:
@@ -211,6 +232,7 @@ def _assign(
     groups: dict[str, list[Traits]],
     candidates: Sequence[Candidate],
     model: MatchModel,
+    callings: Callings,
 ) -> Assignment:
     """Join the best of the strong profiles, merge those that fit it, and leave the others to a steward."""
     if not strong:
@@ -220,7 +242,7 @@ def _assign(
     joined = [strong[0]]
     for profile_id in strong[1:]:
         members = [own, *(item for other in joined for item in groups[other])]
-        if _may_merge(members, groups[profile_id], model):
+        if _may_merge(members, groups[profile_id], model, callings):
             joined.append(profile_id)
     ages = {candidate.profile_id: (candidate.created_time, candidate.profile_id) for candidate in candidates}
     joined.sort(key=ages.__getitem__)
@@ -228,9 +250,9 @@ def _assign(
     return Assignment(AssignmentKind.MERGE, joined[0], tuple(joined[1:]), rest, best)
 
 
-def _may_merge(left: Sequence[Traits], right: Sequence[Traits], model: MatchModel) -> bool:
+def _may_merge(left: Sequence[Traits], right: Sequence[Traits], model: MatchModel, callings: Callings) -> bool:
     """Say whether two profiles that one record links strongly become one, as two groups of a batch would."""
     pairs = [(a, b) for a in left for b in right]
     if any(a.is_unique_in_source and a.key[0] == b.key[0] for a, b in pairs):
         return False
-    return may_join([compare_traits(a, b, model) for a, b in pairs])
+    return may_join([compare_traits(a, b, model, callings) for a, b in pairs])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from services.profiles.domain.callings import Callings, callings_among
 from services.profiles.domain.comparison import Traits, traits_of, without_identifiers
 from services.profiles.domain.match import (
     DIFFERENT_RESIDENT_ID,
@@ -40,7 +41,8 @@ def unite(
     Groups that are apart never end in one; what is alike and not joined is a question.
     """
     traits = _without_shared(groups)
-    scores = {both: _scores(traits[both[0]], traits[both[1]], model) for both in combinations(groups, 2)}
+    callings = callings_among([item for group in traits.values() for item in group])
+    scores = {both: _scores(traits[both[0]], traits[both[1]], model, callings) for both in combinations(groups, 2)}
     homes: dict[str, tuple[str, ...]] = {name: (name,) for name in groups}
     links: dict[str, MatchScore] = {}
     meeting = [both for both, found in scores.items() if found and _best(found).band is Band.MERGE and may_meet(*both)]
@@ -68,8 +70,10 @@ def _without_shared(groups: Mapping[str, Sequence[StandardRecord]]) -> dict[str,
     return {name: [without_identifiers(item, shared) for item in found] for name, found in traits.items()}
 
 
-def _scores(left: Sequence[Traits], right: Sequence[Traits], model: MatchModel) -> list[MatchScore]:
-    return [compare_traits(a, b, model) for a in left for b in right]
+def _scores(
+    left: Sequence[Traits], right: Sequence[Traits], model: MatchModel, callings: Callings = frozenset()
+) -> list[MatchScore]:
+    return [compare_traits(a, b, model, callings) for a in left for b in right]
 
 
 def _best(scores: Sequence[MatchScore]) -> MatchScore:

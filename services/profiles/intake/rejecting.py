@@ -30,6 +30,7 @@ class Admitted:
     reasons: Sequence[tuple[str, str]] = ()
     is_deletion: bool = False
     warnings: Sequence[tuple[str, str]] = ()
+    is_clean: bool = False  # no row of its record was set apart before: see Taken
 
 
 class Rejects:
@@ -58,14 +59,18 @@ class Rejects:
         )  # fmt: skip
 
     def _token(self, source_id: str, record_id: str) -> str:
-        return self._vault.reject_token("reject-record", record_key(source_id, record_id))
+        return self._vault.record_reject_token(record_key(source_id, record_id))
 
     def close(self, source_id: str, operation: str, admitted: Mapping[int, Admitted], own: Collection[str]) -> None:
         """Close the rows whose records these entries, by number, brought in good order; never one that came later.
 
         `own` are the rows set apart beside these entries.
         """
-        brought = {item.source_record_id: number for number, item in admitted.items() if item.outcome in CHANGED}
+        brought = {
+            item.source_record_id: number
+            for number, item in admitted.items()
+            if item.outcome in CHANGED and (own or not item.is_clean)
+        }
         if not brought or (len(brought) > FEW and not self._has_open(source_id)):
             return
         numbers = {self._token(source_id, record_id): number for record_id, number in brought.items()}

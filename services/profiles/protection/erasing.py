@@ -187,7 +187,7 @@ class Eraser:
         withdraw(self._store, entry.names)
         self._store.drop_traces(entry.names, records)
         Relations(self._store, self._vault).forget(records)
-        tokens = [self._vault.reject_token("reject-record", key) for key in records]
+        tokens = [self._vault.record_reject_token(key) for key in records]
         for reject in self._store.rejects.among("record", tokens):
             self._store.rejects.delete(reject)
         pairs = {item.id: item for side in ("one", "other") for item in self._store.pairs.among(side, entry.names)}

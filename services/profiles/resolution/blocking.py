@@ -1,9 +1,9 @@
 """Which pairs of records are compared: those that share a key, each pair once, in parts of bounded size."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,22 @@ import numpy as np
 from services.profiles.resolution.kernels import compiled
 
 PART_PAIRS = 65_536  # compared at once by one core: what it needs stays in the core's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What records of a key that more than `beyond` have must agree in besides: one column of several.
+
+    `values` has a row for each record, 0 where unknown; `columns[r]` are those that count for rule r, none leaves its
+    keys as wide as they are.
+    """
+
+    beyond: int
+    values: np.ndarray
+    columns: Sequence[np.ndarray]
+
+
+NOT_NARROWED = Narrowing(0, np.zeros((0, 0), np.uint16), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,7 @@ class Keys:
     slots: np.ndarray
     orders: Sequence[np.ndarray]
     runs: Sequence[np.ndarray]
+    narrowing: Narrowing = NOT_NARROWED
 
     def pairs(self) -> int:
         """Return how many pairs share keys, counted once for each key."""
@@ -53,10 +70,33 @@ class Keys:
 
     def pairs_of(self, part: Part, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pairs of a part; with `sides` (one for each record, or empty) only pairs across them."""
+        own = self.narrowing
+        columns = own.columns[part.rule] if own.columns else np.zeros(0, np.int64)
         left, right = np.empty(part.pairs, np.int32), np.empty(part.pairs, np.int32)
         runs = self.runs[part.rule][part.begin : part.end]
-        count = _emit(self.table, self.slots, part.rule, self.orders[part.rule], runs, sides, left, right)
+        count = _emit(
+            self.table, self.slots, part.rule, self.orders[part.rule], runs, sides, own.beyond,
+            own.values, columns, left, right
+        )  # fmt: skip
         return left[:count], right[:count]
+
+
+def narrowed(keys: Keys, rules: Sequence[Sequence[str]], codes: Mapping[str, np.ndarray], beyond: int) -> Keys:
+    """Return keys whose pairs must agree in one more column where more than `beyond` records have the same.
+
+    `rules` are the names of the keys' columns, one slot each, `codes` the columns that count. A pair that a later rule
+    brings together passes: where it has no column of its own to tell, the earlier rule's keys stay as they are.
+    """
+    names = list(codes)
+    values = np.zeros((keys.table.shape[0], len(names)), np.uint16)
+    for at, column in enumerate(codes.values()):
+        values[:, at] = np.where(column < 0, 0, (column & 0x7FFF) + 1)  # a slip in 32,768 lets a pair through
+    columns = []
+    for at, rule in enumerate(rules):
+        others = [place for place, name in enumerate(names) if name not in rule]
+        is_told = all(set(later) & set(codes) - set(rule) for later in rules[at + 1 :])
+        columns.append(np.array(others if is_told else [], np.int64))
+    return replace(keys, narrowing=Narrowing(beyond, values, columns))
 
 
 def workers() -> ThreadPoolExecutor:
@@ -190,17 +230,23 @@ def _emit(
     order: np.ndarray,
     runs: np.ndarray,
     sides: np.ndarray,
+    beyond: int,
+    values: np.ndarray,
+    columns: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
 ) -> int:
     records, count = table.shape[0], 0
     is_single = slots[rule + 1] - slots[rule] == 1
     for run in range(0, runs.size, 2):
+        is_wide = columns.size > 0 and runs[run + 1] - runs[run] > beyond
         for one in range(runs[run], runs[run + 1]):
             a = order[one] if is_single else order[one] % records
             for other in range(one + 1, runs[run + 1]):
                 b = order[other] if is_single else order[other] % records
                 if a == b or (sides.size and sides[a] == sides[b]):
+                    continue
+                if is_wide and not _agree(values, columns, a, b):
                     continue
                 key = np.uint64(0) if is_single else table[a, slots[rule] + order[one] // records]
                 if _met_before(table, slots, rule, a, b, key):
@@ -208,6 +254,14 @@ def _emit(
                 left[count], right[count] = min(a, b), max(a, b)
                 count += 1
     return count
+
+
+@compiled
+def _agree(values: np.ndarray, columns: np.ndarray, a: int, b: int) -> bool:
+    for at in columns:  # noqa: SIM110 - compiled: no generators
+        if values[a, at] and values[a, at] == values[b, at]:
+            return True
+    return False
 
 
 @compiled

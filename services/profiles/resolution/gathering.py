@@ -12,7 +12,7 @@ from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.comparison import birth_years_of, documents_of, implied_phones
 from services.profiles.domain.places import places_of
 from services.profiles.domain.values import Address, PersonName, StandardRecord
-from services.profiles.resolution.person_levels import Sets
+from services.profiles.resolution.kernels import Sets
 
 _MOST = 2**63 - 1
 
@@ -64,7 +64,7 @@ class Gathered:
 
     def __init__(self) -> None:
         self.size = 0
-        self.names: dict[tuple[str, str, str, bool], int] = {}
+        self.names: dict[tuple[str, str, str, bool, str], int] = {}
         self.bearers: list[PersonName] = []
         phones = Codes()
         self.phones, self.implied, self.emails = Lists(phones), Lists(phones), Lists(Codes())
@@ -104,7 +104,8 @@ class Gathered:
     def _name(self, name: PersonName | None) -> int:
         if name is None:
             return -1
-        key = (name.surname, name.given, name.style, name.is_surname_first)
+        called = "" if name.given else name.title  # 小明 calls somebody else than 明先生
+        key = (name.surname, name.given, name.style, name.is_surname_first, called)
         code = self.names.setdefault(key, len(self.names))
         if code == len(self.bearers):
             self.bearers.append(name)

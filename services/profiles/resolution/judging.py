@@ -7,9 +7,10 @@ import numpy as np
 
 from services.profiles.domain.model import MatchModel
 from services.profiles.resolution.comparing import Comparisons
-from services.profiles.resolution.kernels import compiled
+from services.profiles.resolution.kernels import Sets, compiled, meet
 
 DECIDES, FORBIDS_MERGE, CONFLICT, TWO_PEOPLE, HALF_A_VOTE = 1, 2, 4, 8, 16  # what the rules say of a pattern
+IF_MEANT = 32  # decides where an incomplete name means one person only on a phone or e-mail of both
 APART, REVIEW, MERGE = 0, 1, 2
 
 
@@ -20,6 +21,14 @@ class Frequency:
     place: int
     codes: np.ndarray
     bits: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The phones and e-mails of each whole name, and those on which an incomplete one means one person only."""
+
+    identifiers: Sets
+    told: Sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +62,14 @@ class Judge:
         model: MatchModel,
         flags: Callable[[np.ndarray, np.ndarray], np.ndarray],
         frequencies: Sequence[Frequency] = (),
+        meant: Meant | None = None,
     ) -> None:
         """Judge with the model's weights; `flags` returns the rules' flags from patterns and their weights."""
         self._comparisons = comparisons
         self._model = model
         self._flags = flags
         self._frequencies = frequencies
+        self._meant = meant
         self._bits = np.zeros((len(comparisons.parts), int(comparisons.sizes.max())))
         for row, part in zip(self._bits, comparisons.parts, strict=True):
             row[1 : len(part.levels) + 1] = [model.weights[part.name][level] for level in part.levels]
@@ -71,6 +82,9 @@ class Judge:
         for item in self._frequencies:
             radix, size = self._comparisons.radices[item.place], self._comparisons.sizes[item.place]
             _add_bits(patterns, int(radix), int(size), item.codes, left, item.bits, weights)
+        if self._meant is not None:
+            found, told = self._meant.identifiers, self._meant.told
+            _decide_meant(flags, left, right, found.codes, found.starts, told.codes, told.starts)
         bands = _bands(weights, flags, self._model.merge_weight, self._model.review_weight)
         return Judged(left, right, weights, bands, flags)
 
@@ -101,6 +115,25 @@ def _add_bits(
     for at in range(patterns.size):
         if patterns[at] // radix % size == 1:
             weights[at] += bits[codes[left[at]]]
+
+
+@compiled
+def _decide_meant(
+    flags: np.ndarray,
+    left: np.ndarray,
+    right: np.ndarray,
+    codes: np.ndarray,
+    starts: np.ndarray,
+    told: np.ndarray,
+    told_starts: np.ndarray,
+) -> None:
+    """Let those pairs merge whose incomplete name means one person only on an identifier of both."""
+    for at in range(flags.size):
+        if not flags[at] & IF_MEANT:
+            continue
+        a, b = left[at], right[at]
+        if meet(told, told_starts, a, codes, starts, b) or meet(told, told_starts, b, codes, starts, a):
+            flags[at] = (flags[at] | DECIDES) & ~FORBIDS_MERGE
 
 
 @compiled

@@ -6,6 +6,7 @@ most pairs need no closer look.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,24 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return njit(cache=True, nogil=True)(function)
     except RuntimeError:  # a file system that is only read
         return njit(nogil=True)(function)
+
+
+@dataclass(frozen=True, slots=True)
+class Sets:
+    """Several values of a record: codes[starts[r]:starts[r + 1]]."""
+
+    codes: np.ndarray
+    starts: np.ndarray
+
+
+@compiled
+def meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
+    """Say whether row a of one list of sets has a value of row b of the other."""
+    for i in range(starts[a], starts[a + 1]):
+        for j in range(other_starts[b], other_starts[b + 1]):
+            if one[i] == other[j]:
+                return True
+    return False
 
 
 @compiled

@@ -9,14 +9,16 @@ from itertools import product
 import numpy as np
 
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.callings import CALLED
 from services.profiles.domain.comparison import EXACT, LEVELS, MISSING, NESTED, SAME
-from services.profiles.domain.match import CALLED, CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
+from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.nicknames import callings_of
 from services.profiles.domain.similarity import grams_of, sounds_of_name
 from services.profiles.domain.training import Lesson, Material, Patterns, train
 from services.profiles.domain.values import Cluster, StandardRecord
 from services.profiles.resolution.blocking import Keys, keys_of
+from services.profiles.resolution.calling import meant_by
 from services.profiles.resolution.clusters import clusters_of
 from services.profiles.resolution.columns import Column, texts_of
 from services.profiles.resolution.comparing import Comparisons, Equal
@@ -27,11 +29,14 @@ from services.profiles.resolution.judging import (
     DECIDES,
     FORBIDS_MERGE,
     HALF_A_VOTE,
+    IF_MEANT,
     TWO_PEOPLE,
     Frequency,
     Judge,
     Judged,
+    Meant,
 )
+from services.profiles.resolution.kernels import Sets
 from services.profiles.resolution.person_levels import (
     Addresses,
     Births,
@@ -39,7 +44,6 @@ from services.profiles.resolution.person_levels import (
     Names,
     Nicknames,
     Papers,
-    Sets,
     Sounds,
 )
 
@@ -139,7 +143,13 @@ class People:
         """Return what judges pairs of these records as match.compare does."""
         bits = [model.name_adjustment(name) for name in self.gathered.bearers]
         frequency = Frequency(0, self.names.codes, np.array(bits, float))
-        return Judge(self.comparisons, model, lambda patterns, _: _flags()[patterns], [frequency])
+        return Judge(self.comparisons, model, lambda patterns, _: _flags()[patterns], [frequency], self.meant)
+
+    @cached_property
+    def meant(self) -> Meant:
+        """Return whom incomplete names mean."""
+        own = self.gathered
+        return meant_by(own, own.shared(own.phones, self._most_names), own.shared(own.emails, self._most_names))
 
     def name_shares(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the shares of the most frequent surnames and given names among complete names."""
@@ -169,7 +179,8 @@ def _flags() -> np.ndarray:
         flag = DECIDES if rule else 0
         flag |= FORBIDS_MERGE if vetoes else 0
         flag |= 0 if CONFLICTS.isdisjoint(vetoes) else CONFLICT
-        flag |= HALF_A_VOTE if named["name"] in CALLED else 0
+        if named["name"] in CALLED:
+            flag |= HALF_A_VOTE | (IF_MEANT if vetoes and ruling(named, is_meant=True)[0] else 0)
         found.append(flag | (TWO_PEOPLE if DIFFERENT_RESIDENT_ID in vetoes else 0))
     return np.array(found, np.uint8)
 

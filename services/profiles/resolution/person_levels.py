@@ -10,7 +10,7 @@ import numpy as np
 
 from services.profiles.domain.comparison import LEVELS
 from services.profiles.resolution.columns import Texts
-from services.profiles.resolution.kernels import compiled, within_one
+from services.profiles.resolution.kernels import Sets, compiled, meet, within_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +40,6 @@ class Names:
 
 
 _FULL, _STYLE, _COMPLETE, _SURNAME = range(4)
-
-
-@dataclass(frozen=True, slots=True)
-class Sets:
-    """Several values of a record: codes[starts[r]:starts[r + 1]]."""
-
-    codes: np.ndarray
-    starts: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +144,13 @@ def _starts_with(chars: np.ndarray, a: int, a_end: int, b: int, b_end: int) -> b
     return True
 
 
-@compiled
-def _meet(one: np.ndarray, starts: np.ndarray, a: int, other: np.ndarray, other_starts: np.ndarray, b: int) -> bool:
-    for i in range(starts[a], starts[a + 1]):
-        for j in range(other_starts[b], other_starts[b + 1]):
-            if one[i] == other[j]:
-                return True
-    return False
-
-
 _TwoSets = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @compiled
 def _is_initial(words: _TwoSets, shorter: int, longer: int) -> bool:
     surnames, starts, both, both_starts = words
-    return _meet(surnames, starts, shorter, both, both_starts, longer)
+    return meet(surnames, starts, shorter, both, both_starts, longer)
 
 
 @compiled
@@ -200,9 +183,9 @@ def _name_level(
             if 0 < by < size and _is_rotation(full, a, b, size, by):
                 return 2
     whole, whole_starts, near, near_starts = sounds
-    if _meet(whole, whole_starts, a_name, whole, whole_starts, b_name):
+    if meet(whole, whole_starts, a_name, whole, whole_starts, b_name):
         return 3
-    if _meet(near, near_starts, a_name, near, near_starts, b_name):
+    if meet(near, near_starts, a_name, near, near_starts, b_name):
         return 4
     if min(size, other_size) > 2 and within_one(full, a, a_end, b, b_end):
         return 5
@@ -221,7 +204,7 @@ def _are_nicknames(called: _Called, a: int, b: int, same_surname: bool) -> bool:
     calls, call_starts, answers, answer_starts, is_bare = called
     if not (same_surname or is_bare[a] or is_bare[b]):
         return False
-    return _meet(calls, call_starts, a, answers, answer_starts, b) or _meet(
+    return meet(calls, call_starts, a, answers, answer_starts, b) or meet(
         calls, call_starts, b, answers, answer_starts, a
     )
 
@@ -303,11 +286,11 @@ def _write_identifiers(
 ) -> None:
     for at in range(left.size):
         a, b = left[at], right[at]
-        if _meet(codes, starts, a, implied, implied_starts, b) or _meet(codes, starts, b, implied, implied_starts, a):
+        if meet(codes, starts, a, implied, implied_starts, b) or meet(codes, starts, b, implied, implied_starts, a):
             patterns[at] += radix
         elif starts[a] == starts[a + 1] or starts[b] == starts[b + 1]:
             continue
-        elif _meet(codes, starts, a, codes, starts, b):
+        elif meet(codes, starts, a, codes, starts, b):
             patterns[at] += radix
         else:
             level = 3

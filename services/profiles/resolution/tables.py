@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.training import Lesson, Material, train
-from services.profiles.resolution.blocking import Keys, keys_of, workers
+from services.profiles.resolution.blocking import Keys, keys_of, narrowed, workers
 from services.profiles.resolution.clusters import clusters_of
 from services.profiles.resolution.columns import Column, codes_there, column_of, side_by_side
 from services.profiles.resolution.comparing import Alike, Comparison, Comparisons, Edits, Equal, Turnable, dates_of
@@ -42,6 +42,7 @@ class Scheme:
     turned: Sequence[str] = ()
     lasting: Sequence[str] = ()
     most_of_a_key: int = 2000
+    most_of_a_person: int = 30
     random_pairs: int = 200_000
     lesson_pairs: int = 200_000
     seed: int = 1
@@ -97,7 +98,12 @@ class Table:
     def resolve(self, model: MatchModel) -> np.ndarray:
         """Return for each record the number of the first record of its cluster."""
         judge = self.judge(model)
-        edges = edges_of(self.keys(self.scheme.rules), judge, self.sides)
+        codes = {name: self.columns[name].codes for name in self.scheme.compared}
+        edges = edges_of(
+            narrowed(self.keys(self.scheme.rules), self.scheme.rules, codes, self.scheme.most_of_a_person),
+            judge,
+            self.sides,
+        )
         unique = self.sides if self.sides.size else np.full(self.count, -1, np.int8)
         return clusters_of(edges, self.count, judge, unique)
 

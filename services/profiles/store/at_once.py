@@ -28,14 +28,18 @@ DUPLICATE = 11000
 
 
 def look(
-    counters: Collection, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED
+    counters: Collection,
+    keys: Sequence[str],
+    tokens: Sequence[str],
+    counted: Mapping[str, int] = NONE_COUNTED,
+    reject_tokens: Sequence[str] = (),
 ) -> Found | None:
     """Return the profiles behind these records and tokens; None where one query cannot tell.
 
     That is where tokens lead to many, or a profile has ended in another.
     """
     with records.driver_errors():
-        found = next(iter(counters.aggregate(_pipeline(keys, tokens, counted))), None)
+        found = next(iter(counters.aggregate(_pipeline(keys, tokens, counted, reject_tokens))), None)
     if found is None or len(found["near"]) > MAX_PER_TOKEN:
         return None
     profiles = [profile_of(document) for document in found["profiles"]]
@@ -48,13 +52,17 @@ def look(
         if not (wanted_keys.isdisjoint(item.record_keys) and wanted_tokens.isdisjoint(item.tokens))
     ]
     held = {token: {link["_id"] for link in found[f"held{at}"]} for at, token in enumerate(counted)}
-    return Found(holding, {item["_id"]: item["wrapped"] for item in found["data_keys"]}, int(found["count"]), held)
+    set_apart = frozenset(item["record"] for item in found.get("set_apart", ()))
+    data_keys = {item["_id"]: item["wrapped"] for item in found["data_keys"]}
+    return Found(holding, data_keys, int(found["count"]), held, set_apart)
 
 
-def _pipeline(keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int]) -> list[dict[str, Any]]:
+def _pipeline(
+    keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int], reject_tokens: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return the query, which starts from the one document of the round: links, then profiles, then their keys.
 
-    Who holds a token comes last, each token bounded on its own.
+    Open rejects of the records come then, and who holds a token last, each token bounded on its own.
     """
     only_profile = {"$project": {"p": 1}}
     near = [{"$limit": MAX_PER_TOKEN + 1}, only_profile]
@@ -71,7 +79,18 @@ def _pipeline(keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, 
         {"$lookup": {"from": "profiles", "localField": "ids", "foreignField": "_id", "as": "profiles"}},
         {"$set": {"key_ids": key_ids}},
         {"$lookup": {"from": "data_keys", "localField": "key_ids", "foreignField": "_id", "as": "data_keys"}},
+        *(_set_apart(reject_tokens) if reject_tokens else ()),
         *(stage for at, (token, enough) in enumerate(counted.items()) for stage in _holders(at, token, enough)),
+    ]  # fmt: skip
+
+
+def _set_apart(reject_tokens: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the stages that read which records have open rejects."""
+    still = [{"$match": {"state": "open"}}, {"$project": {"record": 1}}]
+    return [
+        {"$set": {"reject_tokens": {"$literal": list(reject_tokens)}}},
+        {"$lookup": {"from": "rejects", "localField": "reject_tokens", "foreignField": "record", "pipeline": still,
+                     "as": "set_apart"}},
     ]  # fmt: skip
 
 

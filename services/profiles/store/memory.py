@@ -123,14 +123,21 @@ class MemoryStore:
         owners = (self._profiles[profile_id] for profile_id in self._tokens.get(token, ()))
         return sorted(record.key for owner in owners for record in owner.records if token in record.tokens)
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
+    def look(
+        self,
+        keys: Sequence[str],
+        tokens: Sequence[str],
+        counted: Mapping[str, int] = NONE_COUNTED,
+        reject_tokens: Sequence[str] = (),
+    ) -> Found:
         """Return all that a few records need."""
         with self._lock:
             both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
             profiles = list({item.profile_id: item for item in both}.values())
-            return Found(
-                profiles, self.data_keys([item.key_id for item in profiles]), self._round, self.holders(counted)
-            )
+            keys_of = self.data_keys([item.key_id for item in profiles])
+            rejects = self.rejects.among("record", reject_tokens)
+            set_apart = frozenset(item.record for item in rejects if item.state == "open")
+            return Found(profiles, keys_of, self._round, self.holders(counted), set_apart)
 
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch."""

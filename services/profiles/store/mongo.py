@@ -156,9 +156,15 @@ class MongoStore(KeysPart, AgeingPart):
         """Return the keys of the records that carry these tokens."""
         return holders(self._collection("links"), counted)
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
+    def look(
+        self,
+        keys: Sequence[str],
+        tokens: Sequence[str],
+        counted: Mapping[str, int] = NONE_COUNTED,
+        reject_tokens: Sequence[str] = (),
+    ) -> Found:
         """Return what a few records need, by one query or by several."""
-        found = at_once.look(self._collection("counters"), keys, tokens, counted)
+        found = at_once.look(self._collection("counters"), keys, tokens, counted, reject_tokens)
         if found is None:
             rounds = self.rounds()
             both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
@@ -270,8 +276,9 @@ class MongoStore(KeysPart, AgeingPart):
                 found += [part[key] for key in sorted(part) if _is_of(part[key], departments)]
                 if len(found) >= limit:
                     break
-            if not limit // 4 <= len(ids) <= limit * 2:
-                self._window = min(max(self._window * limit // (len(ids) + limit // 8 + 1), 1), ID_SPACE)
+            if not max(1, limit // 4) <= len(ids) <= limit * 2:  # an empty window is too narrow for any page
+                wanted = max(limit, 2)
+                self._window = min(max(self._window * wanted // (len(ids) + wanted // 8 + 1), 1), ID_SPACE)
             start = end
         return found[:limit]
 

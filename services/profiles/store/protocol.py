@@ -44,13 +44,15 @@ MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead 
 class Found:
     """What a few records need: living profiles, wrapped data keys of theirs, the number of batches written so far.
 
-    `held` are the keys of the records that carry a token, as of `Store.holders`.
+    `held` are the keys of the records that carry a token, as of `Store.holders`; `set_apart` those of the tokens asked
+    for by which open rejects know their record, None where that was not told.
     """
 
     profiles: list[Profile]
     data_keys: Mapping[str, bytes]
     rounds: int
     held: dict[str, set[str]] = field(default_factory=dict)
+    set_apart: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +199,17 @@ class Store(Protocol):
     def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
         """Return the keys of the records that carry these tokens: of each as many as it is given with, or all."""
 
-    def look(self, keys: Sequence[str], tokens: Sequence[str], counted: Mapping[str, int] = NONE_COUNTED) -> Found:
-        """Return what `by_record_keys`, `by_tokens`, `data_keys`, `rounds` and `holders` do, in one query if it can."""
+    def look(
+        self,
+        keys: Sequence[str],
+        tokens: Sequence[str],
+        counted: Mapping[str, int] = NONE_COUNTED,
+        reject_tokens: Sequence[str] = (),
+    ) -> Found:
+        """Return what `by_record_keys`, `by_tokens`, `data_keys`, `rounds` and `holders` do, in one query if it can.
+
+        `reject_tokens` are those of the records, as rejects hold them.
+        """
 
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch durably in one command and count it as one.

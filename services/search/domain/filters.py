@@ -23,7 +23,7 @@ FILTER_FIELDS: Mapping[str, tuple[str, str]] = {
 }
 TYPE_GROUPS = {"tickets": ("personal", "content")}  # who sees nothing of a ticket's words sees no ticket
 FACET_FIELDS = ("type", "province_code", "city_code", "department", "tier", "kind", "status_category", "priority")
-ROW_FIELDS = {"owner_department": "department", "profile": "profile_id", "type": "type"}
+ROW_FIELDS = {"owner_department": "department", "profile": "profile_id", "ticket_id": "id", "type": "type"}
 _TERM = re.compile(r'\s*(?P<field>[a-z_]+)\s*=\s*(?:\((?P<many>[^()]*)\)|(?P<one>"[^"]*"|[^\s()"]+))\s*(?P<and>AND\b)?')
 _VALUE = re.compile(r'"[^"]*"|[^\s()"]+')
 
@@ -136,11 +136,13 @@ def with_rows(wanted: Filters, types: frozenset[str], rows: Iterable[RowRule]) -
     narrowed["type"] = narrowed.get("type", types) & types
     for rule in rows:
         field = ROW_FIELDS.get(rule.field, rule.field)
-        if field not in FILTER_FIELDS and field != "type":
+        if field not in FILTER_FIELDS and field not in ("type", "id"):
             narrowed["type"] = frozenset()
             continue
-        known = narrowed.get(field)
-        narrowed[field] = rule.values if known is None else known & rule.values
+        known, values = narrowed.get(field), rule.values
+        if rule.field == "ticket_id":
+            values = frozenset(f"tickets/{id}" for id in values)
+        narrowed[field] = values if known is None else known & values
     return narrowed
 
 

@@ -20,11 +20,13 @@ from opensearchpy.exceptions import NotFoundError, OpenSearchException, RequestE
 
 from services.search.store import opensearch_query
 from services.search.store.port import (
+    GONE,
     KEYWORD_FIELDS,
     TERM_FIELDS,
     Aliases,
     EngineUnavailable,
     IndexDocument,
+    IndexGone,
     IndexQuery,
     IndexResult,
     Tombstone,
@@ -96,7 +98,7 @@ class OpenSearchEngine:
         """Write to one index that is being built."""
         with _errors():
             if not self._bulk(index, documents):
-                raise EngineUnavailable("the index that was being built is gone; start the rebuild again")
+                raise IndexGone(GONE)
 
     def search(self, query: IndexQuery) -> IndexResult:
         """Return a page of hits."""
@@ -122,8 +124,11 @@ class OpenSearchEngine:
     def swap(self, index: str) -> str:
         """Make a built index the live one, and wait until every writer knows it."""
         with _errors():
-            live = self._aliases(0.0).live
+            aliases = self._aliases(0.0)
+            live = aliases.live
             if live != index:
+                if index not in aliases.building:
+                    raise IndexGone(GONE)
                 self._client.indices.refresh(index=index)
                 self._client.indices.update_aliases(
                     body={

@@ -24,10 +24,15 @@ KEYWORD_FIELDS = (
 )
 MAX_HITS = 1000  # as deep as paging goes; both engines rank at most so many hits exactly
 FACET_VALUES = 50
+GONE = "the index that was being built is gone; start the rebuild again"
 
 
 class EngineUnavailable(Unavailable):
     """The index does not answer, or a write was not taken; nothing of it is in the message."""
+
+
+class IndexGone(EngineUnavailable):
+    """An index that was being built was dropped by a later rebuild."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,11 @@ class Engine(Protocol):
         """Create an index; when it returns, every writer writes to it too."""
 
     def swap(self, index: str) -> str:
-        """Make a built index the live one at once; return the name of the one it replaced, or its own."""
+        """Make a built index the live one at once; return the name of the one it replaced, or its own.
+
+        Raises:
+            IndexGone: it is not live and is not being built any more.
+        """
 
     def drop(self, index: str) -> None:
         """Delete an index that is not live; one that is gone already is fine."""

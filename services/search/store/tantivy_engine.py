@@ -21,11 +21,13 @@ import tantivy
 
 from services.search.store import tantivy_query
 from services.search.store.port import (
+    GONE,
     KEYWORD_FIELDS,
     TERM_FIELDS,
     Aliases,
     EngineUnavailable,
     IndexDocument,
+    IndexGone,
     IndexQuery,
     IndexResult,
     Tombstone,
@@ -91,7 +93,7 @@ class TantivyEngine:
         """Write to one index that is being built."""
         with self._errors(), self._lock("alias", fcntl.LOCK_SH):
             if index not in self._load().building:
-                raise EngineUnavailable("the index that was being built is gone; start the rebuild again")
+                raise IndexGone(GONE)
             if documents:
                 self._commit(index, documents)
 
@@ -120,6 +122,8 @@ class TantivyEngine:
         with self._errors(), self._lock("alias", fcntl.LOCK_EX):
             aliases = self._load()
             if aliases.live != index:
+                if index not in aliases.building:
+                    raise IndexGone(GONE)
                 building = tuple(name for name in aliases.building if name != index)
                 self._save(Aliases(index, building))
             return aliases.live

@@ -211,4 +211,4 @@ def _clause(clause: Clause) -> Document:
         return {"$or": some} if some else {"department": {"$in": []}}
     if isinstance(clause, Except):
         return {clause.without: {"$nin": ["", None, *sorted(clause.excluded)]}}
-    return {clause.field: {"$in": sorted(clause.values)}}
+    return {"_id" if clause.field == "id" else clause.field: {"$in": sorted(clause.values)}}

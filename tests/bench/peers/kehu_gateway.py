@@ -8,6 +8,8 @@ from pathlib import Path
 import uvloop
 
 from gateway.auth import Doorkeeper
+from gateway.connections import Connections
+from gateway.framing import reach_by
 from gateway.limits import Limits
 from gateway.main import build_gateway, routed_methods, serve
 from gateway.routes.derived import Edge
@@ -30,9 +32,10 @@ def main(folder: Path, service: str, port: int) -> None:
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
     trail = SpoolTrail("gateway", AuditSpool(folder / "audit" / "gateway"))
     methods = routed_methods()
-    upstreams = Upstreams(methods, connect_by(config))
+    upstreams = Upstreams(methods, connect_by(config), reach=reach_by(config, "gateway"))
     edge = Edge(Doorkeeper(holder, tokens, trail, limits), upstreams, limits, Readers(), Writers())
-    uvloop.run(serve(build_gateway(edge, methods, config.public_url, lambda: True), "127.0.0.1", port))
+    app = build_gateway(edge, methods, config.public_url, lambda: True)
+    uvloop.run(serve(app, "127.0.0.1", port, 0.0, Connections(port, config.connections_each)))
 
 
 if __name__ == "__main__":

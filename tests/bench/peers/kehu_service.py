@@ -9,8 +9,10 @@ from kehu.consent.v1 import consent_pb2_grpc
 
 from services.chassis.access import SnapshotHolder, TokenVerifier
 from services.chassis.audit import AuditSpool
-from services.chassis.server import Guard, Serving, build_server, plans_by_path, service_names
-from services.chassis.server.serving import server_credentials
+from services.chassis.server import Guard, Serving, plans_by_path, service_names
+from services.chassis.server.connections import Listener
+from services.chassis.server.process import spare_collections
+from services.chassis.server.serving import build_servers, server_credentials
 from services.chassis.server.trail import SpoolTrail
 from services.consent.api import ConsentServicer
 from services.consent.domain.records import ConsentRecord, ConsentState, Evidence, ProfileConsents
@@ -42,6 +44,7 @@ def domain_record() -> ConsentRecord:
 
 
 def main(folder: Path, address: str) -> None:
+    spare_collections()
     config = config_of(folder, {"consent": address})
     store = MemoryConsentStore()
     store.save_consents([(ProfileConsents("p1", (domain_record(),)), [])])
@@ -52,9 +55,11 @@ def main(folder: Path, address: str) -> None:
     tokens = TokenVerifier(holder, config.token_issuer, config.token_audience)
     trail = SpoolTrail("consent", AuditSpool(folder / "audit" / "consent"))
     guard = Guard("consent", plans_by_path(service_names(serving)), holder, tokens, trail)
-    server = build_server(serving, guard, config.grpc_threads)
+    server, multiplexer = build_servers(serving, guard, config.grpc_threads)
     server.add_secure_port(address, server_credentials(config.tls("consent")))
     server.start()
+    files = config.tls("consent")
+    Listener(multiplexer, files, lambda _: None).start("127.0.0.1", 0)
     server.wait_for_termination()
 
 

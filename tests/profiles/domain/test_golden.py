@@ -3,11 +3,17 @@
 from datetime import timedelta
 from itertools import permutations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.profiles.domain import golden
 from services.profiles.domain.dictionary import (
     DEFAULT_BY_NAME,
     DEFAULT_FIELDS,
     Classification,
     FieldDefinition,
+    Rule,
+    Survivorship,
     is_visible,
     right_of,
     severity_of,
@@ -132,3 +138,24 @@ def test_the_dictionary_names_rights_and_grades_problems():
     assert Severity.REJECT is severity_of(DEFAULT_BY_NAME, "phone", "PHONE_DIGITS_LOST")
     assert Severity.WARNING is severity_of(DEFAULT_BY_NAME, "phone", "PHONE_BLOCKED")
     assert Severity.WARNING is severity_of(DEFAULT_BY_NAME, "shoe_size", "TEXT_TOO_LONG")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.integers(0, 2), st.sampled_from("ab"), st.integers(0, 2)), min_size=2,
+             max_size=5),
+    st.sampled_from(list(Survivorship)),
+)  # fmt: skip
+def test_a_value_that_all_tell_has_the_lineage_that_ranking_all_claims_gives(
+    told: list[tuple[int, int, str, int]], survivorship: Survivorship
+) -> None:
+    records = [
+        record(str(at), source_id=source, trust_rank=rank, at=NOW + timedelta(days=day))
+        for at, (rank, day, source, _) in enumerate(told)
+    ]
+    depths = {item.key: depth for item, (_, _, _, depth) in zip(records, told, strict=True)}
+    found = [("same", item, depths[item.key]) for item in records]
+
+    best = golden.chosen(records, lambda item: [("same", depths[item.key])], Rule(survivorship))
+
+    assert best == golden._golden_field(golden._ranked(found, survivorship), Rule(survivorship))
+    assert best == golden.chosen(records[::-1], lambda item: [("same", depths[item.key])], Rule(survivorship))

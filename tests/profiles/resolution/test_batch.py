@@ -10,7 +10,7 @@ import pytest
 from services.profiles.domain.model import make_model
 from services.profiles.domain.training import Lesson, Material, Patterns, train
 from services.profiles.resolution import blocking
-from services.profiles.resolution.blocking import keys_of
+from services.profiles.resolution.blocking import keys_of, narrowed
 from services.profiles.resolution.clusters import LARGEST, clusters_of
 from services.profiles.resolution.columns import column_of
 from services.profiles.resolution.comparing import Comparisons, Equal
@@ -21,6 +21,7 @@ from services.profiles.resolution.tables import Scheme, Table
 
 DICE = np.random.default_rng(3)
 COLUMNS = [DICE.integers(-1, 40, 600).astype(np.int32) for _ in range(4)]
+WIDE = 8
 RULES = [[[COLUMNS[0]]], [[COLUMNS[1], COLUMNS[0]]], [[COLUMNS[2]], [COLUMNS[3]]]]
 
 
@@ -226,3 +227,54 @@ def test_a_scheme_that_splink_has_no_counterpart_for_is_refused():
     scheme = Scheme({"born": "date"}, [], [("born",)], [("born",)], 0.0, -4.0)
     with pytest.raises(ValueError, match="no counterpart"):
         to_splink(scheme, None, id_column="id")
+
+
+def narrow_pairs(rules, names):
+    """Return the pairs met with and without narrowing, and who shares what."""
+    wide = keys_of(rules, 10_000)
+    codes = {name: COLUMNS[at] for at, name in enumerate("abcd")}
+    found = met(narrowed(wide, names, codes, WIDE))
+    assert set(found.values()) == {1}
+    return set(found), set(met(wide)), codes
+
+
+def test_records_of_a_wide_key_are_met_where_they_agree_in_one_more_column_and_those_of_a_narrow_one_always():
+    names = [("a",), ("b", "c")]
+    found, all_pairs, codes = narrow_pairs([[[COLUMNS[0]]], [[COLUMNS[1], COLUMNS[2]]]], names)
+    sizes = [Counter(zip(*(codes[name].tolist() for name in rule), strict=True)) for rule in names]
+
+    def is_met(pair):
+        for rule, size in zip(names, sizes, strict=True):
+            one, other = (tuple(int(codes[name][at]) for name in rule) for at in pair)
+            shares = any(codes[name][pair[0]] == codes[name][pair[1]] >= 0 for name in codes if name not in rule)
+            if one == other and min(one) >= 0 and (size[one] <= WIDE or shares):
+                return True
+        return False
+
+    assert found == {pair for pair in all_pairs if is_met(pair)}
+    assert len(found) < len(all_pairs)
+
+
+def test_a_key_is_not_narrowed_where_a_later_rule_has_no_column_of_its_own_to_tell():
+    names = [("a", "b"), ("a",)]
+    _, of_one, _ = narrow_pairs([[[COLUMNS[0]]]], [("a",)])
+    found, all_pairs, _ = narrow_pairs([[[COLUMNS[0], COLUMNS[1]]], [[COLUMNS[0]]]], names)
+
+    assert {pair for pair in all_pairs if COLUMNS[1][pair[0]] == COLUMNS[1][pair[1]] >= 0} <= found < of_one
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_narrowing_loses_no_person_whose_records_agree_in_anything_else(seed):
+    dice = np.random.default_rng(seed)
+    people = np.repeat(np.arange(200), 3)
+    columns = {
+        name: np.where(dice.random(600) < 0.2, -1, people % size) for name, size in (("a", 5), ("b", 50), ("c", 67))
+    }
+    rules = [("a",), ("b",)]
+    keys = keys_of([[[columns[name].astype(np.int32) for name in rule]] for rule in rules], 10_000)
+    found = set(met(narrowed(keys, rules, columns, WIDE)))
+
+    for one, other in combinations(range(600), 2):
+        shared = [name for name, column in columns.items() if column[one] == column[other] >= 0]
+        if people[one] == people[other] and len(shared) > 1 and {"a", "b"} & set(shared):
+            assert (one, other) in found

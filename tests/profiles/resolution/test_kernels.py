@@ -1,6 +1,6 @@
 """Compiled comparisons agree with rapidfuzz and with the comparisons of single writes."""
 
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pyarrow as pa
@@ -9,14 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import OSA, JaroWinkler
 
+from services.profiles.domain.callings import callings_among
 from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
+from services.profiles.domain.match import SHARED_LIMIT, compare_traits
 from services.profiles.domain.model import default_model
 from services.profiles.domain.similarity import is_one_edit
+from services.profiles.domain.values import Band
 from services.profiles.resolution.columns import column_of, texts_of
+from services.profiles.resolution.judging import APART, FORBIDS_MERGE, MERGE, REVIEW
 from services.profiles.resolution.kernels import jaro_winkler, jaro_winkler_bound, lacks, within_one, within_two
 from services.profiles.resolution.people import People, resolve
 from tests.profiles.domain.builders import OTHER_RESIDENT_ID, RESIDENT_ID, record
 
+MODEL = default_model()
+NAMED = {APART: Band.APART, REVIEW: Band.REVIEW, MERGE: Band.MERGE}
 WORDS = st.text("abc王伟9", max_size=12) | st.text("0123456789", max_size=12) | st.text("ab", max_size=60)
 
 
@@ -126,6 +132,35 @@ def test_two_records_reach_the_levels_of_a_single_write(left, right):
     found = tuple(["", *part.levels][digit] for part, digit in zip(people.comparisons.parts, digits, strict=True))
 
     assert found == levels_of(*map(traits_of, records))
+
+
+HOLDERS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(("王建国", "王健国", "王小明", "王先生", "王女士", "小明", "Wong", "Wang Jianguo")),
+            "phone": st.sampled_from(("13912345671", "13912345671 18698765432", "18698765432", "")),
+            "email": st.sampled_from(("", "", "13912345671@qq.example", "wang@b.cn")),
+            "gender": st.sampled_from(("", "男", "女")),
+            "address": st.sampled_from(("", "北京市朝阳区建国路1号", "浙江省宁波市海曙区")),
+        }
+    ),
+    min_size=2, max_size=SHARED_LIMIT,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(HOLDERS)
+def test_a_batch_decides_whom_a_title_means_as_a_single_write_does(holders):
+    made = [record(str(at), **fields) for at, fields in enumerate(holders)]
+    records = [item for item in made if not item.is_rejected]
+    pairs = np.array(list(combinations(range(len(records)), 2)), np.int32).reshape(-1, 2)
+    found = People(records).judge(MODEL).judge(*np.ascontiguousarray(pairs.T))
+    traits = [traits_of(item) for item in records]
+    callings = callings_among(traits)
+    expected = [compare_traits(traits[a], traits[b], MODEL, callings) for a, b in pairs.tolist()]
+
+    assert [NAMED[band] for band in found.bands.tolist()] == [score.band for score in expected]
+    assert [bool(flag & FORBIDS_MERGE) for flag in found.flags.tolist()] == [bool(score.vetoes) for score in expected]
 
 
 def test_a_phone_under_too_many_names_is_no_evidence_and_one_under_few_is():
