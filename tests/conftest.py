@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +50,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker in OPT_IN:
             if item.get_closest_marker(marker) and not required and marker not in asked:
                 item.add_marker(pytest.mark.skip(reason=f"opt in with `-m {marker}`; CI runs it"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, object, object]:
+    """Collect no garbage while a failure is described.
+
+    A report parses the failing test. Python 3.11 breaks off with "AST constructor recursion depth mismatch", and pytest
+    with it, when the collector lets another thread in that parses too, as each printed traceback does.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
