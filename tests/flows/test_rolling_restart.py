@@ -98,8 +98,8 @@ class Balancer:
 
     async def _serve(self) -> None:
         self._serving = asyncio.ensure_future(self._watch())
-        await asyncio.start_server(self._pass_on, LOOPBACK, self.port)
-        await self._serving
+        async with await asyncio.start_server(self._pass_on, LOOPBACK, self.port):
+            await self._serving
 
     async def _watch(self) -> None:
         while True:
@@ -111,7 +111,7 @@ class Balancer:
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = next(self._turn)
         for port in self._ready[first % 2 :] + self._ready[: first % 2]:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):  # cancelled at the test's end
                 there, to_there = await asyncio.open_connection(LOOPBACK, port)
                 await asyncio.gather(_pump(reader, to_there), _pump(there, writer))
                 return
