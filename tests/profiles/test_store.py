@@ -188,6 +188,36 @@ def test_a_token_shared_by_too_many_leads_to_nobody(store: Store) -> None:
     assert len(store.by_tokens(["common", "own3"])) == 1
 
 
+@pytest.mark.parametrize("is_carried", [True, False])
+def test_who_is_asked_for_among_many_is_who_is_found_alone(mongo_store: MongoStore, is_carried: bool) -> None:
+    people = [profile(f"p{i}", record(i), tokens=(f"own{i}", f"pair{i // 2}", f"{i}own")) for i in range(150)]
+    write(mongo_store, *people)
+    mongo_store.add_data_keys({f"key{i}": f"wrapped{i}".encode() for i in range(150)})
+    if not is_carried:
+        mongo_store._collection("counters").delete_many({})
+    asked = range(0, 600, 2)  # a quarter of them is there
+
+    ids = {item.profile_id for item in people[::2]}
+    strangers = [profile(f"p{i}").profile_id for i in range(150, 600)]
+    assert set(mongo_store.profiles([*ids, *strangers])) == ids
+    assert {item.profile_id for item in mongo_store.by_record_keys([f"till/{i}" for i in asked])} == ids
+    own = [token for i in asked for token in (f"own{i}", f"{i}own")]
+    assert sorted(item.profile_id for item in mongo_store.by_tokens(own)) == sorted(ids)
+    assert len(mongo_store.by_tokens([*own, *(f"pair{i // 2}" for i in asked)])) == len(people)
+    assert mongo_store.data_keys([f"key{i}" for i in asked]) == {f"key{i}": f"wrapped{i}".encode() for i in asked[:75]}
+    assert mongo_store.by_tokens([f"nobody's{i}" for i in range(2000)]) == []
+
+
+def test_a_crowd_among_many_tokens_hides_nobody(mongo_store: MongoStore) -> None:
+    crowd = [profile(f"p{i}", record(i), tokens=("common", f"own{i}")) for i in range(MAX_PER_TOKEN + 5)]
+    write(mongo_store, *crowd)
+
+    asked = [*(f"nobody's{i}" for i in range(40)), "common", *(f"own{i}" for i in range(10)), *map(str, range(900))]
+    assert sorted(item.profile_id for item in mongo_store.by_tokens(asked)) == sorted(
+        item.profile_id for item in crowd[:10]
+    )
+
+
 def test_of_two_data_keys_with_one_id_the_first_stays(store: Store) -> None:
     assert store.add_data_keys({"k1": b"one"}) == {}
     assert store.add_data_keys({"k1": b"two", "k2": b"new"}) == {"k1": b"one"}

@@ -31,7 +31,7 @@ from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.quality.values import DayFigures, StoredQualityRule
 from services.profiles.relations.values import HouseholdKey, RelationCode, StoredRelation
 from services.profiles.store import at_once
-from services.profiles.store.asking import find_among
+from services.profiles.store.asking import find_together
 from services.profiles.store.at_once import ROUND
 from services.profiles.store.incidents import MongoIncidents
 from services.profiles.store.mongo_ageing import NOT_BELIEVED, AgeingPart
@@ -59,7 +59,7 @@ from services.profiles.values import (
 
 LEDGER = "erasures"  # in a database of its own, which no backup of the others holds
 CLAIM_IS_FRESH = timedelta(seconds=10)  # a claim is followed by its profile within milliseconds
-KEYS_PER_QUERY, TOKENS_PER_QUERY = 32, 24  # at least
+KEYS_PER_QUERY, TOKENS_PER_QUERY, LINKS_PER_TOKEN = 32, 16, 6 * MAX_PER_TOKEN  # at least
 ID_SPACE = 16**8
 INDEXED = (("field_changes", "field"), ("field_changes", "state"), ("field_revisions", "field"), ("relations", "one"),
            ("relations", "other"), ("relation_codes", "record"), ("household_keys", "record"),
@@ -146,7 +146,7 @@ class MongoStore(KeysPart, AgeingPart):
         """Return the profiles that carry any of these tokens, none for tokens that lead to too many."""
         wanted = set(tokens)
         owners: defaultdict[str, set[str]] = defaultdict(set)
-        for link in self._find("links", "t", tokens, {"p": 1, "t": 1}, MAX_PER_TOKEN * 4):
+        for link in self._find("links", "t", tokens, {"p": 1, "t": 1}, LINKS_PER_TOKEN):
             for token in wanted.intersection(link["t"]):
                 owners[token].add(link["p"])
         found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
@@ -198,7 +198,8 @@ class MongoStore(KeysPart, AgeingPart):
         limit: int = 0,
     ) -> Iterator[dict[str, Any]]:
         least = KEYS_PER_QUERY if name == "_id" else TOKENS_PER_QUERY
-        return find_among(self._collection(collection), name, values, least, projection, limit)
+        carrier = self._collection("counters"), ROUND
+        return find_together(carrier, self._collection(collection), name, values, least, projection, limit)
 
     def write_profiles(self, changes: Changes) -> list[str]:
         """Write a part and close the round."""
