@@ -24,6 +24,7 @@ from services.profiles.folding import Incoming
 from services.profiles.resolution.resolving import RESOLVE
 from services.profiles.store import Store
 from services.profiles.taking import Taker
+from services.profiles.training import models as models_module
 from services.profiles.training.learning import TRAIN, Learner
 from services.profiles.training.models import Models
 from services.profiles.training.values import StoredModel
@@ -183,6 +184,21 @@ def test_a_model_compared_with_another_than_the_one_in_use_is_not_activated(stor
     assert [item[:2] for item in map(list, models.use().switches)] == [
         ["activate", "a"], ["activate", "c"], ["roll_back", "c"], ["roll_back", "a"],
     ]  # fmt: skip
+
+
+def test_the_model_in_use_is_as_strict_as_the_base_is_large(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.match_models.add_missing([stored("a")])
+    shipped, base = default_model(), 0
+    monkeypatch.setattr(type(store), "estimate_profiles", lambda _: base)
+    monkeypatch.setattr(models_module, "COUNTED_SECONDS", 0.0)
+    models = Models(store)
+    assert models().crowd_weight == 0.0
+    base = 30_000_000
+    assert models.now().crowd_weight == -13.0
+    models.activate("a", "user:second", "why")
+    assert (models().version, models().crowd_weight) == ("a", -13.0)
+    base = shipped.people
+    assert models.now().crowd_weight == 0.0
 
 
 def test_of_two_people_who_switch_at_once_one_is_refused(store: Store) -> None:

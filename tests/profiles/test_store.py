@@ -145,6 +145,16 @@ def test_pages_walk_over_every_living_profile_once(store: Store) -> None:
     assert len(store.page_profiles("", 200, ("service",))) == 40
 
 
+def test_living_profiles_are_counted_exactly_while_they_are_few_and_estimated_when_they_are_many(store: Store) -> None:
+    assert store.estimate_profiles() == 0
+    write(store, *(profile(f"p{i}", record(i)) for i in range(100)))
+    assert store.estimate_profiles() == 100
+
+    for start in range(100, 4000, 500):
+        write(store, *(profile(f"p{i}", record(i)) for i in range(start, min(start + 500, 4000))))
+    assert 2800 <= store.estimate_profiles() <= 5200
+
+
 def test_a_walk_over_everybody_reads_each_profile_hardly_more_than_once(
     mongo_store: MongoStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,12 @@ _LOOSE = ("near", "edit", "initial", "nickname", "grams", MISSING)
 _SAME_PAPER = (SAME, "document")
 _AT_HOME = ("detail", "room")
 _AT_THE_DOOR = (*_AT_HOME, "building", "number")
+_ONES_OWN: Mapping[str, Sequence[str]] = {  # few people share these, however many there are
+    "phone": (SAME, "near"),
+    "email": (SAME,),
+    "resident_id": _SAME_PAPER,
+    "address": _AT_THE_DOOR,
+}
 
 
 def compare(left: StandardRecord, right: StandardRecord, model: MatchModel) -> MatchScore:
@@ -60,6 +66,8 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel, callings: Cal
     steps += [ScoreStep(name, level, model.weights[name][level]) for name, level in found.items() if level]
     if found["name"] == EXACT and left.name:
         steps.append(ScoreStep("name", "frequency", model.name_adjustment(left.name)))
+    if model.crowd_weight and is_of_the_crowd(found):
+        steps.append(ScoreStep("crowd", "", model.crowd_weight))
     weight = sum(step.weight for step in steps)
     rule, vetoes = ruling(found)
     if found["name"] in CALLED and vetoes and is_meant(left, right, callings):
@@ -68,6 +76,11 @@ def compare_traits(left: Traits, right: Traits, model: MatchModel, callings: Cal
     bounded = max(-60.0, min(60.0, weight))
     probability = 2**bounded / (1 + 2**bounded)
     return MatchScore(band, weight, probability, tuple(steps), rule, vetoes, model.version)
+
+
+def is_of_the_crowd(levels: Mapping[str, str]) -> bool:
+    """Say whether nothing agrees that few people share, however many there are: the more people, the less it tells."""
+    return not any(levels[name] in own for name, own in _ONES_OWN.items())
 
 
 def band_of(weight: float, rule: str, vetoes: Sequence[str], model: MatchModel) -> Band:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from math import log2
@@ -23,6 +23,9 @@ class MatchModel:
     least `merge_weight` bits merges, of at least `review_weight` asks a steward. `surnames` and `given_names`
     are shares of the population; names not listed have the share of the rarest listed one. `report` says what it
     was learnt from.
+
+    `people` is among how many it was learnt, 0 where nobody knows; `crowd_weight` what is taken away, 0 or less, from
+    pairs that have nothing of one person or one home in common: see `among`.
     """
 
     version: str
@@ -34,6 +37,8 @@ class MatchModel:
     surnames: Mapping[str, float]
     given_names: Mapping[str, float]
     report: Mapping[str, Any] = field(default_factory=dict)
+    people: int = 0
+    crowd_weight: float = 0.0
 
     def name_adjustment(self, name: PersonName) -> float:
         """Return the bits a shared rare name adds, or a shared frequent one takes away (term frequency)."""
@@ -46,6 +51,18 @@ class MatchModel:
         """Return how many have this part of a name; who is in no list is taken for as rare as the rarest there."""
         found = shares.get(part)
         return min(shares.values(), default=1e-3) if found is None else found
+
+
+def among(model: MatchModel, people: int) -> MatchModel:
+    """Return the model for a base of so many people: by a bit stricter for each doubling of those it was learnt among.
+
+    Pairs grow with the square of the people, those of one person with the people: the odds of two records taken at
+    random fall by half (Fellegi and Sunter 1969: the prior is their share). Who else bears one name and one birth date
+    grows likewise; who else has one phone, mailbox, document or home does not, so pairs with those keep their weight.
+    Whole bits: a base that grows changes the model seldom.
+    """
+    doublings = int(log2(people / model.people)) if 0 < model.people < people else 0
+    return model if doublings == -model.crowd_weight else replace(model, crowd_weight=-float(doublings))
 
 
 _ADJUSTMENT_LIMIT = 6.0  # bits; a name alone must not outweigh an identifier
@@ -76,7 +93,8 @@ def model_from_json(text: str) -> MatchModel:
     }
     bands = (float(read["merge_weight"]), float(read["review_weight"]))
     names = (read["surnames"], read["given_names"])
-    return make_model(read["version"], float(read["prior_weight"]), bands, odds, *names, read["report"])
+    made = make_model(read["version"], float(read["prior_weight"]), bands, odds, *names, read["report"])
+    return replace(made, people=int(read.get("people", 0)), crowd_weight=float(read.get("crowd_weight", 0.0)))
 
 
 def model_to_json(model: MatchModel) -> str:
@@ -86,6 +104,8 @@ def model_to_json(model: MatchModel) -> str:
         "prior_weight": round(model.prior_weight, 4),
         "merge_weight": model.merge_weight,
         "review_weight": model.review_weight,
+        "people": model.people,
+        "crowd_weight": model.crowd_weight,
         "report": model.report,
         "odds": {
             name: {level: [float(f"{value:.6g}") for value in pair] for level, pair in levels.items()}
@@ -105,7 +125,8 @@ def completed(model: MatchModel) -> MatchModel:
     }
     bands = (model.merge_weight, model.review_weight)
     names = (model.surnames, model.given_names)
-    return make_model(model.version, model.prior_weight, bands, odds, *names, model.report)
+    made = make_model(model.version, model.prior_weight, bands, odds, *names, model.report)
+    return replace(made, people=model.people, crowd_weight=model.crowd_weight)
 
 
 ModelSource = Callable[[], MatchModel]  # the model in use now; default_model where it never changes

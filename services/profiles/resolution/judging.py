@@ -10,6 +10,7 @@ from services.profiles.resolution.comparing import Comparisons
 from services.profiles.resolution.kernels import Sets, compiled, meet
 
 DECIDES, FORBIDS_MERGE, CONFLICT, TWO_PEOPLE, HALF_A_VOTE = 1, 2, 4, 8, 16  # what the rules say of a pattern
+OF_THE_CROWD = 64  # nothing agrees that few people share
 IF_MEANT = 32  # decides where an incomplete name means one person only on a phone or e-mail of both
 APART, REVIEW, MERGE = 0, 1, 2
 
@@ -82,6 +83,8 @@ class Judge:
         for item in self._frequencies:
             radix, size = self._comparisons.radices[item.place], self._comparisons.sizes[item.place]
             _add_bits(patterns, int(radix), int(size), item.codes, left, item.bits, weights)
+        if self._model.crowd_weight:
+            weights[flags & OF_THE_CROWD > 0] += self._model.crowd_weight
         if self._meant is not None:
             found, told = self._meant.identifiers, self._meant.told
             _decide_meant(flags, left, right, found.codes, found.starts, told.codes, told.starts)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import orjson
 
 from services.profiles.domain.comparison import LEVELS
-from services.profiles.domain.match import band_of, ruling
-from services.profiles.domain.model import MatchModel, model_from_json, model_to_json
+from services.profiles.domain.match import band_of, is_of_the_crowd, ruling
+from services.profiles.domain.model import MatchModel, among, model_from_json, model_to_json
 from services.profiles.resolution.full_pass import FullPass, as_child, ending, read_frame, received, write_frame
 from services.profiles.resolution.judging import APART, MERGE, REVIEW, Judged
 from services.profiles.resolution.people import People, labels_of, learn
@@ -30,7 +31,8 @@ BANDS = {APART: "apart", REVIEW: "review", MERGE: "merge"}
 def answer(stored: FullPass, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model as JSON with its effect, or why none was learnt: `refused`, and what was met.
 
-    `asked` has the model in use as JSON, the new version, its bands, a seed, and the verdicts: steps and is_one.
+    `asked` has the model in use as JSON, the new version, its bands, a seed, how many people are stored, and the
+    verdicts: steps and is_one.
     """
     in_use = model_from_json(asked["model"])
     verdicts = [(_levels(steps), bool(is_one)) for steps, is_one in asked["verdicts"]]
@@ -45,9 +47,10 @@ def answer(stored: FullPass, asked: Mapping[str, Any]) -> dict[str, Any]:
     if matches < LEAST_MATCHES:
         return {"refused": "too few pairs of one person", "matches": matches}
     del people
-    model = model_from_json(model_to_json(model))
+    made = model_to_json(replace(model, people=len(stored.profiles)))
+    model = among(model_from_json(made), int(asked["people"]))
     return {
-        "model": model_to_json(model), "effect": Comparison(stored, in_use, model).effect(),
+        "model": made, "effect": Comparison(stored, in_use, model).effect(),
         "verdicts": list(_outcomes(asked["verdicts"], in_use, model)),
     }  # fmt: skip
 
@@ -69,6 +72,7 @@ def _outcomes(
         for judge in (in_use, model):
             weight = judge.prior_weight + rarity
             weight += sum(judge.weights[name][level] for name, level in found.items() if level)
+            weight += judge.crowd_weight if is_of_the_crowd(found) else 0.0
             bands.append(str(band_of(weight, *ruling(found), judge)))
         counts[bool(is_one), bands[0], bands[1]] += 1
     for (said, before, after), count in sorted(counts.items()):

@@ -11,7 +11,13 @@ import numpy as np
 from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
 from services.profiles.domain.callings import CALLED
 from services.profiles.domain.comparison import EXACT, LEVELS, MISSING, NESTED, SAME
-from services.profiles.domain.match import CONFLICTS, DIFFERENT_RESIDENT_ID, SHARED_LIMIT, ruling
+from services.profiles.domain.match import (
+    CONFLICTS,
+    DIFFERENT_RESIDENT_ID,
+    SHARED_LIMIT,
+    is_of_the_crowd,
+    ruling,
+)
 from services.profiles.domain.model import MatchModel
 from services.profiles.domain.nicknames import callings_of
 from services.profiles.domain.similarity import grams_of, sounds_of_name
@@ -30,6 +36,7 @@ from services.profiles.resolution.judging import (
     FORBIDS_MERGE,
     HALF_A_VOTE,
     IF_MEANT,
+    OF_THE_CROWD,
     TWO_PEOPLE,
     Frequency,
     Judge,
@@ -181,6 +188,7 @@ def _flags() -> np.ndarray:
         flag |= 0 if CONFLICTS.isdisjoint(vetoes) else CONFLICT
         if named["name"] in CALLED:
             flag |= HALF_A_VOTE | (IF_MEANT if vetoes and ruling(named, is_meant=True)[0] else 0)
+        flag |= OF_THE_CROWD if is_of_the_crowd(named) else 0
         found.append(flag | (TWO_PEOPLE if DIFFERENT_RESIDENT_ID in vetoes else 0))
     return np.array(found, np.uint8)
 

@@ -201,6 +201,11 @@ class MemoryStore:
         for token in profile.tokens:
             self._tokens[token].add(profile.profile_id)
 
+    def estimate_profiles(self) -> int:
+        """Return how many there are."""
+        with self._lock:
+            return sum(1 for item in self._profiles.values() if not (item.merged_into or item.is_erased))
+
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles by id."""
         with self._lock:

@@ -230,6 +230,9 @@ class Store(Protocol):
     def close_round(self) -> None:
         """Make the parts written so far durable, and count them as one batch."""
 
+    def estimate_profiles(self) -> int:
+        """Return about how many living profiles there are; exact below 128, a tenth off at most times above."""
+
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles with a greater id, by id; of these departments, or of all when none is named."""
 

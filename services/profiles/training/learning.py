@@ -63,7 +63,7 @@ class Learner:
         bands = [float(str(job.args[name])) for name in ("merge", "review")]
         asked = {
             "model": model_to_json(base), "version": version, "bands": bands, "seed": crc32(version.encode()),
-            "verdicts": verdicts,
+            "verdicts": verdicts, "people": self._store.estimate_profiles(),
         }  # fmt: skip
         told = self._learning(asked, self._pages(job, progress))
         if "refused" in told:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from services.chassis.errors import AlreadyExists, EtagMismatch
 from services.chassis.records import unchanged_since
-from services.profiles.domain.model import MatchModel, completed, default_model, model_from_json
+from services.profiles.domain.model import MatchModel, among, completed, default_model, model_from_json
 from services.profiles.errors import MatchModelNotFound, MatchModelNotInUse, MatchModelOutdated, SecondPersonNeeded
 from services.profiles.remembered import Remembered
 from services.profiles.store import Store
@@ -20,6 +20,7 @@ from services.profiles.training.values import IN_USE, ModelUse, StoredModel
 
 ACTIVATE, ROLL_BACK = "activate", "roll_back"
 SWITCHES_KEPT = 200
+COUNTED_SECONDS = 30.0  # a base that grows counts so late
 
 
 class Models:
@@ -29,10 +30,11 @@ class Models:
         """Read at the first question, not now."""
         self._store = store
         self._known = default_model()
+        self._people = Remembered(store.estimate_profiles, COUNTED_SECONDS)
         self._in_use = Remembered(self._read)
 
     def __call__(self) -> MatchModel:
-        """Return the model in use, as it was at most FRESH_SECONDS ago.
+        """Return the model in use for as many people as there are, as it was at most FRESH_SECONDS ago.
 
         Raises:
             MatchModelNotFound: what should be in use is gone; nothing is decided by another.
@@ -55,6 +57,7 @@ class Models:
         version = self.version_of(self.use())
         if version != self._known.version:
             self._known = self._model(version)
+        self._known = among(self._known, self._people())
         return self._known
 
     def _model(self, version: str) -> MatchModel:

@@ -1,7 +1,9 @@
 """Who is whom: the rules that always hold, and the scores between them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import permutations
+from math import log2
 
 import pytest
 
@@ -9,7 +11,7 @@ from services.profiles.domain.blocking import blocking_keys
 from services.profiles.domain.callings import callings_among, means_one
 from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
 from services.profiles.domain.match import SHARED_LIMIT, compare, decide
-from services.profiles.domain.model import default_model, model_from_json, model_to_json
+from services.profiles.domain.model import among, default_model, model_from_json, model_to_json
 from services.profiles.domain.values import AssignmentKind, Band, Candidate
 from services.profiles.resolution.people import resolve
 from tests.profiles.domain.builders import NOW, OTHER_RESIDENT_ID, RESIDENT_ID, record
@@ -420,9 +422,44 @@ def test_a_name_in_one_house_number_is_a_person_where_the_name_is_rare():
     assert set(blocking_keys(record(name="祝抒远", **whole))) & set(blocking_keys(record(name="祝抒远", **short)))
 
 
+@pytest.mark.parametrize(
+    ("people", "expected"), [(5_000, Band.MERGE), (1_000_000, Band.REVIEW), (30_000_000, Band.APART)]
+)
+def test_the_more_people_there_are_the_less_a_frequent_name_and_a_birth_date_tell(people, expected):
+    born = {"name": "王伟", "birth_date": "1990-01-02", "gender": "男"}
+    found = compare(record("1", **born), record("2", **born), among(MODEL, people))
+
+    assert found.band is expected
+    assert [step.weight for step in found.steps if step.comparison == "crowd"] == (
+        [] if people == 5_000 else [-float(int(log2(people / MODEL.people)))]
+    )
+
+
+@pytest.mark.parametrize("own", [
+    {"phone": "13912345671"}, {"email": "wei@b.cn"}, {"resident_id": RESIDENT_ID},
+    {"address": "北京市朝阳区建国路88号5栋503室"},
+])  # fmt: skip
+def test_a_phone_mailbox_document_or_home_tells_the_same_among_any_number_of_people(own):
+    left, right = record("1", name="王伟", **own), record("2", name="王玮", **own)
+
+    assert compare(left, right, among(MODEL, 30_000_000)).weight == compare(left, right, MODEL).weight
+
+
+def test_a_model_is_as_strict_as_the_doublings_of_those_it_was_learnt_among():
+    unknown = replace(MODEL, people=0)
+
+    assert among(MODEL, 2 * MODEL.people - 1) is MODEL
+    assert [among(MODEL, MODEL.people << n).crowd_weight for n in (1, 4)] == [-1.0, -4.0]
+    assert among(among(MODEL, MODEL.people << 4), 10) == MODEL
+    assert among(unknown, 10**9) is unknown
+
+
 def test_a_model_survives_its_file_and_tells_what_it_was_learnt_from():
     assert {lesson["key"] for lesson in MODEL.report["lessons"]} >= {"phone", "resident_id", "name_birth"}
-    assert model_to_json(MODEL) == model_to_json(model_from_json(model_to_json(MODEL)))
+    for model in (MODEL, among(MODEL, 30_000_000)):
+        read = model_from_json(model_to_json(model))
+        assert model_to_json(read) == model_to_json(model)
+        assert (read.people, read.crowd_weight) == (MODEL.people, model.crowd_weight)
 
 
 def test_a_batch_in_any_order_gives_the_same_clusters():

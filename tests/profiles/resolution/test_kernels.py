@@ -12,7 +12,7 @@ from rapidfuzz.distance import OSA, JaroWinkler
 from services.profiles.domain.callings import callings_among
 from services.profiles.domain.comparison import LEVELS, levels_of, traits_of
 from services.profiles.domain.match import SHARED_LIMIT, compare_traits
-from services.profiles.domain.model import default_model
+from services.profiles.domain.model import among, default_model
 from services.profiles.domain.similarity import is_one_edit
 from services.profiles.domain.values import Band
 from services.profiles.resolution.columns import column_of, texts_of
@@ -153,16 +153,17 @@ HOLDERS = st.lists(
 
 
 @settings(max_examples=400, deadline=None)
-@given(HOLDERS)
-def test_a_batch_decides_whom_a_title_means_as_a_single_write_does(holders):
+@given(HOLDERS, st.sampled_from((MODEL, among(MODEL, 30_000_000))))
+def test_a_batch_decides_whom_a_title_means_as_a_single_write_does(holders, model):
     made = [record(str(at), **fields) for at, fields in enumerate(holders)]
     records = [item for item in made if not item.is_rejected]
     pairs = np.array(list(combinations(range(len(records)), 2)), np.int32).reshape(-1, 2)
-    found = People(records).judge(MODEL).judge(*np.ascontiguousarray(pairs.T))
+    found = People(records).judge(model).judge(*np.ascontiguousarray(pairs.T))
     traits = [traits_of(item) for item in records]
     callings = callings_among(traits)
-    expected = [compare_traits(traits[a], traits[b], MODEL, callings) for a, b in pairs.tolist()]
+    expected = [compare_traits(traits[a], traits[b], model, callings) for a, b in pairs.tolist()]
 
+    assert found.weights.tolist() == [score.weight for score in expected]
     assert [NAMED[band] for band in found.bands.tolist()] == [score.band for score in expected]
     assert [bool(flag & FORBIDS_MERGE) for flag in found.flags.tolist()] == [bool(score.vetoes) for score in expected]
 
