@@ -77,6 +77,7 @@ class Gateway:
         self._docs_url = docs_url
         self._places = places(in_flight_limit)
         self._in_flight = 0
+        IN_FLIGHT.set_function(lambda: self._in_flight)
         self._start, self._stop = start, stop
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,7 +177,6 @@ class Gateway:
             endpoint.answered.inc()
         else:
             REQUESTS.labels(label, str(status)).inc()
-        IN_FLIGHT.set(self._in_flight)
         if status >= 400 and _log.isEnabledFor(logging.INFO):
             subject = exchange.caller.subject if exchange.caller else ""
             fields = {"route": label, "status": status, "ms": round(seconds * 1000, 1), "subject": subject}

@@ -49,6 +49,7 @@ from services.chassis.audit import AuditSpool, Shipper
 from services.chassis.client import Channels, certificate_stamp
 from services.chassis.config import ProcessConfig
 from services.chassis.logs import configure_logs
+from services.chassis.server.garbage import spare_collections
 from services.chassis.server.serving import Background
 from services.chassis.server.trail import SpoolTrail
 
@@ -181,4 +182,6 @@ def run(config: ProcessConfig, host: str, port: int) -> None:
     """Run the gateway process."""
     configure_logs(IDENTITY)
     connections = Connections(port, config.connections_each, config.certificate_proxies)
-    uvloop.run(serve(create_app(config), host, port, config.notice_seconds, connections))
+    app = create_app(config)
+    spare_collections()
+    uvloop.run(serve(app, host, port, config.notice_seconds, connections))

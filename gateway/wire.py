@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -33,7 +33,8 @@ SAFE_HEADERS: Headers = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
-SAFE_NAMES = frozenset(name for name, _ in SAFE_HEADERS)
+JSON_ALONE: Headers = (JSON_TYPE,)
+SAFE_JSON: Headers = (JSON_TYPE, *SAFE_HEADERS)
 PAGE_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"  # of a page with its own style
 SINGLE_HEADERS = frozenset(
     (b"authorization", b"x-purpose", b"content-type", b"content-length", b"idempotency-key", b"if-match")
@@ -51,7 +52,7 @@ class Reply:
 
     status: int
     body: bytes
-    headers: Headers = (JSON_TYPE,)
+    headers: Headers = JSON_ALONE
     rest: AsyncIterator[bytes] | None = None
 
 
@@ -154,8 +155,8 @@ def too_large(limit: int) -> Problem:
 def open_exchange(scope: Scope, receive: Receive) -> Exchange:
     """Return the exchange of a request, with the client's request id when it is well formed, else a new one."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    given = headers.get(b"x-request-id", b"")
-    request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    given = headers.get(b"x-request-id")
+    request_id = given.decode() if given and REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
     return Exchange(scope, receive, headers, request_id)
 
 
@@ -176,12 +177,18 @@ def check_headers(exchange: Exchange) -> None:
         raise refusal(415, Reason.UNSUPPORTED_MEDIA_TYPE, "send the body uncompressed")
 
 
+def _safe(headers: Headers) -> Headers:
+    """Return a reply's headers and those of SAFE_HEADERS that it does not set itself."""
+    if headers is JSON_ALONE:
+        return SAFE_JSON
+    own = {name for name, _ in headers}
+    return [*headers, *(safe for safe in SAFE_HEADERS if safe[0] not in own)]
+
+
 async def send_reply(send: Send, reply: Reply, exchange: Exchange) -> None:
     """Send a whole reply, with the headers every reply has; of one with a rest its beginning."""
-    own = {name for name, _ in reply.headers}
-    safe = SAFE_HEADERS if own.isdisjoint(SAFE_NAMES) else [safe for safe in SAFE_HEADERS if safe[0] not in own]
-    headers = [*reply.headers, *safe, (b"x-request-id", exchange.request_id.encode())]
-    if exchange.told and b"ratelimit" not in own:
+    headers = [*_safe(reply.headers), (b"x-request-id", exchange.request_id.encode())]
+    if exchange.told and not any(name == b"ratelimit" for name, _ in reply.headers):
         headers.extend(exchange.told)
     if reply.rest is None:
         headers.append((b"content-length", str(len(reply.body)).encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from urllib.parse import parse_qsl
@@ -14,6 +15,7 @@ from gateway.transcoding.scalars import SHOWN, BadField, Convert, scalar_reader
 from gateway.transcoding.writing import WRAPPERS, Json
 
 PARAMETERS_LIMIT = 100
+PLAIN = re.compile(rb"[\w.~:,-]+=[\w.~:,-]*(?:&[\w.~:,-]+=[\w.~:,-]*)*")  # nothing in it is encoded
 DEPTH_LIMIT = 5  # nested parameters such as filter.range.from
 TEXT_MESSAGES = frozenset(
     f"google.protobuf.{name}" for name in ("Timestamp", "Duration", "FieldMask")
@@ -32,6 +34,8 @@ def parse_pairs(text: bytes) -> list[tuple[str, str]]:
     """
     if not text:
         return []
+    if PLAIN.fullmatch(text) and text.count(b"&") < PARAMETERS_LIMIT:
+        return [(name, value) for name, _, value in (part.partition("=") for part in text.decode("ascii").split("&"))]
     try:
         return parse_qsl(
             text.decode("ascii"),

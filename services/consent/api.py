@@ -137,8 +137,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         consents = consents_for(self._store, [request.profile_id])[request.profile_id]
         chosen = [r for r in consents.records if request.purpose_id in ("", r.purpose_id)]
         chosen.sort(key=_listing_key, reverse=True)
-        of_filter = filter_hash("consents", request.profile_id, request.purpose_id)
-        size, position = page_size_of(request.page_size), decode_token(request.page_token, of_filter)
+        size, listed = page_size_of(request.page_size), ("consents", request.profile_id, request.purpose_id)
+        position = decode_token(request.page_token, filter_hash(*listed)) if request.page_token else {}
         if position:
             last = (str(position.get("time")), str(position.get("id")))
             chosen = [record for record in chosen if _listing_key(record) < last]
@@ -146,7 +146,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         token = ""
         if len(chosen) > size:
             when, record_id = _listing_key(chosen[size - 1])
-            token = encode_token({"time": when, "id": record_id}, of_filter)
+            token = encode_token({"time": when, "id": record_id}, filter_hash(*listed))
         return pb.ListConsentsResponse(consents=page, next_page_token=token)
 
     def RevokeConsent(self, request: pb.RevokeConsentRequest, context: grpc.ServicerContext) -> pb.ConsentRecord:

@@ -75,11 +75,11 @@ def consents_for(store: ConsentStore, profile_ids: Sequence[str]) -> dict[str, P
 
 
 def _answering(found: dict[str, ProfileConsents], profile_id: str) -> ProfileConsents:
-    answering = found.get(profile_id, ProfileConsents(profile_id))
+    answering = found.get(profile_id) or ProfileConsents(profile_id)
     for _ in range(ALIAS_HOPS):
         if not answering.merged_into:
             break
-        answering = found.get(answering.merged_into, ProfileConsents(answering.merged_into))
+        answering = found.get(answering.merged_into) or ProfileConsents(answering.merged_into)
     return answering
 
 

@@ -20,6 +20,9 @@ from services.consent.domain.registry import (
     SeparateConsent,
 )
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATES = {state: pb.ConsentState.Value(f"CONSENT_STATE_{state}") for state in ConsentState}
+
 
 def milliseconds(value: datetime) -> datetime:
     """Return the time cut to milliseconds, the precision of the database."""
@@ -29,6 +32,14 @@ def milliseconds(value: datetime) -> datetime:
 def time_of(stamp: Timestamp) -> datetime:
     """Return a timestamp as an aware UTC time, in milliseconds."""
     return milliseconds(stamp.ToDatetime(tzinfo=UTC))
+
+
+def _stamp(value: datetime | None) -> Timestamp | None:
+    """Return an aware time as a timestamp: what a message's constructor does with it, in a sixth of the time."""
+    if value is None:
+        return None
+    since = value - EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
@@ -142,14 +153,14 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         name=f"profiles/{profile_id}/consents/{record.record_id}",
         purpose_id=record.purpose_id,
         channel=record.channel,
-        state=pb.ConsentState.Value(f"CONSENT_STATE_{record.state}"),
+        state=_STATES[record.state],
         notice_id=evidence.notice_id,
         notice_version=evidence.notice_version,
         language=evidence.language,
         wording_hash=evidence.wording_hash,
-        shown_time=evidence.shown_time,
-        answer_time=record.answer_time,
-        expire_time=record.expire_time,
+        shown_time=_stamp(evidence.shown_time),
+        answer_time=_stamp(record.answer_time),
+        expire_time=_stamp(record.expire_time),
         collected_via=pb.CollectedVia.Value(f"COLLECTED_VIA_{evidence.collected_via}"),
         masked_address=evidence.masked_address,
         agent=evidence.agent,
@@ -158,7 +169,7 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         separate_consents=_separate_to_proto(evidence.separate_consents),  # type: ignore[arg-type]
         origin_profile_id=record.origin_profile_id,
         derived_from=record.derived_from,
-        create_time=record.create_time,
+        create_time=_stamp(record.create_time),
         given_for=sorted(record.given_for),
     )
     if record.source_record:

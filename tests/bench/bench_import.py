@@ -32,7 +32,7 @@ from infra.sample.reading import load_sources, read_rows
 from infra.servers import Mongo
 from services.chassis import records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
-from services.chassis.server.process import spare_collections
+from services.chassis.server.garbage import spare_collections
 from services.profiles.dictionary import Dictionary
 from services.profiles.documents import ProfileDocument, ProfileWrite
 from services.profiles.domain.blocking import blocking_keys

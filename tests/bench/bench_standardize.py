@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from infra.sample.generate import generate
 from infra.sample.reading import load_sources, read_rows
-from services.chassis.server.process import spare_collections
+from services.chassis.server.garbage import spare_collections
 from services.profiles.domain.sources import SourceSettings, read_row
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord

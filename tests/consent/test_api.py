@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from kehu.consent.v1 import consent_pb2 as pb
@@ -17,7 +18,9 @@ from services.chassis.access.values import Condition
 from services.chassis.server import Serving
 from services.consent.api import ConsentServicer
 from services.consent.domain.decision import USE_WITHIN_SECONDS
+from services.consent.domain.records import ConsentRecord, ConsentState
 from services.consent.store import MemoryConsentStore
+from services.consent.wire import record_to_proto
 from tests.harness import OpenPolicy, bad_fields, running
 
 
@@ -349,3 +352,23 @@ def test_answers_given_at_once_from_many_sides_are_all_kept(world):
         thread.join()
 
     assert len(world.call("ListConsents", pb.ListConsentsRequest(profile_id="p1")).consents) == 6
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        datetime(2026, 11, 1, 8, 30, 15, 250_000, UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 1, UTC),
+        datetime(2026, 11, 1, 8, 30, tzinfo=timezone(timedelta(hours=8))),
+    ],
+)
+def test_times_of_a_record_are_told_as_they_are(when):
+    expected = Timestamp()
+    expected.FromDatetime(when)
+
+    told = record_to_proto("p1", ConsentRecord("r1", "offers", "sms", ConsentState.GRANTED, when, when))
+
+    assert (told.answer_time, told.create_time) == (expected, expected)
+    assert not told.HasField("expire_time") and told.state == pb.CONSENT_STATE_GRANTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from urllib.parse import parse_qsl
 
 import pytest
 from google.protobuf import any_pb2, json_format, struct_pb2, timestamp_pb2
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.transcoding.json_text import DEPTH_LIMIT, BadJson, parse_json
+from gateway.transcoding.query import PARAMETERS_LIMIT, parse_pairs
 from gateway.transcoding.reading import Readers
 from gateway.transcoding.scalars import BadField
 from gateway.transcoding.writing import Writers
@@ -270,3 +272,22 @@ def test_nested_values_are_read(read):
 
     assert dish.extra == json_format.ParseDict({"a": [1, {"b": None}]}, struct_pb2.Struct())
     assert [thing.WhichOneof("kind") for thing in dish.things] == ["null_value", "number_value"]
+
+
+@given(st.text("ab1_.~:,-=&+%", max_size=24))
+def test_a_query_is_cut_the_same_whether_or_not_anything_in_it_is_encoded(text):
+    try:
+        expected = parse_qsl(text, keep_blank_values=True, strict_parsing=True, errors="strict") if text else []
+    except ValueError:
+        with pytest.raises(BadField):
+            parse_pairs(text.encode())
+    else:
+        assert parse_pairs(text.encode()) == expected
+
+
+def test_a_query_has_as_many_parameters_as_may_be_and_no_more():
+    most = "&".join(["a=1"] * PARAMETERS_LIMIT)
+
+    assert len(parse_pairs(most.encode())) == PARAMETERS_LIMIT
+    with pytest.raises(BadField):
+        parse_pairs(f"{most}&a=1".encode())

@@ -170,7 +170,7 @@ class Guard(grpc.ServerInterceptor):
         if left is None or left > LONGEST_DEADLINE_SECONDS:
             raise DeadlineRequired("set a deadline on the call")
         peer = self._peer(context)
-        headers = {key: value for key, value in context.invocation_metadata()}
+        headers = dict(context.invocation_metadata())
         request_id = str(headers.get("x-request-id", "")) or uuid.uuid4().hex
         authorization = str(headers.get("authorization", ""))
         thumbprint = str(headers.get(CERTIFICATE_HEADER, ""))  # our own processes' word, as all these

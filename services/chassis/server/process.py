@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -20,20 +19,14 @@ from services.chassis.config import ProcessConfig
 from services.chassis.errors import Unavailable
 from services.chassis.jobs import Handler, MongoOperations, Worker
 from services.chassis.outbox import Relay
+from services.chassis.server.garbage import spare_collections
 from services.chassis.server.guard import Guard
 from services.chassis.server.plans import plans_by_path
 from services.chassis.server.serving import Background, RunningServer, Serving, service_names
 from services.chassis.server.trail import SpoolTrail
 
 HEARTBEAT_SECONDS = 10.0
-GARBAGE_AFTER = 50_000  # objects: a batch makes many and next to no cycles, and looking for those took a sixth of it
 _log = logging.getLogger(__name__)
-
-
-def spare_collections() -> None:
-    """Let the garbage collector look for cycles seldom, and never among what start-up made."""
-    gc.freeze()
-    gc.set_threshold(GARBAGE_AFTER, 20, 20)
 
 
 def serve(serving: Serving, config: ProcessConfig) -> None:

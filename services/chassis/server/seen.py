@@ -64,13 +64,16 @@ class _Found:
         if found is None:
             found = self._known[descriptor] = steps(descriptor, self._rights)
         for name, kind, group, right in found:
-            if kind in ("set", "filled"):
-                if ids_only or group in self.groups[right]:
+            if right:
+                groups = self.groups[right]
+                if ids_only or group in groups:
                     continue
                 if message.HasField(name) if kind == "set" else getattr(message, name):
-                    self.groups[right].add(group)
+                    groups.add(group)
             elif kind in ("profile", "name"):
-                self.profiles.update(_ids(getattr(message, name), kind == "name"))
+                value = getattr(message, name)
+                if value:
+                    self._take(value, kind == "name")
             elif kind == "one":
                 if message.HasField(name):
                     self.walk(getattr(message, name), ids_only)
@@ -79,14 +82,13 @@ class _Found:
                 for inner in held.values() if kind == "map" else held:
                     self.walk(inner, ids_only)
 
-
-def _ids(value: str | Iterable[str], is_name: bool) -> Iterator[str]:
-    for text in (value,) if isinstance(value, str) else value:
-        if is_name and not text.startswith(COLLECTION):
-            continue
-        found = text.removeprefix(COLLECTION).partition("/")[0]
-        if PROFILE_ID.fullmatch(found):
-            yield found
+    def _take(self, value: str | Iterable[str], is_name: bool) -> None:
+        for text in (value,) if isinstance(value, str) else value:
+            if is_name and not text.startswith(COLLECTION):
+                continue
+            found = text.removeprefix(COLLECTION).partition("/")[0]
+            if found not in self.profiles and PROFILE_ID.fullmatch(found):
+                self.profiles.add(found)
 
 
 @lru_cache(maxsize=RIGHTS_KNOWN)

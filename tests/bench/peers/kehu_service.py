@@ -11,7 +11,7 @@ from services.chassis.access import SnapshotHolder, TokenVerifier
 from services.chassis.audit import AuditSpool
 from services.chassis.server import Guard, Serving, plans_by_path, service_names
 from services.chassis.server.connections import Listener
-from services.chassis.server.process import spare_collections
+from services.chassis.server.garbage import spare_collections
 from services.chassis.server.serving import build_servers, server_credentials
 from services.chassis.server.trail import SpoolTrail
 from services.consent.api import ConsentServicer
