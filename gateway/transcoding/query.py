@@ -15,6 +15,7 @@ from gateway.transcoding.scalars import SHOWN, BadField, Convert, scalar_reader
 from gateway.transcoding.writing import WRAPPERS, Json
 
 PARAMETERS_LIMIT = 100
+PLAIN_BYTES = 2048  # longer ones are cut by parse_qsl, which refuses too many before it looks at them
 PLAIN = re.compile(rb"[\w.~:,-]+=[\w.~:,-]*(?:&[\w.~:,-]+=[\w.~:,-]*)*")  # nothing in it is encoded
 DEPTH_LIMIT = 5  # nested parameters such as filter.range.from
 TEXT_MESSAGES = frozenset(
@@ -34,7 +35,7 @@ def parse_pairs(text: bytes) -> list[tuple[str, str]]:
     """
     if not text:
         return []
-    if PLAIN.fullmatch(text) and text.count(b"&") < PARAMETERS_LIMIT:
+    if len(text) <= PLAIN_BYTES and text.count(b"&") < PARAMETERS_LIMIT and PLAIN.fullmatch(text):
         return [(name, value) for name, _, value in (part.partition("=") for part in text.decode("ascii").split("&"))]
     try:
         return parse_qsl(

@@ -35,7 +35,7 @@ def time_of(stamp: Timestamp) -> datetime:
 
 
 def _stamp(value: datetime | None) -> Timestamp | None:
-    """Return an aware time as a timestamp: what a message's constructor does with it, in a sixth of the time."""
+    """Return a time in UTC as a timestamp: what a message's constructor does with it, in a sixth of the time."""
     if value is None:
         return None
     since = value - EPOCH

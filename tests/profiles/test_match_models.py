@@ -197,6 +197,10 @@ def test_the_model_in_use_is_as_strict_as_the_base_is_large(store: Store, monkey
     assert models.now().crowd_weight == -13.0
     models.activate("a", "user:second", "why")
     assert (models().version, models().crowd_weight) == ("a", -13.0)
+    old = model_to_json(replace(shipped, version="old", people=0))
+    store.match_models.add_missing([replace(stored("old", base="a"), content=old)])
+    models.activate("old", "user:second", "why")
+    assert (models().version, models().crowd_weight) == ("old", -13.0), "who does not say among how many it was learnt"
     base = shipped.people
     assert models.now().crowd_weight == 0.0
 
@@ -254,7 +258,10 @@ def test_single_writes_and_the_full_pass_decide_by_the_model_in_use(desk: Desk) 
     assert desk.profile(other).name == desk.profile(one).name
 
 
-def test_a_pass_that_meets_a_switch_plans_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_growth", [False, True])
+def test_a_pass_that_meets_a_switch_or_many_more_people_plans_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_growth: bool
+) -> None:
     service = desk.service
     service.store.match_models.add_missing([stored("strict")])
     unknown = Taker(service.store, service.vault, default_model, service.dictionary)
@@ -266,17 +273,23 @@ def test_a_pass_that_meets_a_switch_plans_anew(desk: Desk, monkeypatch: pytest.M
 
     def switching(item: dict) -> object:
         looked.append(item)
-        if len(looked) == 2:
+        if len(looked) == 2 and is_growth:
+            monkeypatch.setattr(service.models, "_people", lambda: 30_000_000)
+            service.models.now()
+        elif len(looked) == 2:
             service.models.activate("strict", "user:second", "why")
         return look(item)
 
+    planned, plan = [], service.resolver._make_plan
     monkeypatch.setattr(service.resolver._looker, "look", switching)
+    monkeypatch.setattr(service.resolver, "_make_plan", lambda *given: planned.append(plan(*given)))
     args = {"merge_limit": 10, "minutes": 0, "start": datetime(2026, 1, 1, tzinfo=UTC).isoformat()}
     progress = resolution_pb2.ResolutionProgress()
     operation = service.jobs.start(RESOLVE, args, progress, Owner("user:test", "data-office"))
     assert service.worker().run_one()
     assert service.jobs.get(operation.name, "data-office").response.Unpack(progress)
-    assert progress.model_version == "strict"
+    assert progress.model_version == (SHIPPED if is_growth else "strict")
+    assert len(planned) == 2
 
 
 def test_a_model_learnt_before_a_level_was_known_gives_it_no_weight() -> None:

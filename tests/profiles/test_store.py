@@ -18,6 +18,7 @@ from services.chassis.errors import AlreadyExists, Conflict
 from services.chassis.records import Fact
 from services.profiles.documents import ProfileDocument
 from services.profiles.store import MemoryStore, MongoStore, Store
+from services.profiles.store import mongo as mongo_module
 from services.profiles.store.incidents import IncidentDocument
 from services.profiles.store.protocol import MAX_PER_TOKEN
 from services.profiles.values import Pair, Profile, Revision, Source, StoredOverride, StoredRecord
@@ -226,6 +227,19 @@ def test_a_crowd_among_many_tokens_hides_nobody(mongo_store: MongoStore) -> None
     assert sorted(item.profile_id for item in mongo_store.by_tokens(asked)) == sorted(
         item.profile_id for item in crowd[:10]
     )
+
+
+def test_a_token_that_fills_the_room_of_others_hides_none_of_them(
+    mongo_store: MongoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mongo_module, "LINKS_PER_TOKEN", 60)
+    shop = [profile(f"p{i}", record(i), tokens=("shop", f"own{i}")) for i in range(1200)]
+    for start in range(0, 1200, 300):
+        write(mongo_store, *shop[start : start + 300])
+
+    for count in (9, 49):
+        found = mongo_store.by_tokens(["shop", *(f"own{i}" for i in range(1199, 1199 - count, -1))])
+        assert sorted(item.profile_id for item in found) == sorted(item.profile_id for item in shop[-count:])
 
 
 def test_of_two_data_keys_with_one_id_the_first_stays(store: Store) -> None:

@@ -45,7 +45,7 @@ _ONES_OWN: Mapping[str, Sequence[str]] = {  # few people share these, however ma
     "phone": (SAME, "near"),
     "email": (SAME,),
     "resident_id": _SAME_PAPER,
-    "address": _AT_THE_DOOR,
+    "address": (*_AT_HOME, "building"),
 }
 
 

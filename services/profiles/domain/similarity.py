@@ -106,30 +106,16 @@ _Pairs = tuple[tuple[str, str], ...]
 
 @lru_cache(maxsize=4096)
 def _readings(surname: str, given: str, *, is_latin: bool) -> tuple[_Pairs, _Pairs]:
-    """Return surname and given name in all their readings, and those that make keys as dialects have them."""
-    usual = "".join(map(sound_of, surname))
-    own = _SURNAME_SOUNDS.get(surname, usual)
+    """Return surname and given name in all their readings, and the same as dialects have them."""
+    own = _SURNAME_SOUNDS.get(surname) or "".join(map(sound_of, surname))
     rest = "".join(map(sound_of, given.replace(" ", "")))
     pairs = [(own, rest)]
     is_chinese = not is_latin or (is_pinyin(rest) and (is_pinyin(own) or own in READINGS))
     if is_latin and (is_chinese or not rest):
         pairs += [(one, rest) for one in READINGS.get(own, ())]
         pairs += [(own, one) for one in READINGS.get(rest, ())]  # either word may be the surname
-    heard = tuple((_near(one), _near(two)) for one, two in pairs) if is_chinese else tuple(pairs)
-    if is_latin and is_chinese:
-        pairs += _turned(own, given.casefold().split())
-    elif own != usual:  # programs write 曾 as Ceng
-        pairs.append((usual, rest))
-    return tuple(pairs), heard
-
-
-def _turned(own: str, given: list[str]) -> _Pairs:
-    """Return the readings with the surname at the other end of the name: Si Qi Chan and Chan Si Qi are 陈思琪."""
-    if len(given) < 2:
-        return ()
-    before = [(one, "".join(given[1:]) + own) for one in READINGS.get(given[0], ())]
-    after = [(one, own + "".join(given[:-1])) for one in READINGS.get(given[-1], ())]
-    return (*before, *after)
+    heard = [(_near(one), _near(two)) for one, two in pairs] if is_chinese else pairs
+    return tuple(pairs), tuple(heard)
 
 
 def _near(sound: str) -> str:

@@ -92,7 +92,7 @@ class Resolver:
             self._make_plan(job, progress)
 
     def _work_through(self, job: Job, progress: pb.ResolutionProgress, limit: int) -> bool:
-        """Do what is planned; say whether the model in use is still the one that it was planned by."""
+        """Do what is planned; say whether the model in use is still the one that it was planned by, and no stricter."""
         plan = Plan(self._store, self._vault, str(job.checkpoint["plan"]))
         parts = int(str(job.checkpoint["parts"]))
         if limit and progress.merges_planned > limit:
@@ -102,7 +102,8 @@ class Resolver:
                 metadata={"planned": str(progress.merges_planned), "limit": str(limit)},
             )
         for number, item in plan.read(parts, int(str(job.checkpoint.get("done", 0)))):
-            if self._model().version != progress.model_version:
+            model, crowd = self._model(), float(str(job.checkpoint.get("crowd", 0.0)))
+            if model.version != progress.model_version or model.crowd_weight < crowd:
                 return False
             self._settle(item, progress, is_dry=not limit)
             job.save({**job.checkpoint, "done": number}, progress)
@@ -123,7 +124,7 @@ class Resolver:
         )  # fmt: skip
         progress.begin_time.FromDatetime(datetime.now(UTC))
         plan = Plan(self._store, self._vault, uuid.uuid4().hex)
-        checkpoint: dict[str, object] = {"plan": plan.plan_id, "parts": 0}
+        checkpoint: dict[str, object] = {"plan": plan.plan_id, "parts": 0, "crowd": model.crowd_weight}
         job.save(checkpoint, progress)
         found = self._engine.differences(model, self._pages(job, progress))
         for parts in plan.write(_counted(found, progress)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -147,11 +147,21 @@ class MongoStore(KeysPart, AgeingPart):
         """Return the profiles that carry any of these tokens, none for tokens that lead to too many."""
         wanted = set(tokens)
         owners: defaultdict[str, set[str]] = defaultdict(set)
-        for link in self._find("links", "t", tokens, {"p": 1, "t": 1}, LINKS_PER_TOKEN):
+        for link in self._links_of(list(wanted)):
             for token in wanted.intersection(link["t"]):
                 owners[token].add(link["p"])
         found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
         return [item for item in self._living(found) if not wanted.isdisjoint(item.tokens)]
+
+    def _links_of(self, tokens: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the links of tokens; one that leads to very many takes the room of no other."""
+        found = list(self._find("links", "t", tokens, {"p": 1, "t": 1}, LINKS_PER_TOKEN))
+        counts = Counter(token for link in found for token in link["t"])
+        full = {token for token in tokens if counts[token] >= LINKS_PER_TOKEN}
+        if not full or len(tokens) == 1:
+            return found
+        parts = [[token for token in tokens if token not in full], *([token] for token in full)]
+        return [link for part in parts if part for link in self._links_of(part)]
 
     def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
         """Return the keys of the records that carry these tokens."""
