@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from kehu.profiles.v1.resources_pb2 import Source
 
 from tests.client.filling import filled
-from tests.conftest import unavailable
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -24,28 +22,30 @@ print(sorted(heavy))
 """
 
 
-def run(*argv: object) -> str:
-    ended = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=600)
+def run(*argv: object, cwd: Path | None = None) -> str:
+    ended = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=600, cwd=cwd)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 
 
+def uv(*argv: object) -> str:
+    return run("sh", "infra/bootstrap.sh", *argv, cwd=ROOT)
+
+
 @pytest.mark.slow
 def test_the_wheel_works_with_its_few_dependencies_alone(tmp_path, recording, recorder):
-    if shutil.which("uv") is None:
-        unavailable("uv is not installed: the client's wheel is not built")
-    run("uv", "build", "--wheel", ROOT / "client", "--out-dir", tmp_path)
+    uv("build", "--wheel", ROOT / "client", "--out-dir", tmp_path)
     (wheel,) = tmp_path.glob("kehu_client-*.whl")
-    run("uv", "venv", "--quiet", tmp_path / "venv")
+    uv("venv", "--quiet", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    run("uv", "pip", "install", "--quiet", "--python", python, wheel)
+    uv("pip", "install", "--quiet", "--python", python, wheel)
     source = filled(Source.DESCRIPTOR)
     recorder.replies.append(source.SerializeToString())
 
     told = run(python, "-c", PROGRAM, f"http://127.0.0.1:{recording[0]}").splitlines()
 
     assert told == [source.display_name, "[]"]
-    installed = run("uv", "pip", "list", "--python", python, "--format", "freeze").splitlines()
+    installed = uv("pip", "list", "--python", python, "--format", "freeze").splitlines()
     assert len(installed) <= 12, installed
 
 
