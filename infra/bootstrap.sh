@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run uv with the given arguments; gets it from PyPI on a machine that has only python3.
 set -eu
-TOOLS=.tools/uv
+TOOLS=$(cd "$(dirname "$0")/.." && pwd)/.tools/uv
 UV_VERSION=0.9.0
 
 if command -v uv >/dev/null 2>&1; then

@@ -97,8 +97,9 @@ class MariaDb:
         Raises:
             MissingServer: MariaDB is not installed.
         """
-        if not MARIADB.exists():
-            raise MissingServer("MariaDB is not installed: run `apt-get install mariadb-server-core`")
+        if not MARIADB.exists() or not shutil.which("my_print_defaults"):
+            install = "apt-get install mariadb-server-core mariadb-client-core"
+            raise MissingServer(f"MariaDB is not installed: run `{install}`")
         if self.folder.exists():
             return
         self.folder.mkdir(parents=True)

@@ -40,6 +40,7 @@ PURPOSES = ("marketing", "service", "sales")
 SAMPLE_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "access-peers"
+UV = ("sh", str(ROOT / "infra" / "bootstrap.sh"))
 PEERS = ("oso==0.27.3", "cedarpy==4.12.2")
 
 
@@ -185,8 +186,8 @@ def environment(folder: Path, packages: Sequence[str]) -> Path:
     python, stamp = folder / "bin" / "python", folder / "installed.txt"
     if not stamp.exists() or stamp.read_text("utf-8") != "\n".join(packages):
         for command in (
-            ["uv", "venv", "--quiet", "--clear", "--python", "3.11", str(folder)],
-            ["uv", "pip", "install", "--quiet", "--python", str(python), *packages],
+            [*UV, "venv", "--quiet", "--clear", "--python", "3.11", str(folder)],
+            [*UV, "pip", "install", "--quiet", "--python", str(python), *packages],
         ):
             subprocess.run(command, check=True, cwd=tempfile.gettempdir())
         stamp.write_text("\n".join(packages), "utf-8")

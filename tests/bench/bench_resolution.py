@@ -24,6 +24,7 @@ from tests.bench.table_people import febrl, make_people
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".tools" / "resolution-peers"
+UV = ("sh", str(ROOT / "infra" / "bootstrap.sh"))
 PEERS = (
     "splink==5.0.0", "duckdb==2.0.0", "pyspark==4.3.0", "recordlinkage==0.16", "pandas==2.3.3", "numpy==2.4.6",
     "pyarrow==26.0.1",
@@ -114,8 +115,8 @@ def peers() -> Path:
     if not stamp.exists() or stamp.read_text("utf-8") != "\n".join(PEERS):
         outside = tempfile.gettempdir()  # the overrides in our pyproject.toml would leave pandas out
         for command in (
-            ["uv", "venv", "--quiet", "--clear", "--python", "3.11", str(TOOLS)],
-            ["uv", "pip", "install", "--quiet", "--python", str(python), *PEERS],
+            [*UV, "venv", "--quiet", "--clear", "--python", "3.11", str(TOOLS)],
+            [*UV, "pip", "install", "--quiet", "--python", str(python), *PEERS],
         ):
             subprocess.run(command, check=True, cwd=outside)
         stamp.write_text("\n".join(PEERS), "utf-8")
