@@ -205,6 +205,15 @@ def test_the_model_in_use_is_as_strict_as_the_base_is_large(store: Store, monkey
     assert models.now().crowd_weight == 0.0
 
 
+def test_how_strict_the_base_makes_the_model_in_use_is_shown(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = read(desk)
+    assert (shown.learnt_people, shown.crowd_weight) == (default_model().people, 0.0)
+    monkeypatch.setattr(desk.service.models, "_people", lambda: 30_000_000)
+    desk.service.store.match_models.add_missing([stored("b")])
+    assert read(desk).crowd_weight == -13.0
+    assert read(desk, "matchModels/b").crowd_weight == 0.0, "it decides nothing"
+
+
 def test_of_two_people_who_switch_at_once_one_is_refused(store: Store) -> None:
     store.match_models.add_missing([stored("a"), stored("b")])
     one, other = Models(store), Models(store)

@@ -79,9 +79,13 @@ class ModelsPart:
     def _model_message(self, models: Models, version: str, use: ModelUse) -> pb.MatchModel:
         in_use = models.version_of(use) == version
         if version == default_model().version:
-            return shipped_message(default_model(), in_use=in_use)
-        stored = models.get(version)
-        return model_message(stored, models.base_of(stored), in_use=in_use)
+            made = shipped_message(default_model(), in_use=in_use)
+        else:
+            stored = models.get(version)
+            made = model_message(stored, models.base_of(stored), in_use=in_use)
+        if in_use:
+            made.crowd_weight = models.now().crowd_weight
+        return made
 
 
 def _name(version: str) -> str:

@@ -47,7 +47,7 @@ def _head(stored: StoredModel, model: MatchModel, in_use: bool) -> pb.MatchModel
 def _bands(model: MatchModel, in_use: bool) -> pb.MatchModel:
     return pb.MatchModel(
         name=f"matchModels/{model.version}", in_use=in_use, prior_weight=model.prior_weight,
-        merge_weight=model.merge_weight, review_weight=model.review_weight,
+        merge_weight=model.merge_weight, review_weight=model.review_weight, learnt_people=model.people,
     )  # fmt: skip
 
 
