@@ -153,9 +153,8 @@ class Gateway:
             raise refusal(404, Reason.ROUTE_NOT_FOUND, "no route has this path; see /docs")
         end = found.ends.get(scope["method"])
         if end is None:
-            problem = refusal(405, Reason.METHOD_NOT_ALLOWED, "this path does not take this method")
-            problem.headers = ((b"allow", ", ".join(sorted(found.ends)).encode()),)
-            raise problem
+            allow = (b"allow", ", ".join(sorted(found.ends)).encode())
+            raise refusal(405, Reason.METHOD_NOT_ALLOWED, "this path does not take this method", headers=(allow,))
         return end[1], found.segments
 
     def _problem_reply(self, problem: Problem, exchange: Exchange) -> Reply:

@@ -142,10 +142,9 @@ class Doorkeeper:
         """Ask the policy, and audit its refusal: the service will never hear of it; see admit."""
         rule = method.access
         if rule.purpose_required and not caller.purpose:
-            problem = refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose")
             decision = Decision(False, Reason.PURPOSE_REQUIRED.name, 0)
-            problem.metadata = {"decision_id": self._record(caller, method, decision, request_id)}
-            raise problem
+            told = {"decision_id": self._record(caller, method, decision, request_id)}
+            raise refusal(403, Reason.PURPOSE_REQUIRED, "state a purpose: send X-Purpose", metadata=told)
         try:
             policy = self._holder.current
         except Unavailable as error:
@@ -189,27 +188,18 @@ def checked_purpose(purpose: str) -> str:
 
 def rate_limited(wait_seconds: float, name: str, rate: float, burst: float) -> Problem:
     """Return the refusal of a caller above its rate, with what a burst is and how long it takes to have one again."""
-    problem = refusal(429, Reason.RATE_LIMITED, "too many requests from this caller", retry_seconds=wait_seconds)
     policy = f'"{name}";q={burst:.0f};w={max(math.ceil(burst / rate), 1)}'
     left = f'"{name}";r=0;t={max(math.ceil(wait_seconds), 1)}'
-    problem.headers = (*problem.headers, (b"ratelimit", left.encode()), (b"ratelimit-policy", policy.encode()))
-    return problem
+    headers = (b"ratelimit", left.encode()), (b"ratelimit-policy", policy.encode())
+    detail = "too many requests from this caller"
+    return refusal(429, Reason.RATE_LIMITED, detail, retry_seconds=wait_seconds, headers=headers)
 
 
 def denied(resource: str, action: str, policy_version: int, decision_id: str) -> Problem:
     """Return the refusal of the policy, in the words the services use."""
-    problem = refusal(
-        403,
-        Reason.PERMISSION_DENIED,
-        f"'{action}' on '{resource}' is not permitted, or it does not exist",
-    )
-    problem.metadata = {
-        "resource": resource,
-        "action": action,
-        "policy": str(policy_version),
-        "decision_id": decision_id,
-    }
-    return problem
+    metadata = {"resource": resource, "action": action, "policy": str(policy_version), "decision_id": decision_id}
+    detail = f"'{action}' on '{resource}' is not permitted, or it does not exist"
+    return refusal(403, Reason.PERMISSION_DENIED, detail, metadata=metadata)
 
 
 def not_stepped_up(error: StepUpRequired | UnattendedDenied, decision_id: str) -> Problem:

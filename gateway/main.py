@@ -47,7 +47,7 @@ from gateway.upstreams import IDENTITY, Upstreams, connect_by
 from services.chassis.access import SnapshotHolder, SnapshotPoller, TokenVerifier
 from services.chassis.access.wire import batch_writer, snapshot_fetcher
 from services.chassis.audit import AuditSpool, Shipper
-from services.chassis.client import Channels, certificate_stamp
+from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.logs import configure_logs
 from services.chassis.server.serving import Background
@@ -125,7 +125,7 @@ def create_app(config: ProcessConfig, limits: Limits | None = None) -> Gateway:
     reader = CertificateReader(config.certificate_proxies)
     methods = routed_methods()
     reach = reach_by(config, IDENTITY)
-    upstreams = Upstreams(methods, connect_by(config), lambda: certificate_stamp(config, IDENTITY), reach)
+    upstreams = Upstreams(methods, connect_by(config), config.tls(IDENTITY).stamp, reach)
     trail, quotas = SpoolTrail(IDENTITY, spool), Quotas(lease_by(upstreams))
     doorkeeper = Doorkeeper(holder, tokens, trail, limits, certificates=reader, quotas=quotas)
     edge = Edge(doorkeeper, upstreams, limits, Readers(), Writers())

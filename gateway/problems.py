@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -79,13 +79,20 @@ def title_of(status: int) -> str:
 
 
 def refusal(
-    status: int, reason: Reason, detail: str, *, faults: Sequence[Fault] = (), retry_seconds: float = 0
+    status: int,
+    reason: Reason,
+    detail: str,
+    *,
+    faults: Sequence[Fault] = (),
+    retry_seconds: float = 0,
+    metadata: Mapping[str, str] | None = None,
+    headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> Problem:
     """Return a refusal of the gateway itself, with Retry-After when `retry_seconds` is above zero."""
-    headers = [(b"retry-after", str(max(1, round(retry_seconds))).encode())] if retry_seconds else []
+    sent = [(b"retry-after", str(max(1, round(retry_seconds))).encode())] if retry_seconds else []
     if status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="kehu"'))
-    return Problem(status, reason.name, detail, faults=faults, headers=tuple(headers))
+        sent.append((b"www-authenticate", b'Bearer realm="kehu"'))
+    return Problem(status, reason.name, detail, metadata or {}, faults, (*sent, *headers))
 
 
 def challenge(reason: str) -> bytes:

@@ -248,15 +248,14 @@ def exceeded(account: Account, now: float) -> Problem:
     quota, wait = account.quota, account.ends - now
     what = "requests" if quota.action == "*" and quota.resource == "*" else f"'{quota.action}' on '{quota.resource}'"
     detail = f"the quota '{quota.name}' is used up: {quota.requests} of {what} in {quota.period_seconds} s"
-    problem = refusal(429, Reason.QUOTA_EXCEEDED, detail)
-    problem.metadata = {
+    metadata = {
         "quota": quota.name,
         "requests": str(quota.requests),
         "period_seconds": str(quota.period_seconds),
     }
-    problem.headers = (
+    headers = (
         (b"retry-after", str(max(math.ceil(wait), 1)).encode()),
         (b"ratelimit", account.header(now)),
         (b"ratelimit-policy", account.policy),
     )
-    return problem
+    return refusal(429, Reason.QUOTA_EXCEEDED, detail, metadata=metadata, headers=headers)

@@ -88,9 +88,8 @@ class BulkRoute:
     async def _one(self, exchange: Exchange, operation: Operation, made: Mapping[str, str], end: float) -> Reply:
         missing = operation.needs - made.keys()
         if missing:
-            problem = refusal(409, Reason.INVALID_FIELD, f"no operation made bulkId {min(missing)}")
-            problem.metadata = {"scim_type": "invalidValue"}
-            raise problem
+            detail, told = f"no operation made bulkId {min(missing)}", {"scim_type": "invalidValue"}
+            raise refusal(409, Reason.INVALID_FIELD, detail, metadata=told)
         if time.monotonic() > end:
             raise refusal(503, Reason.DEADLINE_EXCEEDED, "the operations before took too long; send this one again")
         path = "/".join(named(segment, made) for segment in operation.path.split("/"))
@@ -159,9 +158,7 @@ def _operation(place: int, entry: Mapping[str, Any]) -> Operation:
 
 
 def _bad(detail: str) -> Problem:
-    problem = refusal(400, Reason.INVALID_FIELD, detail)
-    problem.metadata = {"scim_type": "invalidSyntax"}
-    return problem
+    return refusal(400, Reason.INVALID_FIELD, detail, metadata={"scim_type": "invalidSyntax"})
 
 
 def outcome(operation: Operation, reply: Reply) -> dict[str, Json]:

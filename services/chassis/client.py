@@ -181,12 +181,6 @@ def channel_credentials(config: ProcessConfig, service: str) -> grpc.ChannelCred
     return grpc.ssl_channel_credentials(files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes())
 
 
-def certificate_stamp(config: ProcessConfig, service: str) -> tuple[float, float]:
-    """Return what changes when this process's certificate, or the authority's, is replaced."""
-    files = config.tls(service)
-    return files.certificate.stat().st_mtime, files.ca.stat().st_mtime
-
-
 class FollowingChannel(grpc.Channel):
     """A channel that is opened anew when the certificate it shows was replaced; calls under way end on the old one."""
 
@@ -265,7 +259,7 @@ class Channels:
                     channel_credentials(self._config, self._service),
                     channel_options(peer, service_names),
                 ),
-                lambda: certificate_stamp(self._config, self._service),
+                self._config.tls(self._service).stamp,
             )
             self._channels[peer] = grpc.intercept_channel(channel, _Outgoing())
         return self._channels[peer]

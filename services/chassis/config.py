@@ -28,6 +28,10 @@ class TlsFiles:
     certificate: Path
     key: Path
 
+    def stamp(self) -> tuple[float, float]:
+        """Return what changes when the certificate, or the authority's, is replaced."""
+        return self.certificate.stat().st_mtime, self.ca.stat().st_mtime
+
 
 @dataclass(frozen=True, slots=True)
 class SmtpConfig:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.consent.v1 import consent_pb2 as pb
 
 from services.chassis.records import etag_of
+from services.chassis.times import timestamp
 from services.consent.domain.decision import Decision
 from services.consent.domain.records import ConsentRecord, ConsentState, Evidence
 from services.consent.domain.registry import (
@@ -20,7 +21,6 @@ from services.consent.domain.registry import (
     SeparateConsent,
 )
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STATES = {state: pb.ConsentState.Value(f"CONSENT_STATE_{state}") for state in ConsentState}
 
 
@@ -32,14 +32,6 @@ def milliseconds(value: datetime) -> datetime:
 def time_of(stamp: Timestamp) -> datetime:
     """Return a timestamp as an aware UTC time, in milliseconds."""
     return milliseconds(stamp.ToDatetime(tzinfo=UTC))
-
-
-def _stamp(value: datetime | None) -> Timestamp | None:
-    """Return a time in UTC as a timestamp: what a message's constructor does with it, in a sixth of the time."""
-    if value is None:
-        return None
-    since = value - EPOCH
-    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
@@ -158,9 +150,9 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         notice_version=evidence.notice_version,
         language=evidence.language,
         wording_hash=evidence.wording_hash,
-        shown_time=_stamp(evidence.shown_time),
-        answer_time=_stamp(record.answer_time),
-        expire_time=_stamp(record.expire_time),
+        shown_time=timestamp(evidence.shown_time),
+        answer_time=timestamp(record.answer_time),
+        expire_time=timestamp(record.expire_time),
         collected_via=pb.CollectedVia.Value(f"COLLECTED_VIA_{evidence.collected_via}"),
         masked_address=evidence.masked_address,
         agent=evidence.agent,
@@ -169,7 +161,7 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         separate_consents=_separate_to_proto(evidence.separate_consents),  # type: ignore[arg-type]
         origin_profile_id=record.origin_profile_id,
         derived_from=record.derived_from,
-        create_time=_stamp(record.create_time),
+        create_time=timestamp(record.create_time),
         given_for=sorted(record.given_for),
     )
     if record.source_record:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 
-from google.protobuf.message import Message
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.obligations import CLASS_NAMES, HIDE, MASK, MASKS, Rights
 from services.chassis.records import etag_of
+from services.chassis.times import set_times
 from services.profiles.admission import Summary, describe
 from services.profiles.believed import TIER, Believed
 from services.profiles.domain.golden import MANUAL_RULE
@@ -49,12 +49,6 @@ PAIR_STATES = {
 }
 
 
-def _stamp(message: Message, **times: datetime | None) -> None:
-    for name, time in times.items():
-        if time is not None:
-            getattr(message, name).FromDatetime(time)
-
-
 def source_message(source: Source) -> resources_pb2.Source:
     """Return the message of a source."""
     message = resources_pb2.Source(
@@ -72,7 +66,7 @@ def source_message(source: Source) -> resources_pb2.Source:
         sign_of_life_days=source.sign_of_life_days,
         etag=etag_of(source.version),
     )
-    _stamp(message, create_time=source.create_time, update_time=source.update_time)
+    set_times(message, create_time=source.create_time, update_time=source.update_time)
     return message
 
 
@@ -109,7 +103,7 @@ def profile_message(profile: Profile, believed: Believed, attributes: Mapping[st
         message.address.province_code = value("province_code")
         message.address.city_code = value("city_code")
         message.address.district_code = value("district_code")
-    _stamp(message, create_time=profile.create_time, update_time=profile.update_time)
+    set_times(message, create_time=profile.create_time, update_time=profile.update_time)
     return message
 
 
@@ -153,7 +147,7 @@ def _field_lineage(name: str, item: GoldenField) -> resources_pb2.FieldLineage:
         message.set_by = item.source_record_id
     else:
         message.source, message.source_record_id = f"sources/{item.source_id}", item.source_record_id
-    _stamp(message, time=item.time, expire_time=item.expire_time)
+    set_times(message, time=item.time, expire_time=item.expire_time)
     for lost in item.beat:
         message.beat.add(
             value=classified(name, lost.value),
@@ -173,7 +167,7 @@ def override_message(profile_id: str, stored: StoredOverride, override: ManualOv
         reason=override.reason,
         set_by=override.record.source_record_id,
     )
-    _stamp(message, set_time=stored.set_time, expire_time=stored.expire_time)
+    set_times(message, set_time=stored.set_time, expire_time=stored.expire_time)
     return message
 
 
@@ -194,7 +188,7 @@ def revision_message(revision: Revision) -> resources_pb2.ProfileRevision:
         changed_by=revision.by,
         reason=revision.reason,
     )
-    _stamp(message, time=revision.time)
+    set_times(message, time=revision.time)
     return message
 
 
@@ -215,9 +209,9 @@ def reject_message(reject: Reject) -> resources_pb2.Reject:
         state=REJECT_STATES[reject.state],
         attempts=[_attempt_message(item) for item in reject.attempts],
     )
-    _stamp(message, create_time=reject.create_time)
+    set_times(message, create_time=reject.create_time)
     if reject.state == "replayed":
-        _stamp(message, replay_time=reject.update_time)
+        set_times(message, replay_time=reject.update_time)
     return message
 
 
@@ -269,9 +263,9 @@ def pair_message(pair: Pair) -> resources_pb2.MatchCandidate:
     )
     for comparison, level, weight in pair.steps:
         message.steps.add(comparison=str(comparison), level=str(level), weight=float(str(weight)))
-    _stamp(message, create_time=pair.create_time)
+    set_times(message, create_time=pair.create_time)
     if pair.state not in ("open", "awaiting_second", "check"):
-        _stamp(message, decide_time=pair.update_time)
+        set_times(message, decide_time=pair.update_time)
     return message
 
 
@@ -312,7 +306,7 @@ def field_message(item: Field) -> resources_pb2.FieldDefinition:
         revision=item.revision,
         etag=etag_of(item.version),
     )
-    _stamp(message, create_time=item.create_time, update_time=item.update_time)
+    set_times(message, create_time=item.create_time, update_time=item.update_time)
     return message
 
 

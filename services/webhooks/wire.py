@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.webhooks.v1 import webhooks_pb2 as pb
 
 from services.chassis.access import Condition
 from services.chassis.records import etag_of
+from services.chassis.times import timestamp
 from services.webhooks.domain.catalogue import EventType
 from services.webhooks.domain.subscriptions import Delivery, DeliveryState, Lane, State, Subscription
 
@@ -49,10 +47,10 @@ def subscription_message(found: Subscription, lane: Lane, secret: str = "") -> p
         filter=[pb.WebhookCriterion(field=each.field, values=each.values) for each in found.criteria],
         state=pb.WEBHOOK_STATE_FAILING if failing else STATES[found.state],
         state_reason=lane.outcome if failing else found.reason,
-        failing_since=stamp(lane.failing_since) if failing else None, secret=secret,
-        former_secret_end_time=stamp(found.secrets[1].end_time if len(found.secrets) > 1 else None),
-        lost_since=stamp(found.lost_since), create_time=stamp(found.create_time),
-        update_time=stamp(found.update_time), etag=etag_of(found.version),
+        failing_since=timestamp(lane.failing_since) if failing else None, secret=secret,
+        former_secret_end_time=timestamp(found.secrets[1].end_time if len(found.secrets) > 1 else None),
+        lost_since=timestamp(found.lost_since), create_time=timestamp(found.create_time),
+        update_time=timestamp(found.update_time), etag=etag_of(found.version),
     )  # fmt: skip
     return message
 
@@ -61,14 +59,14 @@ def delivery_message(found: Delivery) -> pb.WebhookDelivery:
     """Return a delivery."""
     return pb.WebhookDelivery(
         name=f"{PREFIX}{found.subscription_id}/deliveries/{found.id}", event_type=found.event_type,
-        resource=found.resource, event_time=stamp(found.event_time), state=DELIVERY_STATES[found.state],
+        resource=found.resource, event_time=timestamp(found.event_time), state=DELIVERY_STATES[found.state],
         attempts=[
             pb.WebhookAttempt(
-                time=stamp(each.time), status=each.status, outcome=each.outcome, milliseconds=each.milliseconds
+                time=timestamp(each.time), status=each.status, outcome=each.outcome, milliseconds=each.milliseconds
             )
             for each in found.attempts
         ],
-        attempt_count=found.attempt_count, next_attempt_time=stamp(found.due),
+        attempt_count=found.attempt_count, next_attempt_time=timestamp(found.due),
     )  # fmt: skip
 
 
@@ -77,12 +75,3 @@ def event_type_message(event: EventType) -> pb.WebhookEventType:
     right = f"{event.plan.resource}/{event.plan.action}"
     fields, comparable = sorted(event.fields), sorted(event.filter_fields)
     return pb.WebhookEventType(event_type=event.name, right=right, fields=fields, filter_fields=comparable)
-
-
-def stamp(moment: datetime | None) -> Timestamp | None:
-    """Return a time, or nothing."""
-    if moment is None:
-        return None
-    found = Timestamp()
-    found.FromDatetime(moment)
-    return found

@@ -215,7 +215,7 @@ def test_the_gateways_channels_follow_its_certificate_without_a_failed_call(serv
         upstreams = gateway_upstreams.Upstreams(
             methods,
             connect,
-            lambda: client.certificate_stamp(server, "gateway"),  # type: ignore[arg-type]
+            server.tls("gateway").stamp,
         )
         done, renewed = 0, 0
         end = time.monotonic() + 2.5

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 import grpc
 from google.protobuf import empty_pb2
-from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import credentials_pb2 as pb
 
@@ -20,6 +19,7 @@ from services.access.methods.context import Context
 from services.access.methods.principals import PrincipalMethods
 from services.chassis.errors import Conflict, FieldViolation
 from services.chassis.server import current_call
+from services.chassis.times import timestamp
 
 KINDS = {
     pb.CREDENTIAL_KIND_SECRET: "secret",
@@ -125,9 +125,9 @@ class CredentialMethods(PrincipalMethods):
             public_jwk=found.value if found.kind == "key" else "",
             jwks_uri=found.value if found.kind == "key_set" else "",
             thumbprint=found.value if found.kind == "certificate" else "",
-            expire_time=_timestamp(found.expire_time),
-            create_time=_timestamp(found.create_time),
-            last_use_time=_timestamp((uses or {}).get(found.id)),
+            expire_time=timestamp(found.expire_time),
+            create_time=timestamp(found.create_time),
+            last_use_time=timestamp((uses or {}).get(found.id)),
         )
 
 
@@ -155,11 +155,3 @@ def prove_app(context: Context, request: access.CreateTokenRequest) -> domain.Pr
 def grant_of(proof: domain.Proof) -> Grant:
     """Return how a token by this proof is issued."""
     return Grant((proof.method,), proof.thumbprint, proof.expire_time)
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp

@@ -16,7 +16,7 @@ from services.access.searching import Found
 from services.chassis.access import MODEL, Clause, Condition, Except, RowFilter
 from services.chassis.access.conditions import CONDITION_SEPARATOR
 from services.chassis.access.wire import entry_message
-from services.chassis.access.wire_conditions import condition_message, condition_of, seconds, timestamp
+from services.chassis.access.wire_conditions import condition_message, condition_of, seconds, when
 from services.chassis.access.wire_quotas import quota_message, quota_of
 from services.chassis.errors import FieldViolation
 from services.chassis.records import etag_of
@@ -68,7 +68,7 @@ def link_message(link: Row) -> pb.RoleLink:
     member, role, department, *times = link
     found = pb.RoleLink(member=member, role=role, department=department)
     for name, text in zip(("start_time", "end_time"), times, strict=False):
-        moment = timestamp(float(text))
+        moment = when(float(text))
         if moment is not None:
             getattr(found, name).CopyFrom(moment)
     return found

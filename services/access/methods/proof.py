@@ -10,6 +10,7 @@ from services.access.disclosures import Disclosure, report
 from services.access.domain.proof import lines_of
 from services.access.methods.context import Context
 from services.access.methods.trail import period_of
+from services.chassis.times import set_times
 
 PAGE_BLOCKS = 20
 PAGE_BYTES = 2 * 1024 * 1024  # a reply is 4 MiB at most, and a block 1 MiB of lines
@@ -65,7 +66,5 @@ def _disclosure_message(found: Disclosure) -> pb.Disclosure:
         count=found.count, shown_groups=sorted(found.shown), masked_groups=sorted(found.masked),
         profiles=sorted(found.profiles), audit_entry=found.example,
     )  # fmt: skip
-    for name, at in (("first_time", found.first), ("last_time", found.last)):
-        if at is not None:
-            getattr(message, name).FromDatetime(at)
+    set_times(message, first_time=found.first, last_time=found.last)
     return message

@@ -21,6 +21,7 @@ from services.chassis.access.conditions import (
 )
 from services.chassis.access.reach import Organization
 from services.chassis.errors import Invalid
+from services.chassis.times import timestamp
 
 Departments = tuple[tuple[str, str], ...]  # name, parent
 Teams = tuple[tuple[str, tuple[str, ...]], ...]  # name, members
@@ -35,7 +36,7 @@ def condition_message(condition: NamedCondition) -> pb.PolicyCondition:
             pb.TimeOfDay(time_zone=test.time_zone, start=test.start, end=test.end, weekdays=test.weekdays)
         )
     elif isinstance(test, DateWindow):
-        window = pb.DateWindow(start_time=timestamp(test.start), end_time=timestamp(test.end))
+        window = pb.DateWindow(start_time=when(test.start), end_time=when(test.end))
         found.date_window.CopyFrom(window)
     elif isinstance(test, Network):
         found.network.CopyFrom(pb.Network(ranges=test.ranges))
@@ -82,13 +83,9 @@ def seconds(time: Timestamp) -> float:
     return time.seconds + time.nanos / 1e9
 
 
-def timestamp(moment: float) -> Timestamp | None:
+def when(moment: float) -> Timestamp | None:
     """Return a moment, seconds since 1970, as a message; None for 0."""
-    if not moment:
-        return None
-    found = Timestamp()
-    found.FromDatetime(datetime.fromtimestamp(moment, UTC))
-    return found
+    return timestamp(datetime.fromtimestamp(moment, UTC)) if moment else None
 
 
 def organization_of(departments: Iterable[pb.Department], teams: Iterable[pb.Team]) -> Organization:

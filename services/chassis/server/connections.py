@@ -165,11 +165,11 @@ def started(work: Callable[..., None], *given: object) -> bool:
 class Listener:
     """Takes connections on a port and serves them until it is stopped."""
 
-    def __init__(self, multiplexer: Multiplexer, files: TlsFiles, stamp: Callable[[TlsFiles], object]) -> None:
-        """`stamp` changes when the certificate was replaced: new connections are met with the new one."""
+    def __init__(self, multiplexer: Multiplexer, files: TlsFiles) -> None:
+        """Once the certificate was replaced, new connections are met with the new one."""
         self._multiplexer = multiplexer
-        self._files, self._stamp = files, stamp
-        self._context, self._known = server_context(files), stamp(files)
+        self._files = files
+        self._context, self._known = server_context(files), files.stamp()
         self._connections: set[Connection] = set()
         self._places = threading.BoundedSemaphore(CONNECTIONS)
         self._on_work = threading.Event()
@@ -238,7 +238,7 @@ class Listener:
 
     def _current(self) -> ssl.SSLContext:
         with contextlib.suppress(OSError):  # it is being replaced at this moment
-            stamp = self._stamp(self._files)
+            stamp = self._files.stamp()
             if stamp != self._known:
                 self._context, self._known = server_context(self._files), stamp
         return self._context

@@ -68,20 +68,16 @@ def service_names(serving: Serving) -> list[str]:
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     """Return mTLS credentials that follow the files: a rotated certificate needs no restart."""
-    last = [_stamp(files)]
+    last = [files.stamp()]
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
-        stamp = _stamp(files)
+        stamp = files.stamp()
         if stamp == last[0]:
             return None
         last[0] = stamp
         return _certificates(files)
 
     return grpc.dynamic_ssl_server_credentials(_certificates(files), fetch, require_client_authentication=True)
-
-
-def _stamp(files: TlsFiles) -> tuple[float, float]:
-    return files.certificate.stat().st_mtime, files.ca.stat().st_mtime
 
 
 def _certificates(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
@@ -127,7 +123,7 @@ class RunningServer:
         self._stop = threading.Event()
         self._health = health.HealthServicer()
         self._server, multiplexer = build_servers(serving, guard, config.grpc_threads)
-        self._frames = Listener(multiplexer, config.tls(serving.service), _stamp)
+        self._frames = Listener(multiplexer, config.tls(serving.service))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._probe: grpc.Server | None = None
 

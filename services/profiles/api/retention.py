@@ -13,6 +13,7 @@ from services.chassis.errors import AlreadyExists
 from services.chassis.jobs import Owner
 from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
 from services.chassis.server import current_call, validate
+from services.chassis.times import set_times
 from services.profiles.admission import DERIVED
 from services.profiles.ageing.receipts import Receipts
 from services.profiles.ageing.retaining import RETAIN, retention_rules
@@ -179,7 +180,5 @@ def _hold_message(hold: StoredHold) -> pb.LegalHold:
         setattr(message, hold.scope, f"{SCOPES[hold.scope]}/{hold.target}")
     else:
         message.everything = True
-    for name in ("expire_time", "create_time", "release_time"):
-        if time := getattr(hold, name):
-            getattr(message, name).FromDatetime(time)
+    set_times(message, expire_time=hold.expire_time, create_time=hold.create_time, release_time=hold.release_time)
     return message

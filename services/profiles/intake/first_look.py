@@ -73,7 +73,10 @@ def within(seconds: float, look: Callable[[], T]) -> T:
     thread.join(seconds)
     if not found:
         raise PullFailed("the place does not answer", metadata={"cause": "timeout"})
-    result, error = found[0]
+    result, error = found.pop()
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # or it would hold this frame, which holds it
     return result  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from kehu.profiles.v1 import quality_pb2 as pb
 
 from services.chassis.records import etag_of
+from services.chassis.times import set_times
 from services.profiles.domain.incidents import Incident, Occurrence
 from services.profiles.domain.quality_report import Cell
 from services.profiles.quality.reporting import Report
@@ -80,13 +81,10 @@ def _occurrence_message(item: Occurrence) -> pb.QualityIncident.Occurrence:
         acknowledged_by=item.acknowledged_by, note=item.note, found_by=item.found_by, verified_by=item.verified_by,
         passed=item.passed, measured=item.measured,
     )  # fmt: skip
-    times = {
-        "found_time": item.found_time, "due_time": item.due_time, "acknowledge_time": item.acknowledged_time,
-        "verify_time": item.verified_time,
-    }  # fmt: skip
-    for name, time in times.items():
-        if time is not None:
-            getattr(message, name).FromDatetime(time)
+    set_times(
+        message, found_time=item.found_time, due_time=item.due_time, acknowledge_time=item.acknowledged_time,
+        verify_time=item.verified_time,
+    )  # fmt: skip
     for cause in item.causes:
         message.causes.add(
             factor=FACTORS[cause.factor], value=cause.value, failed=cause.failed, measured=cause.measured,

@@ -59,7 +59,7 @@ def main(folder: Path, address: str) -> None:
     server.add_secure_port(address, server_credentials(config.tls("consent")))
     server.start()
     files = config.tls("consent")
-    Listener(multiplexer, files, lambda _: None).start("127.0.0.1", 0)
+    Listener(multiplexer, files).start("127.0.0.1", 0)
     server.wait_for_termination()
 
 
