@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import grpc
@@ -16,6 +16,7 @@ from kehu.access.v1 import review_pb2
 
 from services.access.defaults import default_content
 from services.access.domain.policies import Row, whatever_purpose
+from services.access.domain.vocabulary import Inventory, Narrowing
 from services.chassis.audit import AuditEntry
 from tests.access.test_api import id_of, new_person, refusal
 from tests.access.world import World, running_world
@@ -23,6 +24,7 @@ from tests.access.world import World, running_world
 LOSS, GAIN = review_pb2.SIMULATED_DIRECTION_LOSS, review_pb2.SIMULATED_DIRECTION_GAIN
 TWO_RESOURCES = ("segments", "campaigns")
 MOST_SECONDS = 60.0  # to replay 10,000 decisions
+NOTHING = Inventory({}, frozenset())
 DENY_SEGMENTS = ("role:marketer", "marketing", "segments", "read", "*", "deny")
 
 
@@ -218,11 +220,12 @@ def test_the_default_policy_simulated_against_itself_is_the_same_by_asking_every
     assert "tickets" not in whatever_purpose(["tickets", "segments"], *both) != frozenset()
     one = PolicySnapshot(1, content.model, content.rules, links, content.row_filters)
     other = PolicySnapshot(2, content.model, [*rules, own], links, content.row_filters[:2])
-    actions, purposes = world.context.inventory.actions, ("marketing", "service", "sales")
+    inventory, purposes = world.context.inventory, ("marketing", "service", "sales")
+    whatever = whatever_purpose(inventory.actions, *both)
 
-    together = compare(one, other, [], people, actions, purposes, frozenset({"user:u7"}))
-    alone = compare(one, other, [], people, actions, purposes, frozenset(subject for subject, _ in people))
-    quick = compare(one, other, [], people, actions, purposes, frozenset({"user:u7"}), whatever_purpose(actions, *both))
+    together = compare(one, other, [], people, inventory, purposes, frozenset({"user:u7"}))
+    alone = compare(one, other, [], people, inventory, purposes, frozenset(subject for subject, _ in people))
+    quick = compare(one, other, [], people, inventory, purposes, frozenset({"user:u7"}), whatever)
 
     assert together.changes == alone.changes == quick.changes
     assert len(together.changes) > 10
@@ -244,7 +247,7 @@ def test_a_condition_on_the_time_flips_those_decisions_alone_that_were_made_outs
         made = AuditEntry.of(now=now, resource="profiles", action="read", reason="ALLOWED", **values)
         asked.append(asked_of(made))
 
-    report = compare(base, candidate, filter(None, asked), [], {}, [])
+    report = compare(base, candidate, filter(None, asked), [], NOTHING, [])
 
     assert (report.decisions, report.lost, report.gained) == (24, 24 - 9, 0)
 
@@ -261,9 +264,44 @@ def test_members_of_another_team_are_not_taken_for_alike() -> None:
     teams = Organization({}, (frozenset({"user:ann", "user:bob"}),))
     sides = [PolicySnapshot(1, MODEL, [rule], links, narrowed, organization=each) for each in (Organization(), teams)]
 
-    report = compare(*sides, [], people, {"tickets": ["read"]}, [])
+    report = compare(*sides, [], people, Inventory({"tickets": frozenset({"read"})}, frozenset()), [])
 
     assert {(change.before, change.after): who.subjects for change, who in report.changes.items()} == {
         ("owner in ($subject)", "owner in ($subject, user:bob)"): {"user:ann"},
         ("owner in ($subject)", "owner in ($subject, user:ann)"): {"user:bob"},
     }
+
+
+def test_a_row_filter_that_a_method_cannot_apply_takes_the_method_away_as_the_guard_will() -> None:
+    """Who lists tickets is told the rows they keep; who exports them loses that, for an export cannot narrow."""
+    from services.access.domain.simulation import asked_of, compare
+    from services.chassis.access import MODEL, PolicySnapshot, RowFilter
+
+    rules = [("role:seller", "sales", "tickets", action, "*", "allow") for action in ("list", "export")]
+    rules.append(("role:seller", "sales", "profiles", "read", "*", "allow"))
+    ways = {
+        ("tickets", "list"): (Narrowing(frozenset({"owner"}), ()),),
+        ("tickets", "export"): (Narrowing(frozenset(), ()),),
+        ("tickets", "view"): (Narrowing(frozenset({"*"}), ("profiles",)),),
+    }
+    rules.append(("role:seller", "sales", "tickets", "view", "*", "allow"))
+    inventory = Inventory({"tickets": frozenset({"list", "export", "view"})}, frozenset(), methods=ways)
+    filters = [RowFilter("role:seller", "sales", "tickets", "owner", ("$subject",)),
+               RowFilter("role:seller", "sales", "profiles", "region", ("east",))]  # fmt: skip
+    people, links = [("user:x", "sales")], [("user:x", "role:seller", "sales")]
+    base, candidate = (PolicySnapshot(1, MODEL, rules, links, rows) for rows in ([], filters))
+    values = {"policy_version": 1, "subject": "user:x", "department": "sales", "resource": "tickets"}
+    made = [AuditEntry.of(now=datetime.now(UTC), action=action, outcome="allowed", reason="ALLOWED", **values)
+            for action in ("list", "export")]  # fmt: skip
+
+    report = compare(base, candidate, filter(None, map(asked_of, made)), people, inventory, ["service"])
+
+    assert {(change.kind, change.action, change.after) for change in report.changes} == {
+        ("method", "export", "denied"),
+        ("rows", "list", "owner in ($subject)"),
+        ("rows", "view", "owner in ($subject) and region in (east)"),
+    }
+    assert (report.decisions, report.lost, report.otherwise, report.drifted) == (2, 1, 1, 0)
+    refused = replace(made[1], outcome="denied", reason="ROWS_NOT_NARROWED")
+    again = compare(candidate, candidate, filter(None, [asked_of(refused)]), people, inventory, ["service"])
+    assert (again.drifted, len(again.changes)) == (0, 0)

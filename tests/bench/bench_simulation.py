@@ -53,10 +53,11 @@ def measure(content: Content, other: Content, named: frozenset[str], size: int) 
     random_ = random.Random(20261122)
     people, links = make_people(random_, size)
     decisions = make_decisions(random_, people, DECISIONS)
-    actions = read_inventory(descriptors_path()).actions
+    inventory = read_inventory(descriptors_path())
     began = time.process_time()  # of this process: the machine may be shared
     sides = [PolicySnapshot(1, c.model, c.rules, links, c.row_filters) for c in (content, other)]
-    report = compare(*sides, decisions, people, actions, PURPOSES, named, whatever_purpose(actions, content, other))
+    whatever = whatever_purpose(inventory.actions, content, other)
+    report = compare(*sides, decisions, people, inventory, PURPOSES, named, whatever)
     return time.process_time() - began, report
 
 

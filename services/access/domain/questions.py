@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.access.domain.differences import Words
 from services.access.domain.policies import Row
-from services.access.domain.simulation import caller_of, rows_in_words
+from services.access.domain.simulation import caller_of, decisions, rows_in_words
 from services.access.domain.vocabulary import ANY_ROWS, Inventory, Narrowing
-from services.chassis.access import NO_PURPOSE, Caller, Clause, Decision, Either, Obligations, PolicySnapshot
-from services.chassis.access.shares import beyond, narrowed
-
-ROWS_NOT_NARROWED = "ROWS_NOT_NARROWED"  # as the guard says
+from services.chassis.access import NO_PURPOSE, Clause, Decision, Either, Obligations, PolicySnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +62,6 @@ def who_can(
         clauses = first.obligations.row_filter
         rows, judged = rows_in_words(caller, clauses), in_reach_by(clauses, record) is True
         yield Able(subject, department, tuple(found), first.rule, rows, first.obligations, judged)
-
-
-def decisions(
-    snapshot: PolicySnapshot, caller: Caller, resource: str, action: str, narrowings: Sequence[Narrowing]
-) -> Iterator[Decision]:
-    """Yield what the guard of each RPC decides; one that cannot narrow rows as the policy does refuses."""
-    for fields, rows_of in narrowings:
-        decision = narrowed(snapshot.decide(caller, resource, action, rows_of), fields)
-        refused = decision.allowed and beyond(decision, fields)
-        yield replace(decision, allowed=False, reason=ROWS_NOT_NARROWED) if refused else decision
 
 
 def in_reach_by(clauses: Iterable[Clause], record: Mapping[str, str]) -> bool | None:

@@ -1,16 +1,19 @@
 """Compare two policies: on requests that were made, and on everybody × every method (OWASP ASVS 5.0 8.1.1).
 
-Both sides answer through `PolicySnapshot.decide`, as every process does; this module only asks and counts.
+Both sides answer through `PolicySnapshot.decide`, as every process does, and a method that cannot narrow rows as the
+policy does refuses, as the guard of each service does; this module only asks and counts.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import chain
 from typing import Literal
 
+from services.access.domain.vocabulary import Inventory, Narrowing
 from services.chassis.access import (
     NO_PURPOSE,
     Caller,
@@ -22,7 +25,7 @@ from services.chassis.access import (
     Obligations,
     PolicySnapshot,
 )
-from services.chassis.access.shares import SHARED, is_lent
+from services.chassis.access.shares import SHARED, beyond, is_lent, narrowed
 from services.chassis.audit import AuditEntry
 
 Kind = Literal["method", "field", "search", "reveal", "rows"]
@@ -33,7 +36,9 @@ RANKS = {
     "not revealed": 0, "revealed": 1,
 }  # fmt: skip
 NO_CONDITION = "all rows"
+ROWS_NOT_NARROWED = "ROWS_NOT_NARROWED"  # as the guard says
 DENIALS = (
+    ROWS_NOT_NARROWED,
     "DENIED_BY_RULE",
     "NO_MATCHING_RULE",
     "CONDITION_NOT_MET",
@@ -124,6 +129,16 @@ def caller_of(subject: str, department: str, purpose: str) -> Caller:
     return Caller(subject, subject.partition(":")[0], department, "" if purpose == NO_PURPOSE else purpose)
 
 
+def decisions(
+    snapshot: PolicySnapshot, caller: Caller, resource: str, action: str, narrowings: Sequence[Narrowing]
+) -> Iterator[Decision]:
+    """Yield what the guard of each RPC decides; one that cannot narrow rows as the policy does refuses."""
+    for fields, rows_of in narrowings:
+        decision = narrowed(snapshot.decide(caller, resource, action, rows_of), fields)
+        refused = decision.allowed and beyond(decision, fields)
+        yield replace(decision, allowed=False, reason=ROWS_NOT_NARROWED) if refused else decision
+
+
 def asked_of(entry: AuditEntry) -> Asked | None:
     """Return the request of an audit entry; None when no policy decided it: services, sign-ins, refusals later."""
     if not entry.subject.startswith(PRINCIPALS) or not entry.policy_version:
@@ -138,7 +153,7 @@ def compare(
     candidate: PolicySnapshot,
     recorded: Iterable[Asked],
     people: Sequence[tuple[str, str]],
-    actions: Mapping[str, Iterable[str]],
+    inventory: Inventory,
     purposes: Iterable[str],
     named: frozenset[str] = frozenset(),
     whatever: frozenset[str] = frozenset(),
@@ -150,18 +165,23 @@ def compare(
         candidate: the policy that may come.
         recorded: requests that were made.
         people: subject and department of everybody who may call.
-        actions: resource → actions of every method.
+        inventory: resource → actions of every method, and by what each narrows rows.
         purposes: what the two policies speak of; a request may also name none.
         named: subjects with a rule or row filter of their own; all others of one department with the same roles
             are asked about once, for no policy can tell them apart.
         whatever: resources whose rules hold for whatever purpose: asked about for none, which stands for all.
     """
     report = Report()
-    _replay(base, candidate, recorded, report)
-    methods = [(resource, action) for resource in sorted(actions) for action in sorted(actions[resource])]
+    _replay(base, candidate, recorded, inventory, report)
+    methods = [
+        (resource, action, inventory.narrowings(resource, action))
+        for resource in sorted(inventory.actions)
+        for action in sorted(inventory.actions[resource])
+    ]
     report.people, report.methods = len(people), len(methods)
     told = sorted(purposes)
-    particular = [method for method in methods if method[0] not in whatever]
+    once = {(what, action) for what, action, ways in methods if whatever.issuperset([what, *_told_of(ways)])}
+    particular = [method for method in methods if method[:2] not in once]
     for alike in _alike(base, candidate, people, named):
         for purpose in ("", *told):
             caller = caller_of(*alike[0], purpose)
@@ -169,15 +189,18 @@ def compare(
                 who = report.changes[change]
                 who.subjects.update(subject for subject, _ in alike)
                 who.purposes.add(purpose or NO_PURPOSE)
-                if change.resource in whatever:
+                if (change.resource, change.action) in once:
                     who.purposes.update(told)
     return report
 
 
-def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Iterable[Asked], report: Report) -> None:
+def _replay(
+    base: PolicySnapshot, candidate: PolicySnapshot, recorded: Iterable[Asked], inventory: Inventory, report: Report
+) -> None:
     """Ask again, each at the minute it was asked when an answer may depend on it.
 
-    What the trail does not hold, the address, the device and the second factor, is unknown to both sides.
+    What the trail does not hold, the address, the device and the second factor, is unknown to both sides; so is which
+    of several RPCs with one right was called: one that lets the caller is enough.
     """
     timed = base.rules.conditional or candidate.rules.conditional
     sides: dict[int, tuple[PolicySnapshot, PolicySnapshot]] = {0: (base, candidate)}
@@ -187,7 +210,9 @@ def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Iterable[
             sides[asked.minute] = (base.at(asked.minute * 60), candidate.at(asked.minute * 60))
         report.decisions += times
         caller = asked.caller()
-        one, other = (side.decide(caller, asked.resource, asked.action) for side in sides[asked.minute])
+        ways = inventory.narrowings(asked.resource, asked.action)
+        both = (decisions(side, caller, asked.resource, asked.action, ways) for side in sides[asked.minute])
+        one, other = map(_best, both)
         report.drifted += times if one.allowed != asked.allowed else 0
         changes = list(_of_decision(caller, asked.resource, asked.action, one, other))
         if one.allowed and other.allowed:
@@ -201,6 +226,15 @@ def _replay(base: PolicySnapshot, candidate: PolicySnapshot, recorded: Iterable[
             who.subjects.add(asked.subject)
             who.purposes.add(asked.purpose or NO_PURPOSE)
             who.recorded += times
+
+
+def _told_of(ways: Sequence[Narrowing]) -> Iterator[str]:
+    return chain.from_iterable(way.rows_of for way in ways)
+
+
+def _best(found: Iterator[Decision]) -> Decision:
+    first = next(found)
+    return first if first.allowed else next((other for other in found if other.allowed), first)
 
 
 def _alike(
@@ -218,12 +252,16 @@ def _alike(
 
 
 def _differences(
-    base: PolicySnapshot, candidate: PolicySnapshot, caller: Caller, methods: Sequence[tuple[str, str]]
+    base: PolicySnapshot,
+    candidate: PolicySnapshot,
+    caller: Caller,
+    methods: Sequence[tuple[str, str, Sequence[Narrowing]]],
 ) -> Iterator[Difference]:
-    for resource, action in methods:
-        one, other = base.decide(caller, resource, action), candidate.decide(caller, resource, action)
-        if one is not other:
-            yield from _of_decision(caller, resource, action, one, other)
+    for resource, action, ways in methods:
+        sides = (decisions(side, caller, resource, action, ways) for side in (base, candidate))
+        for one, other in zip(*sides, strict=True):
+            if one is not other:
+                yield from _of_decision(caller, resource, action, one, other)
     yield from _of_fields(caller, base.obligations(caller), candidate.obligations(caller))
 
 

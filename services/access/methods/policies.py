@@ -23,7 +23,8 @@ from services.access.domain.policies import (
     rolled_back,
     submitted,
 )
-from services.access.domain.questions import decisions, missing
+from services.access.domain.questions import missing
+from services.access.domain.simulation import decisions
 from services.access.domain.tables import (
     PolicyTest,
     TableReport,

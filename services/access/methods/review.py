@@ -167,7 +167,7 @@ def simulated(c: Context, base: Policy, candidate: Policy, head: int, decisions:
             c.directory.snapshot_of(candidate),
             recorded(c.chain, head, decisions),
             c.directory.everybody(),
-            c.inventory.actions,
+            c.inventory,
             purposes_of(*contents),
             named_subjects(*contents),
             whatever_purpose(c.inventory.actions, *contents),
