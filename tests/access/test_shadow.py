@@ -14,7 +14,7 @@ from kehu.access.v1 import access_pb2_grpc, review_pb2
 
 from services.access.api import AccessServicer
 from services.access.store.shadows import MemoryShadows, MongoShadows, ShadowTotals
-from services.chassis.access import Caller, PolicySnapshot, SnapshotHolder
+from services.chassis.access import MODEL, Caller, PolicySnapshot, RowFilter, SnapshotHolder
 from services.chassis.access.shadow import KEPT, Shadow, ShadowCounts, ShadowKey, ShadowPoller
 from services.chassis.server import Serving
 from services.chassis.telemetry import SHADOWED
@@ -49,8 +49,6 @@ def poller(world: World, holder: SnapshotHolder) -> ShadowPoller:
 
 
 def snapshot(*rules: tuple[str, ...]) -> PolicySnapshot:
-    from services.chassis.access import MODEL
-
     return PolicySnapshot(1, MODEL, [MODEL_RULE, *rules], [("user:x", "role:seller", "sales")])
 
 
@@ -109,6 +107,22 @@ def test_other_fields_or_rows_are_a_difference_and_the_same_answer_is_none() -> 
 
     assert (counts.compared, counts.differing) == (3, 2)
     assert [key.after for key in counts.differences] == ["allowed, with other shown"]
+
+
+def test_a_row_filter_that_a_method_cannot_apply_counts_as_denied_as_the_guard_will() -> None:
+    def filtered(*filters: RowFilter) -> PolicySnapshot:
+        return PolicySnapshot(1, MODEL, [MODEL_RULE], [("user:x", MODEL_RULE[0], MODEL_RULE[1])], filters)
+
+    caller = Caller("user:x", "user", MODEL_RULE[1], MODEL_RULE[4])
+    live = filtered().decide(caller, MODEL_RULE[2], MODEL_RULE[3])
+    shadow = Shadow("c", "m", filtered(RowFilter(MODEL_RULE[0], MODEL_RULE[1], MODEL_RULE[2], "owner", ("x",))))
+    for fields in (frozenset({"owner"}), frozenset[str]()):
+        shadow.compare(caller, MODEL_RULE[2], MODEL_RULE[3], (), live, row_fields=fields)
+
+    counts = shadow.take()
+
+    assert live.allowed and (counts.compared, counts.differing, counts.failed) == (2, 2, 0)
+    assert {key.after for key in counts.differences} == {"allowed, with other row_filter", "denied"}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from services.chassis.access import (
     Obligations,
     PolicySnapshot,
 )
-from services.chassis.access.shares import SHARED, beyond, is_lent, narrowed
+from services.chassis.access.shares import ROWS_NOT_NARROWED, SHARED, guarded, is_lent
 from services.chassis.audit import AuditEntry
 
 Kind = Literal["method", "field", "search", "reveal", "rows"]
@@ -36,7 +36,6 @@ RANKS = {
     "not revealed": 0, "revealed": 1,
 }  # fmt: skip
 NO_CONDITION = "all rows"
-ROWS_NOT_NARROWED = "ROWS_NOT_NARROWED"  # as the guard says
 DENIALS = (
     ROWS_NOT_NARROWED,
     "DENIED_BY_RULE",
@@ -134,9 +133,7 @@ def decisions(
 ) -> Iterator[Decision]:
     """Yield what the guard of each RPC decides; one that cannot narrow rows as the policy does refuses."""
     for fields, rows_of in narrowings:
-        decision = narrowed(snapshot.decide(caller, resource, action, rows_of), fields)
-        refused = decision.allowed and beyond(decision, fields)
-        yield replace(decision, allowed=False, reason=ROWS_NOT_NARROWED) if refused else decision
+        yield guarded(snapshot.decide(caller, resource, action, rows_of), fields)
 
 
 def asked_of(entry: AuditEntry) -> Asked | None:

@@ -17,12 +17,13 @@ from kehu.access.v1 import review_pb2
 
 from services.chassis import telemetry
 from services.chassis.access.holder import SnapshotHolder
-from services.chassis.access.shares import NO_SHARES, Shares
+from services.chassis.access.shares import NO_SHARES, Shares, guarded
 from services.chassis.access.snapshot import PolicySnapshot
 from services.chassis.access.values import NO_PURPOSE, Caller, Decision
 from services.chassis.access.wire import updated
 from services.chassis.repeating import Repeating
 
+ANY_FIELD = frozenset("*")
 KEPT = 1_000  # different differences between two reports; more are counted in the sum only
 TIMEOUT_SECONDS = 5.0
 log = logging.getLogger("kehu.access.shadow")
@@ -81,14 +82,19 @@ class Shadow:
         rows_of: tuple[str, ...],
         live: Decision,
         shares: Shares = NO_SHARES,
+        row_fields: frozenset[str] = ANY_FIELD,
     ) -> None:
-        """Decide alongside, by the same shares, and count; never raises, for the live decision is made already."""
+        """Decide alongside, by the same shares, and count; never raises, for the live decision is made already.
+
+        A method narrows by `row_fields`: what the guard will refuse for that counts as denied.
+        """
         try:
             if self._snapshot is None:
                 raise ValueError("not compiled")
             if self._snapshot.shares is not shares:
                 self._snapshot = self._snapshot.with_shares(shares)
-            other = self._snapshot.decide(caller, resource, action, rows_of)
+            other = guarded(self._snapshot.decide(caller, resource, action, rows_of), row_fields)
+            live = guarded(live, row_fields)
             same = other.allowed == live.allowed and (not live.allowed or other.obligations == live.obligations)
             failed = False
         except Exception:  # whatever a candidate does, the live policy has answered

@@ -15,6 +15,7 @@ from services.chassis.access.values import Caller, Clause, Condition, Decision, 
 SHARED = "$shared"
 LENT_BY: Mapping[str, str] = {"profiles": "profile_id", "tickets": "ticket_id"}  # kind of record → the field of its id
 SHARE = "share"  # the action that whoever lends holds
+ROWS_NOT_NARROWED = "ROWS_NOT_NARROWED"  # a method does not narrow by a field that the policy narrows by
 WAYS_OF_A_LENDER = 64  # to what they lend; more are left out, which shows less
 
 Way = tuple[Condition, ...]  # conditions that all hold
@@ -111,6 +112,12 @@ def beyond(decision: Decision, fields: frozenset[str]) -> str:
         return ""
     asked = chain.from_iterable(clause.fields for clause in decision.obligations.row_filter)
     return next((field for field in asked if field not in fields), "")
+
+
+def guarded(decision: Decision, fields: frozenset[str]) -> Decision:
+    """Return what the guard makes of a decision for a method that narrows by these fields, `*` by any."""
+    own = narrowed(decision, fields)
+    return replace(own, allowed=False, reason=ROWS_NOT_NARROWED) if own.allowed and beyond(own, fields) else own
 
 
 def without_lent(clauses: Sequence[Clause], fields: frozenset[str]) -> tuple[Clause, ...]:

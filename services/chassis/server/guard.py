@@ -233,7 +233,7 @@ class Guard(grpc.ServerInterceptor):
         decision = policy.decide(caller, plan.resource, plan.action, plan.rows_of)
         shadow = self._holder.shadow
         if shadow is not None:
-            shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision, policy.shares)
+            shadow.compare(caller, plan.resource, plan.action, plan.rows_of, decision, policy.shares, plan.row_fields)
         return narrowed(decision, plan.row_fields)
 
     def _answer(
