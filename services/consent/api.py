@@ -13,7 +13,7 @@ from kehu.consent.v1 import consent_pb2_grpc
 from services.chassis.errors import AlreadyExists, KehuError
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
 from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
-from services.chassis.server import validate
+from services.chassis.server import current_call, validate
 from services.consent import wire
 from services.consent.domain.decision import USE_WITHIN_SECONDS, Decision, Terms, decide, known_at
 from services.consent.domain.errors import (
@@ -154,7 +154,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         now = self._now()
         via = pb.CollectedVia.Name(request.collected_via).removeprefix("COLLECTED_VIA_")
         record = ConsentRecord(
-            record_id=new_id(request.request_id, "consents", request.profile_id),
+            record_id=_record_id(request, request.purpose_id, request.channel, "RevokeConsent"),
             purpose_id=request.purpose_id,
             channel=request.channel,
             state=ConsentState.REVOKED,
@@ -162,7 +162,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             create_time=now,
             evidence=Evidence(collected_via=via, agent=request.agent),
         )
-        kept = self._recorder.record(Wish(request.profile_id, record), now)
+        kept = self._recorder.record(Wish(request.profile_id, record, is_of_now=True), now)
         return wire.record_to_proto(kept.profile_id, kept.record)
 
     def Decide(self, request: pb.DecideRequest, context: grpc.ServicerContext) -> pb.Decision:
@@ -185,7 +185,9 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         return [wire.decision_to_proto(wanted, _decision(answering[wanted], terms, past)) for wanted in profile_ids]
 
     def _wish(self, request: pb.RecordConsentRequest) -> Wish:
-        record_id = new_id(request.request_id, "consents", request.profile_id)
+        answer = request.consent
+        state = pb.ConsentState.Name(answer.state)
+        record_id = _record_id(request, answer.purpose_id, answer.channel, state)
         return Wish(request.profile_id, wire.record_from(request.consent, record_id, self._now()))
 
     def _purpose(self, purpose_id: str) -> Purpose:
@@ -210,6 +212,14 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             raise NoticeInvalid("a version has one wording in each language")
         effective = wire.time_of(version.effective_time)
         return publish(notice, wordings, effective, version.material, self._now())
+
+
+def _record_id(
+    request: pb.RecordConsentRequest | pb.RevokeConsentRequest, purpose_id: str, channel: str, what: str
+) -> str:
+    """Return the id of a record: the same for a repeat, by the same caller, of the same answer to the same purpose."""
+    asked = (current_call().caller.subject, request.profile_id, purpose_id, channel, what)
+    return new_id(request.request_id, "consents", *asked)
 
 
 def _decision(consents: ProfileConsents, terms: Terms, past: datetime | None) -> Decision:

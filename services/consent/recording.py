@@ -16,9 +16,10 @@ from services.consent.domain.records import (
     ConsentState,
     ProfileConsents,
     accepted,
+    after_what_stands,
     append,
 )
-from services.consent.domain.registry import Notice, Purpose
+from services.consent.domain.registry import LegalBasis, Notice, Purpose
 from services.consent.store import ConsentStore, consents_for
 
 TRIES = 8  # a profile is rarely written twice at once; a batch and a merge may meet
@@ -26,10 +27,11 @@ TRIES = 8  # a profile is rarely written twice at once; a batch and a merge may 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A record somebody wants appended to a profile."""
+    """A record somebody wants appended to a profile; `is_of_now` when it was answered this moment."""
 
     profile_id: str
     record: ConsentRecord
+    is_of_now: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,11 @@ class Recorder:
         for index, wish in enumerate(wishes):
             try:
                 purpose, notice = self._terms_of(terms, wish.record)
-                checked[index] = Wish(wish.profile_id, accepted(wish.record, purpose, notice, now))
+                checked[index] = replace(wish, record=accepted(wish.record, purpose, notice, now))
             except KehuError as error:
                 outcomes[index] = error
-        withdrew = self._write(checked, outcomes)
+        lawful = frozenset(name for name, (held, _) in terms.items() if held.legal_basis is not LegalBasis.CONSENT)
+        withdrew = self._write(checked, outcomes, lawful)
         if withdrew:
             self._settle(USE_WITHIN_SECONDS)
         return [outcomes[index] for index in range(len(wishes))]
@@ -95,8 +98,11 @@ class Recorder:
             raise NoticeNotFound(purpose.notice_id)
         return purpose, notice
 
-    def _write(self, wishes: dict[int, Wish], outcomes: dict[int, Outcome]) -> bool:
-        """Write until no profile lost the race; say whether somebody withdrew what had been granted."""
+    def _write(self, wishes: dict[int, Wish], outcomes: dict[int, Outcome], lawful: frozenset[str]) -> bool:
+        """Write until no profile lost the race; say whether somebody withdrew what had been granted.
+
+        `lawful` are the purposes that need no grant: a refusal withdraws there what the law allows.
+        """
         withdrew = False
         waiting = dict(wishes)
         for _ in range(TRIES):
@@ -104,10 +110,10 @@ class Recorder:
                 return withdrew
             answering = consents_for(self._store, [wish.profile_id for wish in waiting.values()])
             split = self._split_meanwhile(answering)
-            batch = _Batch()
+            batch = _Batch(lawful)
             for index, wish in waiting.items():
                 if wish.profile_id not in split:
-                    batch.add(index, answering[wish.profile_id], _given_under(wish, answering[wish.profile_id]))
+                    batch.add(index, answering[wish.profile_id], wish)
             lost = set(self._store.save_consents(batch.changes()))
             outcomes |= batch.outcomes_without(lost)
             withdrew = withdrew or batch.withdrew
@@ -132,15 +138,16 @@ def _given_under(wish: Wish, answering: ProfileConsents) -> ConsentRecord:
 class _Batch:
     """What one round of writing does to the profiles it touches."""
 
-    def __init__(self) -> None:
+    def __init__(self, lawful: frozenset[str]) -> None:
         self.withdrew = False
+        self._lawful = lawful
         self._consents: dict[str, ProfileConsents] = {}
         self._facts: dict[str, list[events_pb2.ConsentChanged]] = {}
         self._held_by: dict[int, str] = {}
         self._outcomes: dict[int, Outcome] = {}
 
-    def add(self, index: int, answering: ProfileConsents, record: ConsentRecord) -> None:
-        profile_id = answering.profile_id
+    def add(self, index: int, answering: ProfileConsents, wish: Wish) -> None:
+        profile_id, record = answering.profile_id, _given_under(wish, answering)
         consents = self._consents.setdefault(profile_id, answering)
         self._held_by[index] = profile_id
         known = next((kept for kept in consents.records if kept.record_id == record.record_id), None)
@@ -149,7 +156,7 @@ class _Batch:
             self._note_withdrawal(consents, known)
             return
         try:
-            grown, kept, fact = append(consents, record)
+            grown, kept, fact = append(consents, after_what_stands(consents, record) if wish.is_of_now else record)
         except KehuError as error:
             self._outcomes[index] = error
             return
@@ -163,7 +170,8 @@ class _Batch:
         granted = any(
             held.state is ConsentState.GRANTED and held.purpose_id == record.purpose_id for held in consents.records
         )
-        self.withdrew = self.withdrew or (granted and record.state is not ConsentState.GRANTED)
+        could = granted or record.purpose_id in self._lawful
+        self.withdrew = self.withdrew or (could and record.state is not ConsentState.GRANTED)
 
     def changes(self) -> list[tuple[ProfileConsents, Sequence[events_pb2.ConsentChanged]]]:
         return [(self._consents[profile_id], facts) for profile_id, facts in self._facts.items()]

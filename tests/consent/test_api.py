@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import grpc
@@ -159,6 +160,49 @@ def test_a_refusal_by_somebody_who_never_agreed_waits_for_nothing(world):
     world.call("RecordConsent", a_grant("p1", state=pb.CONSENT_STATE_DENIED))
 
     assert world.waits == []
+
+
+def test_a_refusal_of_what_the_law_allows_waits_too(world):
+    lawful = a_purpose(legal_basis=pb.LEGAL_BASIS_CONTRACT, notice_id="")
+    world.call("CreatePurpose", pb.CreatePurposeRequest(purpose_id="delivery", purpose=lawful))
+    asked = pb.DecideRequest(profile_id="p1", purpose_id="delivery", channel="email", accept_legal_basis=True)
+    assert world.call("Decide", asked).allowed
+
+    request = revoke("p1")
+    request.purpose_id = "delivery"
+    world.call("RevokeConsent", request)
+
+    assert world.waits == [USE_WITHIN_SECONDS]
+    assert not world.call("Decide", asked).allowed
+
+
+@pytest.mark.parametrize("channel", ["email", ""])
+def test_a_withdrawal_counts_though_the_clock_that_stamped_the_grant_was_ahead(world, channel):
+    world.call("RecordConsent", a_grant("p1"))
+    held = world.store.consents(["p1"])["p1"]
+    ahead = replace(held.records[0], answer_time=datetime.now(UTC) + timedelta(seconds=30))
+    world.store.save_consents([(replace(held, records=(ahead,)), [])])
+    assert world.decide("p1") == "GRANTED"
+
+    request = revoke("p1")
+    request.channel = channel
+    world.call("RevokeConsent", request)
+
+    assert world.decide("p1") == "REVOKED"
+
+
+def test_a_request_id_stands_for_one_answer_of_one_caller(world):
+    other = world.harness.stub(consent_pb2_grpc.ConsentServiceStub, caller="app:other@sales")
+    world.call("CreatePurpose", pb.CreatePurposeRequest(purpose_id="gifts", purpose=a_purpose()))
+    for stub in (world.stub, other):
+        world.call("RecordConsent", a_grant("p1", "1"), stub)
+    world.call("RecordConsent", a_grant("p1", "1", purpose_id="gifts"))
+
+    withdrawn = world.call("RevokeConsent", revoke("p1", request_id="1"))
+
+    assert withdrawn.state == pb.CONSENT_STATE_REVOKED
+    assert world.decide("p1") == "REVOKED"
+    assert len(world.call("ListConsents", pb.ListConsentsRequest(profile_id="p1")).consents) == 4
 
 
 def test_a_repeated_request_appends_once_and_returns_the_first(world):

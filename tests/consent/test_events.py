@@ -96,6 +96,45 @@ def test_a_merge_stopped_half_way_is_finished_by_its_redelivery():
     assert [kept.record_id for kept in store.consents(["winner"])["winner"].records] == ["a", "b"]
 
 
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_a_withdrawal_under_the_merged_id_while_it_is_being_merged_is_kept(comes_again):
+    store = a_store(winner=record("a", "GRANTED"), loser=record("b", "GRANTED"))
+    revoked = record("late", "REVOKED", answered="2026-04-20")
+
+    class WhileTheAliasIsWritten(MemoryConsentStore):
+        consents = store.consents
+
+        def save_consents(self, changes):
+            (consents, _), *_ = changes
+            if consents.merged_into and not store.consents(["loser"])["loser"].merged_into:
+                held = store.consents(["loser"])["loser"]
+                if revoked not in held.records:
+                    store.save_consents([(replace(held, records=(*held.records, revoked)), [])])
+                    if comes_again:
+                        raise ConnectionError
+            return store.save_consents(changes)
+
+    try:
+        ConsentConsumer(WhileTheAliasIsWritten()).on_profiles_merged(merged("winner", "loser"))
+    except ConnectionError:
+        ConsentConsumer(store).on_profiles_merged(merged("winner", "loser"))
+
+    assert not is_allowed(store, "winner") and not is_allowed(store, "loser")
+    assert [kept.record_id for kept in store.consents(["winner"])["winner"].records] == ["a", "b", "late"]
+
+
+def test_a_merge_that_comes_again_takes_back_nothing_that_was_granted_since():
+    store = a_store(winner=record("a", "GRANTED", answered="2026-04-02"), loser=record("b", "REVOKED"))
+    ConsentConsumer(store).on_profiles_merged(merged("winner", "loser"))
+    answer(store, "winner", "since", "GRANTED", "2026-04-25")
+    alias = store.consents(["loser"])["loser"]
+    store.save_consents([(replace(alias, merged_into="", link_version=-1), [])])  # as if cut before it
+
+    ConsentConsumer(store).on_profiles_merged(merged("winner", "loser"))
+
+    assert is_allowed(store, "winner")
+
+
 MERGED_AT, SPLIT_AT = day("2026-04-10"), day("2026-04-20")
 
 

@@ -41,18 +41,20 @@ def merge_consents(
     """Return the survivor's consents with those of the merged profile, and the facts.
 
     For each purpose and channel both answered, the stricter answer stands, as of the newer of the two, until
-    the person answers again. The records of both are kept. Doing it twice changes nothing.
+    the person answers again. The records of both are kept. Doing it twice changes nothing; what was answered under the
+    merged id in between is taken over as it is, for they were one person by then.
     """
-    if merged.profile_id in survivor.family:
-        return survivor, []
     known = {record.record_id for record in survivor.records}
     taken = [_from(merged.profile_id, record) for record in merged.records if record.record_id not in known]
+    is_one_already = merged.profile_id in survivor.family
+    if is_one_already and not taken:
+        return survivor, []
     one = replace(
         survivor, records=(*survivor.records, *taken), family=survivor.family | merged.family | {merged.profile_id}
     )
     derived = [
         record
-        for key in _shared_keys(survivor.counting, merged.counting)
+        for key in ([] if is_one_already else _shared_keys(survivor.counting, merged.counting))
         if (record := _stricter(survivor, merged, one, key, at)) is not None and record.record_id not in known
     ]
     grown = replace(one, records=(*one.records, *derived))

@@ -105,6 +105,15 @@ def _weight(record: ConsentRecord) -> tuple[datetime, int, str]:
     return record.answer_time, STRICTNESS[record.state], record.record_id
 
 
+def after_what_stands(consents: ProfileConsents, record: ConsentRecord) -> ConsentRecord:
+    """Return an answer of this moment so that no earlier one counts instead, whatever clock stamped that."""
+    earlier = [
+        other.answer_time for other in consents.counting
+        if other.purpose_id == record.purpose_id and (not record.channel or other.channel in (record.channel, ""))
+    ]  # fmt: skip
+    return replace(record, answer_time=max([record.answer_time, *earlier]))
+
+
 def append(
     consents: ProfileConsents, record: ConsentRecord
 ) -> tuple[ProfileConsents, ConsentRecord, events_pb2.ConsentChanged | None]:
