@@ -41,6 +41,8 @@ from services.webhooks.sender import DELIVERED, Outcome, Sender
 from services.webhooks.store import WebhookStore
 
 LEASE = timedelta(seconds=45)  # longer than any one try
+AFTER_A_FAULT = timedelta(seconds=5)  # of a store, or an owner of records
+UNREADABLE = "unreadable"
 TURN = 20  # tries, then others have theirs
 THREADS = 32  # made as they are needed
 FAILING_AT_ONCE = THREADS // 2  # the rest is for those whose targets answer
@@ -122,6 +124,8 @@ class Deliverer(Repeating):
                     break
                 delivery = self._store.next_delivery(subscription_id)
                 wake = delivery.due if delivery else None
+                if delivery is None:
+                    lane = Lane(subscription_id)  # nothing fails where nothing waits
                 if delivery is None or wake is None or wake > now:
                     break
                 if tries == TURN or self.stopping.is_set():
@@ -133,8 +137,8 @@ class Deliverer(Repeating):
                 if lane.failures:
                     wake = self._now() + max(schedule.rest(lane.failures, self._chance()), asked)
                     break
-        except Unavailable:
-            wake = self._now() + timedelta(seconds=5)
+        except Exception:
+            wake = self._now() + AFTER_A_FAULT
             raise
         finally:
             self._store.release(lane, self._holder, wake)
@@ -142,7 +146,14 @@ class Deliverer(Repeating):
 
     def _deliver(self, subscription: Subscription, delivery: Delivery, lane: Lane) -> tuple[Lane, timedelta]:
         """Try one delivery and write down what came of it; return how the lane stands then, and the wait asked for."""
-        body = self._body(subscription, delivery)
+        try:
+            body = self._body(subscription, delivery)
+        except Unavailable:
+            raise
+        except Exception:  # of this delivery: the others are not held up by it
+            _log.exception("what a delivery is about cannot be read", extra={"delivery": delivery.id})
+            self._again(delivery, Attempt(self._now(), 0, UNREADABLE, 0))
+            return replace(lane, failures=0), timedelta()
         if isinstance(body, DeliveryState):
             self._store.save(delivery.settled(body))
             return replace(lane, failures=0), timedelta()
@@ -161,16 +172,20 @@ class Deliverer(Repeating):
         self, subscription: Subscription, delivery: Delivery, lane: Lane, attempt: Attempt, outcome: Outcome
     ) -> Lane:
         now = self._now()
-        tried = delivery.after(attempt, DeliveryState.FAILED, None)
-        if not schedule.is_given_up(now, tried.tried_since):
-            due = schedule.retry_at(now, tried.attempt_count, outcome.asked_wait, self._chance())
-            tried = replace(tried, state=DeliveryState.WAITING, due=due)
-        self._store.save(tried)
+        self._again(delivery, attempt, outcome.asked_wait)
         since = lane.failing_since or now
         if outcome.status == schedule.GONE or schedule.is_given_up(now, since):
             self._disable(subscription, "gone" if outcome.status == schedule.GONE else "failed", now)
         said = f"{outcome.kind} {outcome.status}" if outcome.status else outcome.kind
         return Lane(subscription.id, lane.failures + 1, since, said)
+
+    def _again(self, delivery: Delivery, attempt: Attempt, asked_wait: timedelta | None = None) -> None:
+        """Write down a try that failed, and have another one if it has not failed for too long."""
+        now, tried = self._now(), delivery.after(attempt, DeliveryState.FAILED, None)
+        if not schedule.is_given_up(now, tried.tried_since):
+            due = schedule.retry_at(now, tried.attempt_count, asked_wait, self._chance())
+            tried = replace(tried, state=DeliveryState.WAITING, due=due)
+        self._store.save(tried)
 
     def _disable(self, subscription: Subscription, reason: str, now: datetime) -> None:
         """Give a subscription up, and tell."""

@@ -20,6 +20,14 @@ NOT_FOR_THE_APP = (
     grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.INVALID_ARGUMENT,
 )  # fmt: skip
+AWAY = (
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNAUTHENTICATED,
+)  # fmt: skip
+
+
+class Unreadable(Exception):  # noqa: N818 - of this record: others can be read
+    """The owner fails at this record."""
 
 
 class Reads(Protocol):
@@ -28,7 +36,12 @@ class Reads(Protocol):
     def __call__(
         self, subscription: Subscription, event: EventType, resource: str, fields: Collection[str], request_id: str
     ) -> Message | None:
-        """Return these fields of it as the app sees them, None when it may not see it or it is gone; Unavailable."""
+        """Return these fields of it as the app sees them, None when it may not see it or it is gone.
+
+        Raises:
+            Unavailable: the owner does not answer.
+            Unreadable: it fails at this record.
+        """
 
 
 class Reader:
@@ -61,5 +74,7 @@ class Reader:
         except grpc.RpcError as error:
             if error.code() in NOT_FOR_THE_APP:
                 return None
-            raise Unavailable("the owner of the record does not answer") from None
+            if error.code() in AWAY:
+                raise Unavailable("the owner of the record does not answer") from None
+            raise Unreadable(error.code().name) from None
         return reply

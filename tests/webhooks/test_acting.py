@@ -17,7 +17,7 @@ from services.chassis.errors import Unavailable
 from services.chassis.server import Guard, Serving, build_server, plans_by_path, service_names
 from services.webhooks.domain.catalogue import catalogue
 from services.webhooks.domain.subscriptions import Secret, Subscription
-from services.webhooks.reading import Reader
+from services.webhooks.reading import Reader, Unreadable
 from tests.harness import TODAY, MemoryTrail, StatedTokens, stated_peer
 
 RULES = [
@@ -38,7 +38,11 @@ WANTED = {"number", "subject", "department"}
 class Owner(tickets_pb2_grpc.TicketsServiceServicer):
     """Knows one ticket."""
 
+    fails = False
+
     def GetTicket(self, request: tickets.GetTicketRequest, context: grpc.ServicerContext) -> tickets.Ticket:
+        if self.fails:
+            raise ZeroDivisionError
         return tickets.Ticket(
             name=request.name, number="T1", subject="牛奶变质", department="service", profile="profiles/p1"
         )
@@ -132,6 +136,15 @@ def test_a_right_that_is_taken_away_ends_at_once(world: World) -> None:
     assert world.read("app:desk") is None
     world.policy(filters=(RowFilter("role:agent", "service", "tickets", "tier", ("gold",)),))
     assert world.read("app:desk") is None, "rows narrowed by what the owner cannot apply are closed"
+
+
+def test_an_owner_that_fails_at_one_record_is_told_from_one_that_does_not_answer(world: World, monkeypatch) -> None:
+    monkeypatch.setattr(Owner, "fails", True)
+    with pytest.raises(Unreadable):
+        world.read("app:desk")
+    world.address = "127.0.0.1:1"
+    with pytest.raises(Unavailable):
+        world.read("app:desk")
 
 
 @pytest.mark.parametrize("peer", ["gateway", "search", "marketing", "tickets"])

@@ -26,6 +26,7 @@ from services.webhooks.delivering import TURN, Deliverer
 from services.webhooks.domain.signing import new_secret
 from services.webhooks.domain.subscriptions import DeliveryState, Secret, State, Subscription, delivery_of
 from services.webhooks.queueing import Queue
+from services.webhooks.reading import Unreadable
 from services.webhooks.sender import Sender
 from services.webhooks.store import MemoryWebhookStore, MongoWebhookStore, WebhookStore
 from tests.webhooks.receivers import Receiver, receiving
@@ -43,6 +44,7 @@ class World:
     now: datetime = datetime(2026, 11, 22, 8, 0, tzinfo=UTC)
     records: dict[str, profiles.Profile | None] = field(default_factory=dict)
     asked: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+    broken: set[str] = field(default_factory=set)
     is_away: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +58,8 @@ class World:
     def read(self, subscription: object, event: object, resource: str, fields: set, request_id: str) -> object:
         if self.is_away:
             raise Unavailable("away")
+        if resource in self.broken:
+            raise Unreadable("INTERNAL")
         self.asked.append((resource, frozenset(fields)))
         found = self.records.get(resource, profiles.Profile(display_name="李**", tier="gold", version=3))
         if found is not None:
@@ -119,6 +123,40 @@ def test_data_is_what_the_owner_shows_the_app_at_that_moment(world: World) -> No
         {"display_name": "李**", "tier": "gold"},
         {"tier": "silver"},
     ]
+
+
+def test_a_record_that_cannot_be_read_holds_up_no_other_and_is_tried_again_for_three_days(world: World) -> None:
+    with receiving() as receiver:
+        world.subscribe(receiver.url)
+        world.queue(3)
+        world.broken.add("profiles/p0")
+        world.deliverer.take_turn("a" * 32)
+        assert world.states() == ["waiting", "delivered", "delivered"]
+        for _ in range(40):
+            world.forward(hours=2)
+            world.deliverer.take_turn("a" * 32)
+
+    assert world.states() == ["failed", "delivered", "delivered"]
+    (failed,) = world.store.deliveries("a" * 32, DeliveryState.FAILED, None, 9)
+    assert {each.outcome for each in failed.attempts} == {"unreadable"} and 12 < failed.attempt_count < 30
+    assert world.store.get("a" * 32).state is State.ACTIVE, "the target did nothing wrong"
+
+
+def test_one_failure_after_quiet_days_disables_nothing(world: World) -> None:
+    with receiving(Receiver(lambda got: (500, {}))) as receiver:
+        world.subscribe(receiver.url)
+        world.queue(1)
+        world.deliverer.take_turn("a" * 32)
+        assert world.store.lane("a" * 32).failing_since is not None
+        world.store.forget(["profiles/p0"])
+        world.forward(minutes=10)
+        world.deliverer.take_turn("a" * 32)
+        world.forward(days=4)
+        world.queue(1, first=1)
+        world.deliverer.take_turn("a" * 32)
+
+    assert world.store.get("a" * 32).state is State.ACTIVE
+    assert world.store.lane("a" * 32).failing_since == world.now
 
 
 def test_what_the_app_may_not_see_any_more_is_withheld_though_it_was_queued(world: World) -> None:

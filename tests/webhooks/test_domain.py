@@ -76,6 +76,8 @@ def test_a_wait_that_the_target_asks_for_is_honoured_within_bounds() -> None:
     assert wait(timedelta(days=300)) == timedelta(hours=6)
     assert schedule.retry_after("Sun, 22 Nov 2026 08:02:00 GMT", NOW) == timedelta(minutes=2)
     assert schedule.retry_after("Sun, 22 Nov 2020 08:02:00 GMT", NOW) == timedelta()
+    assert schedule.retry_after("Mon, 01 Jan 2024 00:00:00 +99999999999999999", NOW) is None
+    assert schedule.retry_after("Mon, 01 Jan 0001 00:00:00 +2359", NOW) in (None, timedelta())
 
 
 def test_the_former_secret_signs_for_a_day_and_an_older_one_no_more() -> None:

@@ -40,6 +40,6 @@ def retry_after(value: str, now: datetime) -> timedelta | None:
         return timedelta(seconds=int(value))
     try:
         at = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+        return max((at if at.tzinfo else at.replace(tzinfo=UTC)) - now, timedelta())
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC)) - now, timedelta())

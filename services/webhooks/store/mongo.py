@@ -33,9 +33,11 @@ from services.webhooks.domain.subscriptions import (
 SERVICE = "webhooks"
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
-ROW_INDEX = [("subscription", 1), ("create_time", -1)]
-INDEXES = (ROW_INDEX, [("lane", 1), ("due", 1)], [("resource", 1)], [("create_time", 1)],
-           [("subscription", 1), ("event_time", 1)])  # fmt: skip
+NEWEST = [("create_time", -1), ("_id", -1)]
+INDEXES = (
+    [("subscription", 1), *NEWEST], [("subscription", 1), ("state", 1), *NEWEST], [("lane", 1), ("due", 1)],
+    [("resource", 1)], [("create_time", 1)], [("subscription", 1), ("event_time", 1)],
+)  # fmt: skip
 
 
 class SubscriptionDocument(Record):
@@ -267,15 +269,9 @@ class MongoWebhookStore:
             wanted["state"] = state.value
         if before is not None:
             wanted["create_time"] = {"$lte": before[0]}
+            wanted["$or"] = [{"create_time": {"$lt": before[0]}}, {"_id": {"$lt": before[1]}}]
         with records.driver_errors():
-            found = self._rows.find(wanted).sort([("create_time", -1), ("_id", -1)])
-            kept: list[Delivery] = []
-            for row in found:
-                if before is None or (row["create_time"], row["_id"]) < before:
-                    kept.append(_delivery(row))
-                if len(kept) == limit:
-                    break
-            return kept
+            return [_delivery(row) for row in self._rows.find(wanted).sort(NEWEST).limit(limit)]
 
     def find_deliveries(self, subscription_id: str, ids: Collection[str]) -> list[Delivery]:
         """Return those of these ids."""
