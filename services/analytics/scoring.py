@@ -12,9 +12,10 @@ from typing import Final
 from services.analytics.domain import rfm
 from services.analytics.domain.tables import RESCORED, SCORES
 from services.analytics.engine import Params, joined, relations
-from services.analytics.lake import RECENT, ROW_GROUP_ROWS, Snapshot, WriterRaced, arrow_schema
+from services.analytics.lake import RECENT, ROW_GROUP_ROWS, Snapshot, arrow_schema
 from services.analytics.reading import moment_of
 from services.analytics.warehouse import Pinned, Warehouse
+from services.chassis.errors import Unavailable
 
 MEASURES: Final = ("recency_days", "baskets", "monetary_cents")
 
@@ -113,11 +114,12 @@ def _forget_rescored(warehouse: Warehouse, started: datetime) -> None:
     if snapshot.rows:
         parts, params = relations([snapshot])
         kept = f"SELECT *, '{RECENT}' AS part FROM {RESCORED.name} WHERE event_time > $started"
-        with suppress(WriterRaced):  # rescored meanwhile: the next computation drops them
-            warehouse.replace(RESCORED, joined(parts, kept), {**params, "started": started})
+        with suppress(Unavailable):  # the lake changed meanwhile: the next computation drops them
+            warehouse.replace(snapshot, joined(parts, kept), {**params, "started": started})
 
 
 def _score(warehouse: Warehouse, params: Params, cutoff: datetime) -> Computation:
+    before = warehouse.lake.snapshot(SCORES)
     measures = "WITH measures AS (FROM read_parquet($measured))"
     (cuts,) = warehouse.engine.rows(f"{measures} {rfm.cut_points_sql()}", params)
     named = {"definition_version": "$definition AS definition_version", "data_cutoff": "$cutoff AS data_cutoff"}
@@ -126,7 +128,7 @@ def _score(warehouse: Warehouse, params: Params, cutoff: datetime) -> Computatio
         f"{measures}, cuts AS ({rfm.cut_points_sql()}) SELECT {columns} FROM ({rfm.scores_sql()}) ORDER BY profile_id"
     )
     bound: Params = {**params, "definition": rfm.DEFINITION_VERSION, "cutoff": cutoff}
-    warehouse.replace(SCORES, scored, bound)
+    warehouse.replace(before, scored, bound)
     counts = f"SELECT rfm_segment, count(*) FROM ({scored}) GROUP BY rfm_segment ORDER BY rfm_segment"
     segments = tuple((str(name), int(str(count))) for name, count in warehouse.engine.rows(counts, bound))
     return Computation(

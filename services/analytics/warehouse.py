@@ -281,10 +281,27 @@ class Warehouse:
         rows = self.rows(pinned, ["interactions"], body, {"ids": list(profile_ids)})
         return {str(record): bool(erased) for record, erased in rows}
 
-    def replace(self, table: Table, statement: str, params: Params) -> None:
-        """Replace all rows of a table by a statement's."""
-        with self.engine.batches(statement, params, 16_384) as reader:
-            self.lake.rewrite(self.lake.snapshot(table), reader)
+    def replace(self, snapshot: Snapshot, statement: str, params: Params) -> None:
+        """Replace a snapshot's rows by those of a statement, people erased since it was read left out.
+
+        Take the snapshot before what the statement reads is looked up.
+
+        Raises:
+            Unavailable: another writer changed these rows meanwhile, an erasure perhaps.
+        """
+        try:
+            with self.engine.batches(statement, params, 16_384) as reader:
+                self.lake.rewrite(snapshot, reader)
+        except WriterRaced as error:
+            raise Unavailable("the lake is being written by others; try again") from error
+        if late := self._erased_in(snapshot.table):
+            self.erase(late)
+
+    def _erased_in(self, table: Table) -> list[str]:
+        """Return the erased people who have rows in a table."""
+        parts, params = relations([self.lake.snapshot(ERASED), self.lake.snapshot(table)])
+        body = f"SELECT DISTINCT profile_id FROM {table.name} SEMI JOIN erased USING (profile_id)"
+        return [str(row[0]) for row in self.engine.rows(joined(parts, body), params)]
 
 
 _UNSEEN: Final = (

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,9 +24,12 @@ from kehu.consent.v1.events_pb2 import ConsentChanged
 from kehu.marketing.v1.events_pb2 import DeliveryRecorded
 from kehu.profiles.v1.events_pb2 import ProfileChanged, ProfileErased, ProfilesMerged
 
-from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS
+from services.analytics.domain.tables import ALIASES, CONSENTS, DELIVERIES, INTERACTIONS, RESCORED, SCORES
 from services.analytics.events import AnalyticsConsumer
 from services.analytics.feeding import Feeder, flush
+from services.analytics.lake import rows_table
+from services.analytics.reading import Reader
+from services.analytics.scoring import _forget_rescored, compute_scores
 from services.analytics.store import Entry, Inbox, MemoryInbox, MongoInbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.consuming import Event
@@ -297,6 +301,70 @@ def test_what_is_told_of_an_erased_person_later_is_removed_even_by_a_feeder_kill
 
     assert values(warehouse, "interactions", "profile_id") == [("b",)]
     assert values(warehouse, "deliveries", "profile_id") == []
+
+
+@pytest.mark.parametrize("had_scores", [True, False])
+def test_an_erasure_while_scores_are_computed_is_not_undone(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, had_scores: bool
+) -> None:
+    inbox, reader = MemoryInbox(), Reader(warehouse)
+    consumer = AnalyticsConsumer(inbox, plain)
+
+    def buy(who: str) -> None:
+        consumer.on_profile_changed(event(ProfileChanged(profile_id=who, version=3, event_time=stamp()), f"p{who}"))
+        bought = analytics_pb2.BatchCreateInteractionsRequest(interactions=[interaction(who, 1)])
+        inbox.put(Entry(f"i{who}", bought.DESCRIPTOR.full_name, bought.SerializeToString()))
+        flush(inbox, warehouse)
+
+    def erase() -> None:
+        erased = ProfileErased(profile_id="gone", version=9, names=["gone"], event_time=stamp())
+        consumer.on_profile_erased(event(erased, "e"))
+        flush(inbox, warehouse)
+
+    @contextmanager
+    def slow(*arguments: object) -> Iterator[object]:
+        with read(*arguments) as rows:  # type: ignore[arg-type]
+            erase()
+            yield rows
+
+    for who in ("stays", "gone") if had_scores else ("stays",):
+        buy(who)
+    compute_scores(warehouse)
+    buy("gone")
+    read = warehouse.engine.batches
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(warehouse.engine, "batches", slow)
+        with pytest.raises(Unavailable):
+            compute_scores(warehouse)
+    after = reader.scores("gone")
+    compute_scores(warehouse)
+
+    warehouse.lake.sweep(SCORES, 0)
+
+    assert (after, reader.scores("gone")) == (None, None)
+    assert reader.scores("stays") is not None
+    assert [path for path in (warehouse.lake.root / "scores").rglob("*.parquet") if b"gone" in path.read_bytes()] == []
+
+
+def test_what_is_rescored_while_a_computation_drops_older_ones_stays(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rescored(who: str, moment: datetime) -> None:
+        row = {"profile_id": who, "rfm_segment": "champions", "event_time": moment, "part": "recent"}
+        warehouse.add(RESCORED, rows_table(RESCORED, [row]))
+
+    @contextmanager
+    def slow(*arguments: object) -> Iterator[object]:
+        with read(*arguments) as rows:  # type: ignore[arg-type]
+            rescored("new", NOON + timedelta(hours=1))
+            yield rows
+
+    read = warehouse.engine.batches
+    rescored("old", NOON - timedelta(hours=1))
+    monkeypatch.setattr(warehouse.engine, "batches", slow)
+    _forget_rescored(warehouse, NOON)
+
+    assert [Reader(warehouse).scores(who) is None for who in ("old", "new")] == [True, False]
 
 
 def test_an_erasure_while_others_append_loses_no_row(warehouse: Warehouse) -> None:

@@ -214,6 +214,23 @@ def test_bad_rows_are_set_apart_with_their_reason(desk: Desk, tmp_path: Path) ->
     assert desk.count("max(row_number)", "interactions_apart") == 7
 
 
+def test_a_time_is_shifted_by_the_offset_of_the_file_only_where_it_carries_no_zone(desk: Desk, tmp_path: Path) -> None:
+    zoned = ("08:00:00Z", "08:00:00Z ", "16:00:00+08:00 ", "08:00:00 UTC", "08:00:00.5+00", " 13:30:00+0530")
+    local = ("16:00", " 16:00:00 ", "16:00:00.5")
+    times = [f"2025-03-01 {time}".replace(" ", "T", 1) for time in zoned] + [f"2025-03-01 {time}" for time in zoned]
+    times += [f"{day} {time}" for time in local for day in ("2025-03-01", "2025-3-1", "2025/03/01")]
+    unfit = ("16:00:00 Asia/Shanghai", "08:00:00 PST", "08:00:00-08:00:00", "08:00:00 +08:00", "(BC)")
+    days = ("2025-03-02", "2025-3-2", "2025-3-02")
+    told = [*times, *(f"2025-03-01 {time}" for time in unfit), *days]
+    name = desk.upload(lines(tmp_path, [("c2", f"m{number}", time, "1", "") for number, time in enumerate(told)]))
+    desk.run()
+
+    assert {item.reason: item.rows for item in desk.result(name).apart} == {"INVALID_TIME": len(unfit)}
+    morning = "epoch(date_trunc('second', event_time)) = epoch(TIMESTAMPTZ '2025-03-01 08:00:00Z')"
+    midnight = "event_time = TIMESTAMPTZ '2025-03-01 16:00:00Z'"
+    assert desk.count(f"(count(*) FILTER ({morning}), count(*) FILTER ({midnight}))") == (len(times), len(days))
+
+
 @pytest.mark.parametrize("kill_at", ["before", "after"])
 def test_a_killed_import_resumes_with_the_right_counts(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: str

@@ -74,7 +74,7 @@ def normalizing_sql(columns: Mapping[str, str]) -> str:
     """Return the statement that reads `incoming` (our columns as they are in the file) with a reason where unfit.
 
     Parameters: $offset (minutes), $event_type, $channel, $earliest, $latest. `incoming` has row_number.
-    A time without offset is local time at $offset; amounts of currency units are rounded to the cent, half away from 0.
+    A time without zone is local time at $offset; amounts of currency units are rounded to the cent, half away from 0.
     """
     text = {name: _text(name, columns) for name in (*REQUIRED, *OPTIONAL)}
     return f"""
@@ -135,8 +135,9 @@ def _amount(columns: Mapping[str, str]) -> str:
 
 
 def _time(columns: Mapping[str, str]) -> str:
-    """Return the time in UTC; what carries no offset is shifted by $offset."""
-    cast = "TRY_CAST(event_time AS TIMESTAMPTZ)"
-    carries = r"regexp_matches(event_time::VARCHAR, '[0-9](Z|[+-][0-9]{2}(:?[0-9]{2})?)$')"
-    dated = r"NOT regexp_full_match(trim(event_time::VARCHAR), '[0-9]{4}-[0-9]{2}-[0-9]{2}')"
-    return f"CASE WHEN {carries} AND {dated} THEN {cast} ELSE {cast} - to_minutes($offset) END"
+    """Return the time in UTC; what carries no zone is shifted by $offset, a zone by name but UTC makes it NULL."""
+    text = "trim(event_time::VARCHAR)"
+    cast = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    zoned = rf"regexp_full_match({text}, '.*:.*[0-9](Z| UTC|[+-][0-9]{{2}}(:?[0-9]{{2}})?)')"
+    local = rf"regexp_full_match({text}, '[0-9T /-]+(:[0-9:. ]+)?')"
+    return f"CASE WHEN {zoned} THEN {cast} WHEN {local} THEN {cast} - to_minutes($offset) END"
