@@ -87,4 +87,4 @@ def _known_to_lake(story: Context) -> set[str]:
 
 
 def _size(row: pb.SegmentCount) -> str:
-    return "fewer than 5" if row.suppressed else shown(row.profile_count)
+    return "withheld" if row.suppressed else shown(row.profile_count)

@@ -17,7 +17,7 @@ from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 from services.analytics.domain import rfm
 from services.analytics.domain.importing import DEFAULT_EVENT_TYPE, FileOptions, parse_offset, parse_renames
 from services.analytics.domain.rows import Keyed
-from services.analytics.domain.suppression import LEAST_CUSTOMERS
+from services.analytics.domain.suppression import LEAST_CUSTOMERS, suppressed
 from services.analytics.files import InteractionFile, Uploads
 from services.analytics.importing import Importer, Progress, Resolver
 from services.analytics.scoring import Computation, compute_scores
@@ -149,16 +149,18 @@ def _import_response(progress: Progress, sha256: str) -> pb.ImportInteractionsRe
 
 
 def _scores_response(found: Computation) -> pb.ComputeScoresResponse:
+    """Return what may be told; of fewer customers than the least nothing, for cut points are values of theirs."""
     counts = dict(found.segment_counts)
+    hidden = suppressed({(segment,): count for segment, count in counts.items()})
+    is_told = found.profile_count >= LEAST_CUSTOMERS
     response = pb.ComputeScoresResponse(
-        profile_count=found.profile_count,
+        profile_count=found.profile_count if is_told else 0,
         definition_version=rfm.DEFINITION_VERSION,
         data_cutoff=found.cutoff,
-        cut_points=[pb.CutPoints(measure=name, values=values) for name, values in found.cut_points],
+        cut_points=[pb.CutPoints(measure=name, values=values) for name, values in found.cut_points if is_told],
     )
     for segment, title in rfm.SEGMENTS.items():
-        count = counts.get(segment, 0)
-        small = 0 < count < LEAST_CUSTOMERS
-        shown = 0 if small else count
+        small = (segment,) in hidden
+        shown = 0 if small else counts.get(segment, 0)
         response.segments.add(segment=segment, title=title, profile_count=shown, suppressed=small)
     return response

@@ -20,8 +20,9 @@ from services.analytics.domain import rfm
 from services.analytics.domain.errors import FileTooLarge, UnreadableInteractionFile
 from services.analytics.domain.tables import ALIASES, APART, INTERACTIONS, PROFILES
 from services.analytics.files import Uploads
-from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs, sweep_uploads
+from services.analytics.jobs import COMPUTE, IMPORT, AnalyticsJobs, _scores_response, sweep_uploads
 from services.analytics.lake import rows_table
+from services.analytics.scoring import Computation
 from services.analytics.store import MemoryComputations
 from services.analytics.warehouse import Warehouse
 from services.chassis.crypto import Sealer
@@ -351,6 +352,26 @@ def test_scores_take_merged_profiles_as_one_and_leave_deleted_ones_out(desk: Des
     assert None is Reader(desk.warehouse).scores("p9")
     assert None is Reader(desk.warehouse).scores("p10")
     assert all(segment.suppressed or not 0 < segment.profile_count < 5 for segment in response.segments)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown", "total"),
+    [
+        ((3, 40, 20, 10), (None, 40, 20, None), 73),  # the rest of the total tells of 13
+        ((3, 4, 20, 10), (None, None, 20, None), 37),
+        ((9, 40), (9, 40), 49),
+        ((3, 1), (None, None), 0),
+    ],
+)
+def test_no_size_of_a_small_segment_is_the_rest_of_the_total(
+    sizes: Sequence[int], shown: Sequence[int | None], total: int
+) -> None:
+    counts = tuple(zip(rfm.SEGMENTS, sizes, strict=False))
+    response = _scores_response(Computation(NOON, sum(sizes), (("baskets", (1, 2, 3, 4)),), counts))
+
+    assert [None if item.suppressed else item.profile_count for item in response.segments][: len(sizes)] == [*shown]
+    assert all(item.profile_count == 0 for item in response.segments if item.suppressed)
+    assert (response.profile_count, len(response.cut_points)) == (total, 1 if total else 0)
 
 
 def test_a_computation_repeated_after_a_crash_tells_its_fact_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
