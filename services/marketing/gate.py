@@ -27,10 +27,21 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Names and addresses of a page, in memory only, with the keyed tokens of the addresses."""
+    """Names and addresses of a page, in memory only, with the keyed tokens of the addresses.
+
+    They are kept under who answered for a recipient when asked; who answers by now may be somebody else.
+    """
 
     contacts: Mapping[str, Contact]
     tokens: Mapping[str, str]
+
+    def contact(self, profile_id: str, person_id: str) -> Contact | None:
+        """Return where to write to a recipient for whom this person answers by now."""
+        return self.contacts.get(person_id) or self.contacts.get(profile_id)
+
+    def token(self, profile_id: str, person_id: str) -> str:
+        """Return the token of the address that `contact` names, empty without one."""
+        return next(iter(self.tokens_of(person_id, profile_id)), "")
 
     def tokens_of(self, *profile_ids: str) -> list[str]:
         """Return the tokens of the addresses known under these ids."""
@@ -80,7 +91,7 @@ class Gate:
                 profile_id=profile_id,
                 person_id=person,
                 consent=answers.by_person.get(person, ConsentAnswer()),
-                has_address=bool({profile_id, person} & people.contacts.keys()),
+                has_address=people.contact(profile_id, person) is not None,
                 is_suppressed=not suppressed.isdisjoint({person, *people.tokens_of(profile_id, person)}),
                 recent_messages=recent[person],
             )

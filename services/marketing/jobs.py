@@ -201,7 +201,7 @@ class CampaignRunner:
         affordable = affordable_messages(campaign.budget_cents, campaign.message_cost_cents, charged)
         terms = PlanTerms(campaign.frequency_cap, campaign.quiet_hours, affordable, now, frozenset(in_run))
         return [
-            planned(blank, plan, now, people.tokens.get(plan.person_id, ""))
+            planned(blank, plan, now, people.token(plan.profile_id, plan.person_id))
             for plan in plan_deliveries(candidates, terms)
         ]
 

@@ -55,12 +55,13 @@ class Page:
 
 
 class _Check:
-    """When people were last asked about, and for how long that may be acted on."""
+    """When people were last asked about, for how long that may be acted on, and who answers for each of them."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._asked_at = float("-inf")
         self.use_within_seconds = 0.0
+        self.persons: dict[str, str] = {}
 
     def begin(self) -> None:
         """Note that the question is about to be put."""
@@ -130,13 +131,16 @@ class Sender:
         check.use_within_seconds = known.use_within_seconds
         terms = PlanTerms(campaign.frequency_cap, campaign.quiet_hours, None, self._clocks.now(), known.persons_in_run)
         plans = plan_deliveries(known.candidates, terms)
+        check.persons = {plan.profile_id: plan.person_id for plan in plans}
         self._save(page, [_skipped_by(by_profile[plan.profile_id], plan, terms.now) for plan in plans if plan.skip])
         return [by_profile[plan.profile_id] for plan in plans if plan.skip is None]
 
     def _send_one(self, campaign: Campaign, page: Page, delivery: Delivery, check: _Check) -> None:
-        (marked,) = self._save(page, [sending(delivery)])
+        person_id = check.persons[delivery.profile_id]
+        mail = self._mail(campaign, page, delivery, person_id)
+        (marked,) = self._save(page, [sending(delivery, page.people.token(delivery.profile_id, person_id))])
         try:
-            self._mailer.send(self._mail(campaign, page, marked), lambda: self._confirm(campaign, page, marked, check))
+            self._mailer.send(mail, lambda: self._confirm(campaign, page, marked, check))
         except MailStale:
             return  # the last check recorded why
         except MailRefused as no:
@@ -163,8 +167,9 @@ class Sender:
             raise Waiting("CONSENT_SLOW", SLOW_RETRY_SECONDS)
         return True
 
-    def _mail(self, campaign: Campaign, page: Page, delivery: Delivery) -> OutgoingMail:
-        contact = page.people.contacts[delivery.profile_id]
+    def _mail(self, campaign: Campaign, page: Page, delivery: Delivery, person_id: str) -> OutgoingMail:
+        contact = page.people.contact(delivery.profile_id, person_id)
+        assert contact is not None  # the last check let through who has one
         url = self._link_of(delivery.delivery_id)
         message = render(campaign.template, contact.display_name, url)
         return OutgoingMail(delivery.delivery_id, contact.address, message.subject, message.text, message.html, url)

@@ -413,9 +413,9 @@ def test_what_a_dead_worker_had_in_hand_is_settled():
 def test_only_what_may_have_arrived_counts_towards_the_cap():
     claim = claimed(delivery(), NOW)
 
-    assert sent(sending(claim), NOW).claim_time == NOW
-    assert refused(sending(claim), 550, True, NOW).claim_time is None
-    assert refused(sending(claim), 450, False, NOW).claim_time is None
+    assert sent(sending(claim, ""), NOW).claim_time == NOW
+    assert refused(sending(claim, ""), 550, True, NOW).claim_time is None
+    assert refused(sending(claim, ""), 450, False, NOW).claim_time is None
 
 
 def test_each_final_delivery_has_a_fact_and_no_other():

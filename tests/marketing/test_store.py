@@ -208,7 +208,7 @@ def test_the_fact_of_an_outcome_waits_in_its_delivery(mongo_store):
     mongo_store.save_deliveries([made])
     held = replace(made, version=1)
 
-    mongo_store.save_deliveries([sent(sending(held), START)])
+    mongo_store.save_deliveries([sent(sending(held, ""), START)])
 
     row = DeliveryDocument._get_collection().find_one({"_id": made.delivery_id})
     assert [entry["type"] for entry in row["outbox"]] == ["kehu.marketing.v1.DeliveryRecorded"]

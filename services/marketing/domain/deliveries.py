@@ -96,9 +96,10 @@ def claimed(delivery: Delivery, now: datetime) -> Delivery:
     return replace(delivery, state=DeliveryState.CLAIMED, claim_time=now)
 
 
-def sending(delivery: Delivery) -> Delivery:
-    """Return the delivery as it must be stored before a byte of it is handed over."""
-    return replace(delivery, state=DeliveryState.SENDING)
+def sending(delivery: Delivery, address_token: str) -> Delivery:
+    """Return the delivery as it must be stored before a byte of it is handed over; a forgotten address stays so."""
+    token = address_token if delivery.address_token else ""
+    return replace(delivery, state=DeliveryState.SENDING, address_token=token)
 
 
 def sent(delivery: Delivery, now: datetime) -> Delivery:
