@@ -107,10 +107,11 @@ def _fill_sla(message: pb.AppliedSla, ticket: Ticket, now: datetime) -> None:
 def _target(stand: TargetStand) -> pb.SlaTarget:
     message = pb.SlaTarget(
         minutes=stand.minutes,
-        due_time=stand.due_time,
         state=STATES[stand.state],
         holidays_unknown=stand.holidays_unknown,
     )
+    if stand.due_time is not None:
+        message.due_time.FromDatetime(stand.due_time)
     if stand.met_time is not None:
         message.met_time.FromDatetime(stand.met_time)
     return message

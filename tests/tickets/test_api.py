@@ -13,6 +13,7 @@ from kehu.tickets.v1 import tickets_pb2 as pb
 from services.chassis.access import Condition, Either, Obligations
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving
+from services.tickets import wire
 from services.tickets.api import TicketsServicer
 from services.tickets.store import Facts
 from services.tickets.store.memory import MemoryTicketsStore
@@ -346,6 +347,34 @@ def test_policies_that_contradict_themselves_are_refused(tickets):
 
     code, _ = refusal(lambda: tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=policy)))
     assert code == grpc.StatusCode.INVALID_ARGUMENT
+
+
+ONE_HOUR_A_WEEK = pb.BusinessCalendar(
+    days=[pb.WorkDay(weekday=1, blocks=[pb.WorkBlock(start_minute=540, end_minute=600)])]
+)
+
+
+def test_a_target_that_the_calendar_never_reaches_is_refused(tickets):
+    targets = [pb.PriorityTargets(priority=pb.PRIORITY_NORMAL, resolution_minutes=43_200)]
+    policy = office_policy(calendar=ONE_HOUR_A_WEEK, targets=targets)
+    made = tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy(targets=targets)))
+    change = pb.UpdateSlaPolicyRequest(sla_policy=pb.SlaPolicy(name=made.name, calendar=ONE_HOUR_A_WEEK))
+
+    assert bad_fields(lambda: tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=policy))) == ["targets"]
+    assert bad_fields(lambda: tickets.UpdateSlaPolicy(change)) == ["targets"]
+
+
+def test_a_ticket_with_a_promise_that_is_never_due_is_read_and_worked_on(tickets, store):
+    targets = [pb.PriorityTargets(priority=pb.PRIORITY_NORMAL, first_response_minutes=60, resolution_minutes=43_200)]
+    kept = wire.policy_of(office_policy(calendar=ONE_HOUR_A_WEEK, targets=targets), "old", FRIDAY, FRIDAY, 1)
+    store.insert_policy(kept)
+
+    sla = create(tickets).sla
+    assert sla.first_response.HasField("due_time") and not sla.resolution.HasField("due_time")
+    assert (sla.resolution.minutes, sla.resolution.state) == (43_200, pb.TARGET_STATE_RUNNING)
+    (listed,) = tickets.ListTickets(pb.ListTicketsRequest()).tickets
+    resolved = tickets.ResolveTicket(pb.ResolveTicketRequest(name=listed.name))
+    assert resolved.sla.resolution.state == pb.TARGET_STATE_HIT
 
 
 def test_states_are_for_search_alone(server, tickets):

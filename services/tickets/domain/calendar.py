@@ -173,14 +173,13 @@ def merged(holds: Sequence[Interval]) -> tuple[Interval, ...]:
 
 def business_deadline(
     start: datetime, minutes: int, calendar: BusinessCalendar, holds: Sequence[Interval] = ()
-) -> Deadline:
+) -> Deadline | None:
     """Return when `minutes` of working time outside the holds have passed since `start`.
+
+    None when the calendar has not that much working time within 4,000 days.
 
     Time on hold is thereby added to the target as business time. A count that ends with a block is due at the
     end of that block, not at the start of the next.
-
-    Raises:
-        SlaPolicyInvalid: when the calendar has not that much working time within 4,000 days.
     """
     left = timedelta(minutes=minutes)
     start = start.astimezone(UTC)
@@ -195,7 +194,7 @@ def business_deadline(
             if length >= left:
                 return Deadline(piece.start + left, crossed_unknown)
             left -= length
-    raise SlaPolicyInvalid("the calendar has too little working time for the target")
+    return None
 
 
 def business_time(interval: Interval, calendar: BusinessCalendar) -> timedelta:

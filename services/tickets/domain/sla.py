@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from services.chassis.errors import FieldViolation
@@ -17,6 +17,9 @@ from services.tickets.domain.calendar import (
     check_calendar,
     merged,
 )
+
+
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Kind(StrEnum):
@@ -110,17 +113,17 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class TargetStand:
-    """How one promise stands at a moment."""
+    """How one promise stands at a moment; without a due time when its calendar never works that long."""
 
     minutes: int
-    due_time: datetime
+    due_time: datetime | None
     met_time: datetime | None
     state: TargetState
     holidays_unknown: bool
 
 
 def check_policy(policy: SlaPolicy) -> None:
-    """Refuse a policy that promises nothing or contradicts itself.
+    """Refuse a policy that promises nothing, what its calendar never reaches, or what contradicts itself.
 
     Raises:
         SlaPolicyInvalid: naming the fault.
@@ -135,6 +138,10 @@ def check_policy(policy: SlaPolicy) -> None:
         if 0 < targets.resolution_minutes < targets.first_response_minutes:
             text = f"{priority.value}: the resolution cannot be promised before the first response"
             faults.append(FieldViolation("targets", text))
+    longest = max((max(t.first_response_minutes, t.resolution_minutes) for t in policy.targets.values()), default=0)
+    if business_deadline(policy.update_time, longest, policy.calendar) is None:
+        text = f"the calendar has not {longest} working minutes in 4,000 days: promise less, or work more hours"
+        faults.append(FieldViolation("targets", text))
     if faults:
         raise SlaPolicyInvalid("the SLA policy contradicts itself", violations=faults)
 
@@ -164,13 +171,14 @@ def target_stand(
         return None
     until = met or now
     due = business_deadline(clock.start, minutes, calendar, _holds_until(clock, until))
+    end = due.time if due else NEVER
     if met is not None:
-        state = TargetState.HIT if met <= due.time else TargetState.MISSED
+        state = TargetState.HIT if met <= end else TargetState.MISSED
     elif clock.hold_since is not None:
-        state = TargetState.MISSED if due.time < clock.hold_since else TargetState.PAUSED
+        state = TargetState.MISSED if end < clock.hold_since else TargetState.PAUSED
     else:
-        state = TargetState.RUNNING if now <= due.time else TargetState.MISSED
-    return TargetStand(minutes, due.time, met, state, due.holidays_unknown)
+        state = TargetState.RUNNING if now <= end else TargetState.MISSED
+    return TargetStand(minutes, due.time if due else None, met, state, due is not None and due.holidays_unknown)
 
 
 def _holds_until(clock: Clock, until: datetime) -> Sequence[Interval]:
