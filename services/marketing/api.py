@@ -27,12 +27,13 @@ from services.marketing.domain.campaigns import (
     checked_campaign,
     step,
 )
-from services.marketing.domain.deliveries import DeliveryState, Run, RunState, tally
+from services.marketing.domain.deliveries import OVER, RAN, DeliveryState, Run, RunState, tally
 from services.marketing.domain.errors import (
     CampaignNotFound,
     ProfileNeeded,
     RunNotFound,
     SegmentNotFound,
+    StartCutShort,
 )
 from services.marketing.domain.segments import Segment, checked_rule
 from services.marketing.domain.templates import render
@@ -157,8 +158,9 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         campaign = self._campaign(request.campaign_id)
         run_id = new_id(request.request_id, "runs", campaign.campaign_id)
         owner = Owner(call.caller.subject, call.caller.department)
-        if campaign.run_id == run_id:  # the same request came before
-            return self._job(self._run(campaign, run_id), campaign, owner)
+        known = self._store.run(run_id)
+        if known and (campaign.run_id == run_id or known.state in RAN):  # the same request came before
+            return self._job(known, campaign, owner)
         now = self._around.now()
         started, fact = step(campaign, "run", now, run_id)
         rule = self._rule_in_reach(self._segment(campaign.segment_id)).SerializeToString(deterministic=True)
@@ -166,12 +168,15 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         with contextlib.suppress(AlreadyExists):
             run = self._store.save_run(run)
         operation = self._job(run, campaign, owner)
+        if operation.done or (known and known.state in OVER):
+            raise StartCutShort(campaign.state)
         try:
             self._store.save_campaign(started, [fact])
         except Conflict:
-            with contextlib.suppress(KehuError):
-                self._jobs.cancel(operation.name, owner.department)
-            raise EtagMismatch(f"campaigns/{campaign.campaign_id}") from None
+            if self._campaign(campaign.campaign_id).run_id != run_id:  # else the same request did it at this moment
+                with contextlib.suppress(KehuError):
+                    self._jobs.cancel(operation.name, owner.department)
+                raise EtagMismatch(f"campaigns/{campaign.campaign_id}") from None
         return operation
 
     def _rule_in_reach(self, segment: Segment) -> audience_pb2.AudienceRule:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -22,14 +23,16 @@ from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
 from services.chassis.access import ALL_SHOWN, Obligations
 from services.chassis.access.values import Condition
+from services.chassis.errors import Conflict
 from services.chassis.jobs import MemoryOperations, Worker
 from services.chassis.server import Serving
 from services.consent.api import ConsentServicer
 from services.consent.store import MemoryConsentStore
 from services.marketing.api import MarketingServicer
+from services.marketing.domain.campaigns import CampaignState
 from services.marketing.domain.links import delivery_of, unsubscribe_token
 from services.marketing.gate import SUPPRESSION_USE_SECONDS, Gate
-from services.marketing.jobs import REVOKE, RUN, CampaignRunner, ConsentRevoker
+from services.marketing.jobs import REVOKE, RUN, START_GRACE, CampaignRunner, ConsentRevoker
 from services.marketing.operations import CampaignOperations
 from services.marketing.optouts import Surroundings
 from services.marketing.ports import MailStale
@@ -281,6 +284,69 @@ def test_the_same_request_creates_one_campaign_and_one_run(world):
 
     assert first == second
     assert runs[0] == runs[1]
+
+
+def begun_badly(world, monkeypatch, trouble):
+    """Let a run's start end in trouble at the campaign's own write, and return the campaign."""
+    campaign_id, save = world.campaign(), world.store.save_campaign
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "save_campaign", lambda campaign, facts=(): trouble(save, campaign, facts))
+        with pytest.raises(grpc.RpcError):
+            world.run(campaign_id, "run-1")
+    return campaign_id
+
+
+def changed_meanwhile(save, campaign, facts):
+    raise Conflict("changed")
+
+
+def killed(save, campaign, facts):
+    raise RuntimeError("killed")
+
+
+@pytest.mark.parametrize("trouble", [changed_meanwhile, killed])
+def test_a_start_that_was_cut_short_is_refused_when_repeated_and_a_new_request_runs(world, monkeypatch, trouble):
+    world.people(2)
+    campaign_id = begun_badly(world, monkeypatch, trouble)
+    for run_id, run in world.store._runs.items():
+        world.store._runs[run_id] = replace(run, start_time=run.start_time - START_GRACE)
+    world.work()
+
+    again = pb.RunCampaignRequest(campaign_id=campaign_id, request_id="run-1")
+    assert world.refusal("RunCampaign", again) == (grpc.StatusCode.FAILED_PRECONDITION, "CAMPAIGN_STATE")
+    assert world.store.campaign(campaign_id).state is CampaignState.DRAFT
+    world.run(campaign_id, "run-2")
+    world.work()
+    assert world.report(campaign_id).sent == 2
+
+
+def test_the_same_request_twice_at_the_same_moment_starts_one_run_and_ends_none(world, monkeypatch):
+    world.people(2)
+    campaign_id, save = world.campaign(), world.store.save_campaign
+
+    def beaten(campaign, facts=()):
+        save(campaign, facts)
+        raise Conflict("the other request was quicker")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.store, "save_campaign", beaten)
+        name = world.run(campaign_id, "run-1").name
+
+    assert world.run(campaign_id, "run-1").name == name
+    world.work()
+    assert (world.store.campaign(campaign_id).state, world.report(campaign_id).sent) == (CampaignState.DONE, 2)
+
+
+def test_a_request_repeated_after_a_later_run_returns_its_own_run_and_starts_none(world):
+    world.people(2)
+    campaign_id = world.campaign()
+    names = []
+    for request_id in ("run-1", "run-2", "run-1"):
+        names.append(world.run(campaign_id, request_id).name)
+        world.work()
+
+    assert names[2] == names[0] != names[1]
+    assert (world.store.campaign(campaign_id).state, len(world.outbox.mails)) == (CampaignState.DONE, 4)
 
 
 def test_a_preview_shows_the_message_as_it_arrives(world):

@@ -47,7 +47,8 @@ class RunState(StrEnum):
     FAILED = "FAILED"
 
 
-OVER = frozenset({RunState.DONE, RunState.CANCELLED, RunState.FAILED})
+RAN = frozenset({RunState.DONE, RunState.FAILED})
+OVER = RAN | {RunState.CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,14 @@ class CampaignStateForbids(NotAllowed):
     reason = "CAMPAIGN_STATE"
 
 
+class StartCutShort(CampaignStateForbids):
+    """The run that this request was to start was called off before the campaign knew of it."""
+
+    def __init__(self, state: str) -> None:
+        text = "the first start of this run was cut short: repeat the request with a new Idempotency-Key"
+        super().__init__(text, metadata={"state": state, "wanted": "run"})
+
+
 class SendWithoutPurpose(Invalid):
     """A message without a purpose would reach people who never agreed to it."""
 

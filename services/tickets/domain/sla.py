@@ -18,7 +18,6 @@ from services.tickets.domain.calendar import (
     merged,
 )
 
-
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
