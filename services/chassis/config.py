@@ -35,7 +35,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class SmtpConfig:
-    """Where mail is handed over; empty user means no login."""
+    """Where mail is handed over; empty user means no login, `ca` are authorities beside the public ones."""
 
     host: str
     port: int
@@ -43,6 +43,7 @@ class SmtpConfig:
     password: str = field(repr=False)
     sender: str
     starttls: bool
+    ca: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,4 +285,5 @@ def _smtp(read: _Reader) -> SmtpConfig:
         password=read.text("KEHU_SMTP_PASSWORD", ""),
         sender=read.text("KEHU_SMTP_SENDER", "Kehu <no-reply@kehu.internal>"),
         starttls=read.flag("KEHU_SMTP_STARTTLS"),
+        ca=read.file("KEHU_SMTP_CA"),
     )

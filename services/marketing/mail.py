@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 import smtplib
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import formatdate, parseaddr
+from pathlib import Path
+
+import certifi
 
 from services.chassis.config import SmtpConfig
 from services.marketing.ports import MailDoubtful, MailDown, MailRefused, MailStale, OutgoingMail
@@ -39,11 +43,20 @@ def compose(mail: OutgoingMail, sender: str) -> bytes:
     return message.as_bytes()
 
 
+def _authorities(own: Path | None) -> ssl.SSLContext:
+    """Return whom a mail server's certificate may be of: the public authorities, and those of a file of one's own."""
+    context = ssl.create_default_context(cafile=certifi.where())
+    if own is not None:
+        context.load_verify_locations(own)
+    return context
+
+
 class SmtpMailer:
     """A mail server behind the Mailer port; safe for several threads, each with its own connection."""
 
     def __init__(self, config: SmtpConfig) -> None:
         self._config = config
+        self._tls = _authorities(config.ca) if config.starttls else None
         self._local = threading.local()
 
     def send(self, mail: OutgoingMail, may_send: Callable[[], bool]) -> None:
@@ -107,12 +120,12 @@ class SmtpMailer:
                 return known
             self._drop()
         connection = smtplib.SMTP(self._config.host, self._config.port, timeout=TIMEOUT_SECONDS)
-        if self._config.starttls:
-            connection.starttls()
+        self._local.connection, self._local.used = connection, time.monotonic()
+        if self._tls is not None:
+            connection.starttls(context=self._tls)
         if self._config.user:
             connection.login(self._config.user, self._config.password)
         connection.ehlo_or_helo_if_needed()
-        self._local.connection, self._local.used = connection, time.monotonic()
         return connection
 
     def _lives(self, connection: smtplib.SMTP) -> bool:

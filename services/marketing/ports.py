@@ -49,7 +49,7 @@ class Audiences(Protocol):
     """The engine that evaluates rules."""
 
     def page(self, rule: bytes, token: str) -> AudiencePage:
-        """Return a page of the rule's audience; Waiting when it does not answer."""
+        """Return a page of the rule's audience; Waiting when it does not answer, AudienceRefused when it never will."""
 
 
 class Consents(Protocol):

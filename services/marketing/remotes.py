@@ -14,6 +14,7 @@ from kehu.consent.v1.consent_pb2_grpc import ConsentServiceStub
 from kehu.profiles.v1 import profiles_pb2
 from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
+from services.marketing.domain.errors import AudienceRefused
 from services.marketing.domain.planning import ConsentAnswer
 from services.marketing.ports import AudiencePage, ConsentAnswers, Contact, Waiting
 
@@ -21,6 +22,7 @@ PAGE_LIMIT = 500  # what analytics, consent and profiles document as their maxim
 TIMEOUT_SECONDS = 15.0
 AUDIENCE_TIMEOUT_SECONDS = 120.0  # the first page evaluates the rule over the whole lake
 RETRY_SECONDS = 2.0
+NEVER = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)  # asked again it is no other
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,8 @@ class RemoteAudiences:
         try:
             found = self._stub.EvaluateAudience(request, timeout=AUDIENCE_TIMEOUT_SECONDS)
         except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() in NEVER:
+                raise AudienceRefused("the audience cannot be read any further: run the campaign again") from error
             raise _waiting("AUDIENCE_UNAVAILABLE", error) from error
         cutoff = found.data_cutoff.ToDatetime(tzinfo=UTC) if found.HasField("data_cutoff") else None
         return AudiencePage(tuple(found.profile_ids), found.next_page_token, found.total, cutoff)

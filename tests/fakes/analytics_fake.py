@@ -5,6 +5,7 @@ from __future__ import annotations
 from kehu.analytics.v1 import analytics_pb2 as pb
 from kehu.analytics.v1 import analytics_pb2_grpc, audience_pb2
 
+from services.chassis.errors import KehuError
 from services.chassis.server import Serving, current_call
 
 
@@ -17,6 +18,7 @@ class AnalyticsFake(analytics_pb2_grpc.AnalyticsServiceServicer):
         self.checkers: list[str] = []
         self.narrowed: audience_pb2.AudienceRule | None = None
         self.page_limit = 500
+        self.refusal: KehuError | None = None
 
     def EvaluateAudience(self, request, context):
         """Return a page of the audience, rising."""
@@ -24,6 +26,8 @@ class AnalyticsFake(analytics_pb2_grpc.AnalyticsServiceServicer):
             self.checkers.append(current_call().caller.subject)
             return pb.EvaluateAudienceResponse(rule=self.narrowed or request.rule)
         self.askers.append(current_call().caller.subject)
+        if self.refusal is not None:
+            raise self.refusal
         size = min(request.page_size or 500, self.page_limit)
         start = int(request.page_token or 0)
         found = sorted(self.audience)[start : start + size]

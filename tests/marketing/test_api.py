@@ -21,9 +21,10 @@ from kehu.marketing.v1 import messages_pb2 as pb
 from kehu.marketing.v1 import resources_pb2 as res
 from kehu.profiles.v1.profiles_pb2_grpc import ProfilesServiceStub
 
+from services.analytics.domain.errors import StalePageToken
 from services.chassis.access import ALL_SHOWN, Obligations
 from services.chassis.access.values import Condition
-from services.chassis.errors import Conflict
+from services.chassis.errors import Conflict, Unavailable
 from services.chassis.jobs import MemoryOperations, Worker
 from services.chassis.server import Serving
 from services.consent.api import ConsentServicer
@@ -545,6 +546,33 @@ def test_a_run_that_is_given_up_is_shown_as_failed_and_may_be_run_again(world):
     world.work()
     again = world.call("GetCampaignReport", pb.GetCampaignReportRequest(campaign_id=campaign_id))
     assert (again.state, again.sent) == (res.RUN_STATE_DONE, 9)
+
+
+def test_a_run_whose_audience_is_gone_ends_and_says_why(world):
+    world.people(3)
+    world.analytics.page_limit = 2
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+    world.turns(1)
+    world.analytics.refusal = StalePageToken("start from the first page")
+    world.turns(1)
+
+    report = world.report(campaign_id)
+    assert (report.state, report.failure_reason) == (res.RUN_STATE_FAILED, "AUDIENCE_REFUSED")
+    assert (report.sent, report.skipped, world.store.campaign(campaign_id).state) == (2, 1, CampaignState.FAILED)
+
+
+def test_a_run_whose_audience_is_away_waits_for_it(world):
+    world.people(3)
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+    world.analytics.refusal = Unavailable("the lake does not answer")
+    world.turns(1)
+
+    assert world.report(campaign_id).pause_reason == "AUDIENCE_UNAVAILABLE"
+    world.analytics.refusal = None
+    world.work()
+    assert world.report(campaign_id).sent == 3
 
 
 def test_a_draft_is_changed_by_mask(world):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import socketserver
+import ssl
 import threading
+from dataclasses import replace
 
 import pytest
 
+from infra.certificates import ensure_certificates
 from infra.smtp_sink import read_mailbox
 from services.chassis.config import SmtpConfig
 from services.marketing.mail import SmtpMailer, compose
@@ -71,8 +75,11 @@ class Scripted(socketserver.StreamRequestHandler):
     """A mail server that answers each command as its script says; "hang up" closes the line."""
 
     def handle(self):
+        self.reply(self.server.script.get("", "220 hello"))
+        self.answer()
+
+    def answer(self):
         script = self.server.script
-        self.reply(script.get("", "220 hello"))
         for line in self.rfile:
             command = line.decode().split(" ")[0].split(":")[0].strip().upper()
             answer = script.get(command, "250 ok")
@@ -89,6 +96,44 @@ class Scripted(socketserver.StreamRequestHandler):
 
     def reply(self, text):
         self.wfile.write(text.encode() + b"\r\n")
+
+
+class Encrypted(Scripted):
+    """One that asks for TLS first and shows the certificate of `folder`."""
+
+    def handle(self):
+        self.reply("220 hello")
+        self.rfile.readline()
+        self.reply("250-hello\r\n250 STARTTLS")
+        self.rfile.readline()
+        self.reply("220 go")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        folder = self.server.folder
+        context.load_cert_chain(folder / "mail.pem", folder / "mail.key")
+        with contextlib.suppress(OSError), context.wrap_socket(self.request, server_side=True) as line:
+            self.rfile, self.wfile = line.makefile("rb"), line.makefile("wb", 0)
+            self.answer()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_mail_is_handed_over_to_a_server_whose_certificate_an_authority_of_ours_signed(tmp_path, trusted):
+    ensure_certificates(tmp_path / "ours", ["mail"])
+    ensure_certificates(tmp_path / "others", ["mail"])
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Encrypted) as server:
+        server.daemon_threads, server.script, server.messages = True, {"DATA": "354 go"}, 0
+        server.folder = tmp_path / ("ours" if trusted else "others")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mine = replace(config(server.server_address[1]), starttls=True, ca=tmp_path / "ours" / "ca.pem")
+        try:
+            if trusted:
+                SmtpMailer(mine).send(MAIL, lambda: True)
+            else:
+                with pytest.raises(MailDown):
+                    SmtpMailer(mine).send(MAIL, lambda: True)
+        finally:
+            server.shutdown()
+
+    assert server.messages == (1 if trusted else 0)
 
 
 @pytest.fixture

@@ -20,6 +20,12 @@ class SegmentNotFound(NotFound):
         super().__init__("no segment has this id: list /v1/segments", metadata={"segment_id": segment_id})
 
 
+class AudienceRefused(NotAllowed):
+    """Analytics will never give this run its next page."""
+
+    reason = "AUDIENCE_REFUSED"
+
+
 class CampaignInvalid(Invalid):
     """A campaign's fields contradict each other."""
 
