@@ -184,12 +184,22 @@ class Sender:
         Raises:
             LeaseLost: somebody else wrote one of them meanwhile.
         """
-        lost = self._store.save_deliveries(deliveries) if deliveries else []
-        if lost:
+        lost = set(self._store.save_deliveries(deliveries) if deliveries else ())
+        again = {d.delivery_id: self._without_address(page, d) for d in deliveries if d.delivery_id in lost}
+        if again and self._store.save_deliveries(list(again.values())):
             raise LeaseLost("another worker has this page")
-        written = [replace(delivery, version=delivery.version + 1) for delivery in deliveries]
+        saved = [again.get(delivery.delivery_id, delivery) for delivery in deliveries]
+        written = [replace(delivery, version=delivery.version + 1) for delivery in saved]
         page.deliveries.update({delivery.delivery_id: delivery for delivery in written})
         return written
+
+    def _without_address(self, page: Page, delivery: Delivery) -> Delivery:
+        """Return the delivery to be written when its address alone was forgotten since: its person was erased."""
+        before, stored = page.deliveries[delivery.delivery_id], self._store.delivery(delivery.delivery_id)
+        expected = (before.state, before.version + 1, "")
+        if stored is None or (stored.state, stored.version, stored.address_token) != expected:
+            raise LeaseLost("another worker has this page")
+        return replace(delivery, address_token="", version=stored.version)
 
 
 def _due(page: Page, tried: dict[str, int]) -> list[Delivery]:

@@ -72,7 +72,10 @@ class MarketingStore(Protocol):
         """Return (profile id, delivery id) of what counts towards a cap since then."""
 
     def forget_addresses(self, profile_id: str) -> None:
-        """Take the address tokens out of the deliveries to a profile, and leave suppressed tokens; idempotent."""
+        """Take the address tokens out of the deliveries to a profile, and leave suppressed tokens; idempotent.
+
+        Each delivery is a version further: who read it before writes no token back.
+        """
 
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:
         """Return the suppressions of any of these profiles or address tokens."""

@@ -131,7 +131,7 @@ class MemoryMarketingStore:
         with self._lock:
             for key, item in self._deliveries.items():
                 if item.profile_id == profile_id:
-                    self._deliveries[key] = replace(item, address_token="")
+                    self._deliveries[key] = replace(item, address_token="", version=item.version + 1)
 
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:
         """Return the suppressions of profiles or tokens."""

@@ -137,7 +137,7 @@ class MongoMarketingStore:
         """Take the address tokens out of deliveries."""
         with records.driver_errors():
             DeliveryDocument._get_collection().update_many(
-                {"profile_id": str(profile_id)}, {"$unset": {"address_token": ""}}
+                {"profile_id": str(profile_id)}, {"$unset": {"address_token": ""}, "$inc": {"version": 1}}
             )
 
     def suppressions_of(self, profile_ids: Sequence[str], tokens: Sequence[str]) -> list[Suppression]:

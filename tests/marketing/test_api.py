@@ -403,6 +403,18 @@ def test_one_unsubscribed_by_their_link_is_skipped_in_the_next_run_and_their_con
     assert len(listed.consents) == 2
 
 
+def test_a_link_suppresses_the_address_of_who_was_suppressed_by_hand_before(world):
+    world.people(1)
+    world.run(world.campaign())
+    world.work()
+    (mail,) = world.outbox.mails
+    by_hand = res.Suppression(profile_id="p0", channel="email", purpose_id="offers", reason="complaint")
+    world.call("CreateSuppression", pb.CreateSuppressionRequest(suppression=by_hand))
+    world.call("Unsubscribe", pb.UnsubscribeRequest(token=mail.unsubscribe_url.rpartition("/")[2]))
+
+    assert world.store.suppressions_of([], [f"token-{mail.address}"])
+
+
 def test_a_withdrawal_does_not_wait_behind_a_long_campaign(world):
     world.people(8)
     first = world.campaign()

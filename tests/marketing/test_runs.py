@@ -426,3 +426,29 @@ def test_a_second_run_writes_again_and_reports_for_itself():
     report = world.work(world.start("c1", "run2"))
 
     assert (report.run_id, report.sent, skips_of(report)) == ("run2", 1, {"CONSENT:REVOKED": 1})
+
+
+def test_an_erasure_at_any_step_of_a_run_stays_and_does_the_run_no_harm():
+    world, name = an_erasing_run()
+    steps = world.steps.count
+    world.work(name)
+    for act_at in range(steps + 1, world.steps.count + 1):
+        world, name = an_erasing_run()
+        world.steps.act_at, world.steps.act = act_at, lambda store=world.store: store.forget_addresses("p001")
+
+        report = world.work(name)
+
+        assert (report.state, report.sent, report.unknown) == (res.RUN_STATE_DONE, 3, 0)
+        assert sorted(world.mailbox.recipients()) == ["p000", "p001", "p002"]
+        assert [d.address_token for d in world.store.page("run1", 1) if d.profile_id == "p001"] == [""]
+
+
+def an_erasing_run() -> tuple[World, str]:
+    """Return a run whose page waits, planned and paused."""
+    world = World(people=3)
+    world.campaign()
+    name = world.start()
+    world.mailbox.trouble = mail_is_down
+    world.work_once(name)
+    world.mailbox.trouble = lambda address: None
+    return world, name

@@ -215,6 +215,26 @@ def test_the_fact_of_an_outcome_waits_in_its_delivery(mongo_store):
     assert row["outbox"][0]["data"]["outcome"] == "sent"
 
 
+def test_who_read_a_delivery_before_an_erasure_writes_no_address_back(store):
+    made = a_delivery(fresh(), "p1", address_token="t1")
+    store.save_deliveries([made])
+    read = store.delivery(made.delivery_id)
+    store.forget_addresses("p1")
+
+    assert store.save_deliveries([claimed(read, START)]) == [made.delivery_id]
+    assert store.delivery(made.delivery_id).address_token == ""
+
+
+def test_an_address_is_suppressed_though_its_person_was_before_and_each_address_of_theirs(store):
+    person, first, second = fresh(), fresh(), fresh()
+    store.suppress(Suppression(person, "email", "", "complaint"))
+    for token in (first, second, first):
+        store.suppress(Suppression(person, "email", "", "unsubscribed", token))
+
+    assert [len(store.suppressions_of([], [token])) for token in (first, second)] == [1, 1]
+    assert len(store.suppressions_of([person], [])) == 3
+
+
 def test_where_an_erased_person_was_written_to_is_forgotten_and_a_suppressed_address_is_not(store):
     run_id = fresh()
     one, other = a_delivery(run_id, "p1", address_token="t1"), a_delivery(run_id, "p2", address_token="t2")

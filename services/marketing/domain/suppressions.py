@@ -20,8 +20,9 @@ class Suppression:
 
     @property
     def suppression_id(self) -> str:
-        """Return the id that makes it unique: suppressing twice changes nothing."""
-        identity = f"{self.profile_id}\0{self.channel}\0{self.purpose_id}"
+        """Return the id that makes it unique: suppressing twice changes nothing, but of each address it is kept."""
+        address = f"\0{self.address_token}" if self.address_token else ""
+        identity = f"{self.profile_id}\0{self.channel}\0{self.purpose_id}{address}"
         return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
     def covers(self, channel: str, purpose_id: str) -> bool:
