@@ -14,7 +14,7 @@ from kehu.tickets.v1 import shares_pb2
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis import paging, records
-from services.chassis.errors import AlreadyExists, Conflict, FieldViolation, Invalid
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldViolation, Invalid
 from services.chassis.identities import one_living
 from services.chassis.server import current_call, validate
 from services.chassis.server.lending import Lending
@@ -69,15 +69,17 @@ class TicketsServicer(PoliciesServicer):
 
     def _after_merge(self, ticket: Ticket) -> Ticket:
         """Follow a merge or a split that became known between reading the profile and writing the ticket."""
-        customer = rules.customer_of(ticket, self._store.identities)
-        if customer == ticket.profile_id:
-            return ticket
-        moved = rules.follow(ticket, customer, self._now())
-        try:
-            self._store.replace(moved)
-        except Conflict:
-            return self._store.get(ticket.id) or moved  # the consumer of the merge was quicker
-        return moved
+        for _ in range(WRITE_TRIES):
+            customer = rules.customer_of(ticket, self._store.identities)
+            if customer == ticket.profile_id:
+                return ticket
+            moved = rules.follow(ticket, customer, self._now())
+            try:
+                self._store.replace(moved)
+                return moved
+            except Conflict:
+                ticket = self._store.get(ticket.id) or moved
+        return ticket
 
     def _draft(self, message: pb.Ticket, ticket_id: str, department: str) -> Ticket:
         if message.kind not in wire.KINDS:
@@ -109,6 +111,8 @@ class TicketsServicer(PoliciesServicer):
         while parent_id and len(ancestors) <= rules.MAX_PARENTS and ticket_id not in ancestors:
             parent = self._store.get(parent_id)
             if parent is None or parent.deleted or (not ancestors and not rows.visible(parent, rows.of_call())):
+                if ancestors:
+                    break  # nothing is above a deleted ticket any more
                 violation = FieldViolation("ticket.parent", "name a ticket that exists")
                 raise TicketParent("the parent does not exist", violations=[violation])
             ancestors += (parent_id,)
@@ -172,25 +176,35 @@ class TicketsServicer(PoliciesServicer):
                 return made
             return replace(made, profile_id=rules.customer_of(made, self._store.identities))
 
-        return self._change(request.ticket.name, request.ticket.etag, "", edited)
+        made = self._changed(request.ticket.name, request.ticket.etag, "", edited)
+        names_customer = not {"profile", "source_record"}.isdisjoint(fields)
+        return self._reply(self._after_merge(made) if names_customer else made)
 
     def DeleteTicket(self, request: pb.DeleteTicketRequest, context: grpc.ServicerContext) -> Empty:
-        """Delete a ticket and its comments."""
-        self._change(request.name, request.etag, "", lambda ticket: rules.erase(ticket, self._now()))
-        self._store.erase_comments(wire.id_of(request.name))
+        """Delete a ticket and its comments; these first, so that a crash leaves none behind."""
+
+        def erased(ticket: Ticket) -> Ticket:
+            self._store.erase_comments(ticket.id)
+            return rules.erase(ticket, self._now())
+
+        self._changed(request.name, request.etag, "", erased)
+        self._store.erase_comments(wire.id_of(request.name))  # one may have come meanwhile
         return Empty()
 
     def _change(self, name: str, etag: str, request_id: str, change: Change) -> pb.Ticket:
+        return self._reply(self._changed(name, etag, request_id, change))
+
+    def _changed(self, name: str, etag: str, request_id: str, change: Change) -> Ticket:
         """Change a ticket by compare-and-set; repeats a lost race unless the caller named an etag."""
         for left in reversed(range(WRITE_TRIES)):
             ticket = self._visible(name)
             if self._store.seen(ticket.id, request_id):
-                return self._reply(ticket)
+                return ticket
             try:
                 with records.unchanged_since(etag, ticket.version, name):
                     changed = change(ticket)
                     self._store.replace(changed, request_id)
-                    return self._reply(changed)
+                    return changed
             except Conflict:
                 if etag or not left:
                     raise
@@ -246,7 +260,22 @@ class TicketsServicer(PoliciesServicer):
             self._store.add_comment(comment)
         except AlreadyExists:
             comment = self._store.comment(comment_id) or comment
+        self._check_words(ticket, request.parent)
         return wire.comment_message(comment)
+
+    def _check_words(self, before: Ticket, name: str) -> None:
+        """Take a comment back when the words of its ticket were erased while it was written.
+
+        Raises:
+            TicketsNotFound: the ticket was deleted.
+            EtagMismatch: its customer was erased.
+        """
+        ticket = self._store.get(before.id)
+        if ticket is not None and not ticket.deleted and (ticket.subject or not before.subject):
+            return
+        self._store.erase_comments(before.id)
+        self._visible(name)
+        raise EtagMismatch(name)
 
     def ListComments(self, request: pb.ListCommentsRequest, context: grpc.ServicerContext) -> pb.ListCommentsResponse:
         """Return a page of comments."""

@@ -7,14 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+from kehu.profiles.v1.events_pb2 import ProfileErased
 from kehu.tickets.v1 import events_pb2, tickets_pb2_grpc
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis.access import Condition, Either, Obligations
+from services.chassis.consuming import Event
 from services.chassis.crypto import Sealer
 from services.chassis.server import Serving
 from services.tickets import wire
 from services.tickets.api import TicketsServicer
+from services.tickets.events import TicketsConsumer
 from services.tickets.store import Facts
 from services.tickets.store.memory import MemoryTicketsStore
 from tests.harness import Harness, OpenPolicy, bad_fields, running
@@ -272,6 +275,107 @@ def test_a_deleted_ticket_is_gone_with_its_comments_and_says_so_to_search(ticket
     assert isinstance(last, events_pb2.TicketChanged) and last.deleted and not last.sealed_text
 
 
+def at_the_next(monkeypatch, store, method, action, *, after=False):
+    """Do something once, right before or after the next call of a method of the store."""
+    plain = getattr(store, method)
+
+    def hooked(*arguments, **named):
+        monkeypatch.setattr(store, method, plain)
+        if not after:
+            action()
+        result = plain(*arguments, **named)
+        if after:
+            action()
+        return result
+
+    monkeypatch.setattr(store, method, hooked)
+
+
+def comment(tickets: Tickets, name: str) -> pb.Comment:
+    return tickets.CreateComment(pb.CreateCommentRequest(parent=name, comment=pb.Comment(text="说了")))
+
+
+def die() -> None:
+    raise RuntimeError("killed")
+
+
+def test_a_crash_while_a_ticket_is_deleted_leaves_no_comment_behind(tickets, store, monkeypatch):
+    name = create(tickets).name
+    comment(tickets, name)
+    at_the_next(monkeypatch, store, "replace", die, after=True)
+    refusal(lambda: tickets.DeleteTicket(pb.DeleteTicketRequest(name=name)))
+
+    assert store.get(name.removeprefix("tickets/")).deleted
+    assert store.comments(name.removeprefix("tickets/"), None, 10) == []
+
+
+def test_a_delete_with_a_stale_etag_leaves_the_comments(tickets, store):
+    made = create(tickets)
+    comment(tickets, made.name)
+    tickets.RespondTicket(pb.RespondTicketRequest(name=made.name))
+
+    refused = refusal(lambda: tickets.DeleteTicket(pb.DeleteTicketRequest(name=made.name, etag=made.etag)))
+    assert refused[0] == grpc.StatusCode.ABORTED
+    assert len(store.comments(made.name.removeprefix("tickets/"), None, 10)) == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "code"), [("deleted", grpc.StatusCode.NOT_FOUND), ("forgotten", grpc.StatusCode.ABORTED)]
+)
+def test_a_comment_written_while_its_ticket_is_erased_does_not_stay(tickets, store, monkeypatch, what, code):
+    name = create(tickets, profile="profiles/p1").name
+
+    def erase():
+        if what == "deleted":
+            tickets.DeleteTicket(pb.DeleteTicketRequest(name=name))
+        else:
+            forget(store, "p1")
+
+    at_the_next(monkeypatch, store, "add_comment", erase)
+
+    assert refusal(lambda: comment(tickets, name))[0] == code
+    assert store.comments(name.removeprefix("tickets/"), None, 10) == []
+
+
+def forget(store, profile_id: str) -> None:
+    erased = ProfileErased(profile_id=profile_id, names=[profile_id])
+    TicketsConsumer(store).on_profile_erased(Event("e1", f"profiles/{profile_id}", FRIDAY, 2, erased))
+
+
+def test_the_ticket_of_an_erased_customer_is_still_worked_on(tickets, store):
+    name = create(tickets, profile="profiles/p1").name
+    forget(store, "p1")
+    urgent = pb.UpdateTicketRequest(ticket=pb.Ticket(name=name, priority=pb.PRIORITY_URGENT))
+
+    assert tickets.UpdateTicket(urgent).priority == pb.PRIORITY_URGENT
+    assert comment(tickets, name).text == "说了"
+    blank = pb.UpdateTicketRequest(ticket=pb.Ticket(name=create(tickets).name, subject=" "))
+    assert refusal(lambda: tickets.UpdateTicket(blank))[0] == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_customer_who_is_merged_while_a_ticket_is_given_to_them_is_followed(tickets, store, monkeypatch):
+    name = create(tickets).name
+    request = pb.UpdateTicketRequest(ticket=pb.Ticket(name=name, profile="profiles/p1"))
+    at_the_next(monkeypatch, store, "replace", lambda: store.identities.lead("p1", "p2", 2))
+
+    assert tickets.UpdateTicket(request).profile == "profiles/p2"
+    assert tickets.GetTicket(pb.GetTicketRequest(name=name)).profile == "profiles/p2"
+
+
+def test_a_customer_who_is_merged_while_others_change_the_ticket_is_followed(tickets, store, monkeypatch):
+    name = create(tickets).name
+    request = pb.UpdateTicketRequest(ticket=pb.Ticket(name=name, profile="profiles/p1"))
+    respond = pb.RespondTicketRequest(name=name)
+
+    def merge_and_change():
+        store.identities.lead("p1", "p2", 2)
+        at_the_next(monkeypatch, store, "replace", lambda: tickets.RespondTicket(respond))
+
+    at_the_next(monkeypatch, store, "replace", merge_and_change)
+
+    assert tickets.UpdateTicket(request).profile == "profiles/p2"
+
+
 def test_comments_page_and_repeat_safely(tickets):
     name = create(tickets).name
     for n in range(3):
@@ -294,6 +398,16 @@ def test_parents_must_exist_and_never_circle(tickets):
     assert refusal(lambda: tickets.UpdateTicket(circle))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert refusal(lambda: create(tickets, parent="tickets/nobody"))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert part.parent == ""
+
+
+def test_a_deleted_ticket_above_the_parent_does_not_matter_and_a_deleted_parent_does(tickets):
+    top = create(tickets)
+    middle = create(tickets, parent=top.name)
+    low = create(tickets, parent=middle.name)
+    tickets.DeleteTicket(pb.DeleteTicketRequest(name=middle.name))
+
+    assert create(tickets, parent=low.name).parent == low.name
+    assert "ticket.parent" in bad_fields(lambda: create(tickets, parent=middle.name))
 
 
 @pytest.mark.parametrize("fields", [{"subject": " "}, {"kind": 0}, {"profile": "p1"}, {"subject": "x" * 201}])
