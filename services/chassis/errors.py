@@ -58,6 +58,10 @@ class Conflict(KehuError):
     reason = "ETAG_MISMATCH"
 
 
+class Busy(Conflict):
+    """Others kept changing the same resources: a repeat goes on, and jobs repeat it by themselves."""
+
+
 class EtagMismatch(Conflict):
     """The resource of this name was changed since the caller read it."""
 

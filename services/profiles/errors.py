@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.chassis.errors import AlreadyExists, Conflict, Exhausted, Invalid, NotAllowed, NotFound
+from services.chassis.errors import AlreadyExists, Busy, Exhausted, Invalid, NotAllowed, NotFound
 
 
 class SourceNotFound(NotFound):
@@ -131,7 +131,7 @@ class UnmergeImpossible(NotAllowed):
     reason = "UNMERGE_IMPOSSIBLE"
 
 
-class ProfilesBusy(Conflict):
+class ProfilesBusy(Busy):
     """Others kept changing the same profiles."""
 
     reason = "PROFILES_BUSY"

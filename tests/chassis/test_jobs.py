@@ -9,6 +9,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
+from services.chassis.errors import Busy
 from services.chassis.jobs import ATTEMPTS, Job, Jobs, MemoryOperations, Owner, Paused, Worker
 
 
@@ -52,6 +53,18 @@ def test_a_job_that_gets_further_each_time_is_not_given_up_however_often_it_fail
     operation = ended(Steps([ATTEMPTS - 1] * 10).run)
 
     assert not operation.HasField("error")
+
+
+def test_a_job_that_finds_others_changing_the_same_goes_on_by_itself() -> None:
+    tries = []
+
+    def run(job: Job) -> Message:
+        tries.append(job.name)
+        if len(tries) <= 3 * ATTEMPTS:
+            raise Busy("others keep changing it")
+        return wrappers_pb2.Int64Value(value=1)
+
+    assert not ended(run).HasField("error")
 
 
 def test_a_job_that_fails_at_one_place_again_and_again_is_given_up() -> None:

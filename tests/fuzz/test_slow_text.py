@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "phones": parse_phones, "emails": parse_emails, "gender": parse_gender, "resident id": parse_resident_id,
     "document": parse_document, "date": lambda text: parse_date(text, "ymd", 2026),
     "birth date": lambda text: parse_birth_date(text, "dmy", 2026),
-    "timestamp": lambda text: parse_timestamp(text, "ymd", 480),
+    "timestamp": lambda text: parse_timestamp(text, "ymd", 480, 2026),
     "cells": lambda text: (dead(text), alive(text), without_controls(text)),
     "names in the index": lambda text: list(name_terms(text)),
     "phones in the index": lambda text: list(phone_terms(text)),

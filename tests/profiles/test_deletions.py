@@ -176,8 +176,9 @@ def test_a_snapshot_that_lacks_more_than_the_limit_deletes_nothing_and_says_how_
 
 
 @pytest.mark.parametrize(
-    "bad", [",2025-01-02,张三,13912345670,,,\n", '"16,2025-01-02,张\n', "1.2E+10,2025-01-02,张三,,,,\n"]
-)
+    "bad", [",2025-01-02,张三,13912345670,,,\n", '"16,2025-01-02,张\n', "1.2E+10,2025-01-02,张三,,,,\n",
+            "Ou,Yang,2025-01-02,张三,13912345670,,,x\n"]
+)  # fmt: skip
 def test_a_snapshot_with_a_row_of_unknown_id_deletes_nothing(service: Service, bad: str) -> None:
     send(service, csv_of(range(20)))
     operation = send(service, csv_of(range(15)) + bad.encode("gb18030"), snapshot=True, delete_limit=5)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import openpyxl
 import openpyxl.utils.datetime as excel
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from services.profiles.admission import entry_of
@@ -23,6 +25,7 @@ from services.profiles.domain.values import Severity, StandardRecord
 from services.profiles.errors import FilePacked, FileUnreadable, HeaderInvalid
 from services.profiles.intake import FAULTS, FileOptions, Row, open_rows
 from services.profiles.intake.sheets import MAX_CELLS
+from services.profiles.intake.tables import open_parquet
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 COLUMNS = ("编号", "姓名", "手机", "证件", "生日")
@@ -285,6 +288,22 @@ def test_a_wrongly_stated_encoding_lets_no_garbled_name_in(written: str, stated:
     except HeaderInvalid:
         return
     assert set(faults) == {"CHARACTERS_UNREADABLE"}
+
+
+@pytest.mark.parametrize("encoding", ["hex", "rot13", "undefined", "idna", "no-such"])
+def test_an_encoding_that_is_none_of_text_is_refused(encoding: str) -> None:
+    with pytest.raises(FileUnreadable, match="encoding"):
+        rows_of(b"id,name\n1,x\n", encoding=encoding)
+
+
+@pytest.mark.parametrize("times", [[1], [10**18 - 1]])
+def test_a_parquet_file_with_times_beyond_ours_is_refused_with_what_to_do(times: list[int]) -> None:
+    unit = "ns" if times == [1] else "us"
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"], "at": pyarrow.array(times, pyarrow.timestamp(unit))}), file)
+    file.seek(0)
+    with pytest.raises(FileUnreadable, match="time"):
+        list(open_parquet(file)[1])
 
 
 def test_marks_and_headers_within_a_file_put_together_are_seen() -> None:

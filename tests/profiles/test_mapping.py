@@ -55,6 +55,8 @@ STEPS: list[tuple[Transform, str, str]] = [
     (DateOrder("dmy"), "2/1/1990", "1990-01-02"),
     (DateOrder("mdy"), "2/1/1990", "1990-02-01"),
     (DateOrder("dmy"), "no date", "no date"),
+    (DateOrder("dmy"), "05/01/90", "1990-01-05"),
+    (DateOrder("ymd"), "2060-01-05", "2060-01-05"),
 ]
 
 

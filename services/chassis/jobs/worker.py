@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 
 from services.chassis import telemetry
-from services.chassis.errors import KehuError, Unavailable
+from services.chassis.errors import Busy, KehuError, Unavailable
 from services.chassis.jobs.operations import Owner, ended, packed
 from services.chassis.jobs.stores import Document, MongoOperations, OperationStore
 
@@ -179,6 +179,9 @@ class Worker:
         except Unavailable:
             self._count(job, "unavailable")
             return {"wake_at": _after(2.0), "note": "a service or store is not available"}
+        except Busy:
+            self._count(job, "busy")
+            return {"wake_at": _after(2.0), "note": "others change the same records"}
         except KehuError as error:
             self._count(job, "failed")
             return {**ended(), "error": {"code": code_pb2.FAILED_PRECONDITION, "reason": error.reason,

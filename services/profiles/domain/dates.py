@@ -138,29 +138,52 @@ def _full_year(year: int, this_year: int) -> int:
     return century + year if century + year <= this_year else century - 100 + year
 
 
-def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int) -> datetime | None:
-    """Return an aware UTC time from ISO 8601, local date and time, or epoch seconds or milliseconds, or None.
+def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int, this_year: int) -> datetime | None:
+    """Return an aware UTC time from ISO 8601, a date and perhaps a clock, or epoch seconds or milliseconds; or None.
 
-    A time without a zone is of the source's zone, `utc_offset_minutes` east of UTC.
+    A time without a zone is of the source's zone, `utc_offset_minutes` east of UTC. Two-digit years are of the past
+    hundred years before `this_year`. What follows a clock and is neither half of the day nor zone makes it unreadable.
     """
     text = clean(text)
     if text.isascii() and text.isdigit() and len(text) in (10, 13):
         return datetime.fromtimestamp(int(text[:10]), UTC)
-    zone = _zone(utc_offset_minutes)
+    if match := _COMPACT_TIME.fullmatch(text):
+        text = "{}T{}".format(*match.groups())
     try:
         found = datetime.fromisoformat(text.replace("/", "-"))
     except ValueError:
-        day, clock = parse_date(text, date_order, 9999)[0], _CLOCK.search(text)
-        if not day:
+        found_or_none = _day_and_clock(text.lower(), date_order, this_year)
+        if found_or_none is None:
             return None
-        hour, minute, second = (int(group or 0) for group in clock.groups()) if clock else (0, 0, 0)
-        if hour > 23 or minute > 59 or second > 59:
-            return None
-        found = datetime.fromisoformat(day).replace(hour=hour, minute=minute, second=second)
+        found = found_or_none
     try:
-        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+        return (found if found.tzinfo else found.replace(tzinfo=_zone(utc_offset_minutes))).astimezone(UTC)
     except OverflowError:
         return None
+
+
+def _day_and_clock(text: str, date_order: str, this_year: int) -> datetime | None:
+    clock = _CLOCK.search(text)
+    day = parse_date(text[: clock.start()].rstrip(" t,") if clock else text, date_order, this_year)[0]
+    if not day or (clock is None and _HAS_CLOCK.search(text)):
+        return None
+    if clock is None:
+        return datetime.fromisoformat(day)
+    half = clock["before"] or clock["after"] or ""
+    hour, minute, second = (int(clock[name] or 0) for name in ("hour", "minute", "second"))
+    if half in _AFTERNOON and hour < 12:
+        hour += 12
+    elif half in _MORNING and hour == 12:
+        hour = 0
+    if hour > 23 or minute > 59 or second > 59:
+        return None
+    return datetime.fromisoformat(f"{day}T{hour:02}:{minute:02}:{second:02}{_offset(clock['zone'] or '')}")
+
+
+def _offset(zone: str) -> str:
+    if not zone:
+        return ""
+    return "+00:00" if zone[0] not in "+-" else f"{zone[:3]}:{zone[-2:]}"
 
 
 @lru_cache(maxsize=64)
@@ -168,4 +191,11 @@ def _zone(utc_offset_minutes: int) -> timezone:
     return timezone(timedelta(minutes=utc_offset_minutes))
 
 
-_CLOCK = re.compile(r"(\d{1,2})[:时](\d{1,2})(?:[:分](\d{1,2}))?")
+_COMPACT_TIME = re.compile(r"(\d{8})(\d{6})")
+_CLOCK = re.compile(
+    r"(?:(?P<before>上午|下午|晚上|凌晨|[ap]m)\s*)?(?<!\d)(?P<hour>\d{1,2})\s*(?:[:时点]\s*(?P<minute>\d{1,2})?)"
+    r"(?:\s*[:分]\s*(?P<second>\d{1,2})?(?:\.\d+)?)?\s*秒?\s*(?P<after>[ap]m)?\s*"
+    r"(?P<zone>z|utc|gmt|[+-]\d{2}:?[0-5]\d)?$"
+)
+_HAS_CLOCK = re.compile("[:时点]")
+_MORNING, _AFTERNOON = frozenset(("上午", "凌晨", "am")), frozenset(("下午", "晚上", "pm"))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import TypeAlias
 
 from services.profiles.domain.dates import parse_date
 
 BLANKS = " \t\r\n\v\f\u00a0\u2000\u2001\u2002\u2003\u200b\u200c\u200d\u3000\ufeff"
 KEEP, CLEAR, REFUSE = "keep", "clear", "refuse"
-FULL_YEAR = 9999  # a mapped date may lie in the future; what a field may hold is checked after it
 
 
 class ValueNotListed(ValueError):
@@ -106,7 +106,7 @@ class DateOrder:
 
     def apply(self, text: str, row: Mapping[str, str]) -> str:
         """Return YYYY-MM-DD, or the text as it is when it is no date: the field says why."""
-        return parse_date(text, self.order, FULL_YEAR)[0] or text
+        return parse_date(text, self.order, date.today().year)[0] or text
 
 
 Transform: TypeAlias = Trim | Split | Concatenate | Constant | Replace | ValueMap | DateOrder

@@ -3,6 +3,7 @@
 REASONS: dict[str, str] = {
     "RECORD_ID_MISSING": "The row has no record id; fill the column mapped to source_record_id.",
     "TIME_UNREADABLE": "The time of change cannot be read; write it as YYYY-MM-DD HH:MM:SS.",
+    "TIME_IN_THE_FUTURE": "The time of change lies more than a day ahead; leave it empty where it is not known.",
     "IDENTIFIER_MISSING": "The row has neither a usable phone, e-mail nor resident ID, nor a full name with a "
     "birth date or an address; add one of them.",
     "NAME_UNREADABLE": "The name holds no letters or characters; correct or clear it.",

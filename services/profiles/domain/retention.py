@@ -64,7 +64,7 @@ class RetentionRule:
 
     def is_due(self, changed: datetime, received: datetime, now: datetime) -> bool:
         """Tell whether the days are over."""
-        return (received if self.counts_received else changed) + timedelta(days=self.days) <= now
+        return (received if self.counts_received else changed) <= now - timedelta(days=self.days)
 
     def is_done(self, retired: Sequence[str]) -> bool:
         """Tell whether what the rule takes is gone already, by the marks that a record carries."""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from services.profiles.domain.dates import parse_timestamp
 from services.profiles.domain.mapping import Transform, ValueNotListed, columns_of
@@ -21,6 +21,7 @@ _THERE_WORDS = """
 0 false f no n active 否 正常 有效
 """
 _IS_THERE = frozenset(("", *_THERE_WORDS.split()))
+CLOCKS_DIFFER = timedelta(days=1)  # between a source and us at most
 _ROUNDED = re.compile(r"\d(?:\.\d+)?[eE]\+?\d{1,2}").fullmatch  # as a spreadsheet exports a long number
 
 
@@ -90,12 +91,19 @@ def read_row(source: SourceSettings, row: Mapping[str, str], received_time: date
     problems = unlisted if record_id else [*unlisted, Problem(SOURCE_RECORD_ID, "RECORD_ID_MISSING", Severity.REJECT)]
     exact = {SOURCE_RECORD_ID: record_id, RESIDENT_ID: fields.get(RESIDENT_ID, "").strip()}
     problems += [Problem(name, "DIGITS_LOST", Severity.REJECT) for name, text in exact.items() if _ROUNDED(text)]
-    updated_time = parse_timestamp(stamp, source.date_order, source.utc_offset_minutes) if stamp else received_time
-    if updated_time is None:
-        problems.append(Problem(UPDATED_TIME, "TIME_UNREADABLE", Severity.REJECT))
-        updated_time = received_time
+    updated_time, reason = _time_of_change(stamp, source, received_time) if stamp else (received_time, "")
+    if reason:
+        problems.append(Problem(UPDATED_TIME, reason, Severity.REJECT))
     raw = RawRecord(source.source_id, record_id, updated_time.astimezone(UTC), fields, tuple(problems))
     return heed_mark(raw)
+
+
+def _time_of_change(stamp: str, source: SourceSettings, received: datetime) -> tuple[datetime, str]:
+    """Return when a source says that it changed a record, or when we received it and why that cannot be."""
+    found = parse_timestamp(stamp, source.date_order, source.utc_offset_minutes, received.year)
+    if found is None:
+        return received, "TIME_UNREADABLE"
+    return (received, "TIME_IN_THE_FUTURE") if found > received + CLOCKS_DIFFER else (found, "")
 
 
 def heed_mark(raw: RawRecord) -> RawRecord:

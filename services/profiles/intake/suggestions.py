@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from services.profiles.domain.addresses import parse_address
 from services.profiles.domain.contacts import parse_emails, parse_gender
@@ -100,7 +101,7 @@ def _by_name(column: str) -> tuple[str, float]:
 
 
 def _is_time(text: str) -> bool:
-    return ":" in text and parse_timestamp(text, "ymd", 480) is not None
+    return ":" in text and parse_timestamp(text, "ymd", 480, date.today().year) is not None
 
 
 def _is_birth(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from python_calamine import CalamineError, CalamineWorkbook
 
 from services.profiles.errors import FileUnreadable, HeaderInvalid
-from services.profiles.intake.rows import Row, check_header, read_cells, to_text
+from services.profiles.intake.rows import DigitsLost, Row, check_header, read_cells, to_text
 from services.profiles.intake.sheets import survey
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def open_xlsx(file: BinaryIO, sheet: str) -> tuple[tuple[str, ...], Iterator[Row
                              metadata={"cause": "workbook"}) from error  # fmt: skip
     faulty = _Faulty(surveyed.faults, found.merged_cell_ranges or (), (found.start or (0, 0))[1])
     for at, header in lines:
-        texts = [to_text(cell) for cell in header]
+        try:
+            texts = [to_text(cell) for cell in header]
+        except DigitsLost:
+            raise HeaderInvalid("a header is a number of too many digits; write it as text",
+                                metadata={"cause": "number"}) from None  # fmt: skip
         if any(text and not text.isspace() for text in texts):
             if faulty.of(at):
                 raise HeaderInvalid("the header row has merged cells or formulas; write each header into its own cell",
@@ -128,3 +132,6 @@ def _parquet_rows(table: pyarrow.parquet.ParquetFile, columns: tuple[str, ...]) 
     except (pyarrow.ArrowException, OSError) as error:
         raise FileUnreadable("the Parquet file is damaged within; send it again",
                              metadata={"cause": "parquet"}) from error  # fmt: skip
+    except (OverflowError, ValueError) as error:
+        text = "the Parquet file has a time beyond our calendar or finer than microseconds; write it as text"
+        raise FileUnreadable(text, metadata={"cause": "time"}) from error

@@ -61,8 +61,9 @@ def open_csv(file: BinaryIO, encoding: str, delimiter: str) -> OpenCsv:
 
 def _known(encoding: str) -> str:
     try:
+        io.TextIOWrapper(io.BytesIO(b"a,b\n1,2\n"), encoding=encoding, errors="replace").read()
         return codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, UnicodeError, AssertionError, TypeError):  # of codecs that are none of text
         raise FileUnreadable("the encoding is unknown; leave it empty to have it detected",
                              metadata={"cause": "encoding"}) from None  # fmt: skip
 

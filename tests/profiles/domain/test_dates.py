@@ -103,9 +103,35 @@ def test_no_range_is_guessed(text):
     ["2026-10-01 08:30:15", "2026/10/1 8:30:15", "2026-10-01T08:30:15+08:00", "2026年10月1日 08:30:15", "1790814615"],
 )
 def test_a_time_without_zone_is_of_the_source_and_all_forms_are_one_instant(text):
-    assert parse_timestamp(text, "ymd", 480) == datetime(2026, 10, 1, 0, 30, 15, tzinfo=UTC)
+    assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2026, 10, 1, 0, 30, 15, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["yesterday", "2026-10-01 25:00", "", "9999-99-99"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20261001083015", "2026/10/1 8:30:15 AM", "2026/10/1 上午8:30:15", "2026年10月1日上午8点30分15秒",
+        "2026-10-1 0:30:15 UTC", "2026-10-1 00:30:15+00:00", "2026/10/01 02:30:15 +0200", "01-OCT-26 08:30:15",
+        "26/10/1 8:30:15", "2026/10/1 8:30:15.250",
+    ],
+)  # fmt: skip
+def test_a_clock_of_any_form_is_heeded_with_its_half_of_the_day_and_its_zone(text):
+    assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2026, 10, 1, 0, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026/10/1 8:30:15 PM", "2026-10-1 20:30:15", "2026/10/1 下午8:30:15", "20261001203015"]
+)
+def test_an_evening_is_no_morning(text):
+    assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2026, 10, 1, 12, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["05-JAN-23", "23-01-05", "23/01/05", "230105"])
+def test_two_digits_of_a_year_are_of_the_past(text):
+    assert parse_timestamp(text, "ymd", 0, 2026) == datetime(2023, 1, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2026-10-01 25:00", "", "9999-99-99", "2026/10/1 8:30 CEST", "2026/10/1 8:3x"]
+)
 def test_an_unreadable_time_is_none(text):
-    assert parse_timestamp(text, "ymd", 480) is None
+    assert parse_timestamp(text, "ymd", 480, 2026) is None

@@ -4,6 +4,7 @@ import string
 from datetime import UTC, datetime
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,7 +73,7 @@ def test_no_text_makes_a_parser_raise_and_parsing_twice_changes_nothing(raw):
     for order in ("ymd", "dmy", "mdy"):
         day, _ = parse_birth_date(raw, order, 2026)
         assert not day or (day, "") == parse_birth_date(day, order, 2026)
-        parse_timestamp(raw, order, 480)
+        parse_timestamp(raw, order, 480, 2026)
     gender, _ = parse_gender(raw)
     assert not gender or (gender, "") == parse_gender(gender)
 
@@ -183,6 +184,16 @@ def test_a_row_without_id_or_with_an_unreadable_time_is_set_apart_not_dropped():
 
     assert made.is_rejected
     assert {"RECORD_ID_MISSING", "TIME_UNREADABLE"} == {problem.reason for problem in made.problems}
+
+
+@pytest.mark.parametrize("stamp", ["9999-12-31 23:59:59", "2099-01-01", "4070908800"])
+def test_a_change_that_lies_ahead_is_set_apart_and_does_not_win_for_ever(stamp):
+    columns = (("卡号", "source_record_id"), ("改", "updated_time"))
+    settings_ = SourceSettings("till", tuple(ColumnMapping(*pair) for pair in columns))
+    raw = read_row(settings_, {"卡号": "K1", "改": stamp}, NOW)
+
+    assert raw.updated_time == NOW
+    assert [problem.reason for problem in raw.problems] == ["TIME_IN_THE_FUTURE"]
 
 
 def test_every_reason_a_parser_gives_is_described():
