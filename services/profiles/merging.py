@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from services.profiles.aliases import resolve, resolve_one
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.dictionary import Rule
-from services.profiles.errors import ProfilesBusy
+from services.profiles.errors import ProfileNotFound, ProfilesBusy
 from services.profiles.facts import profiles_merged
 from services.profiles.folding import Working
 from services.profiles.shaping import Shaped, ended, load, reshape, write
@@ -45,9 +45,12 @@ class Merger:
         `by` is the person who says so; empty means the match model.
 
         Raises:
+            ProfileNotFound: none of them lives; all were erased.
             ProfilesBusy: others kept changing them.
         """
         living = {item.profile_id: item for item in resolve(self._store, profile_ids).values()}
+        if not living:
+            raise ProfileNotFound("the profiles were erased", metadata={"name": f"profiles/{min(profile_ids)}"})
         survivor, *others = sorted(living.values(), key=_age)
         for other in others:
             self._hand_over(other.profile_id, survivor.profile_id, by)

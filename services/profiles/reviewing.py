@@ -6,15 +6,22 @@ stewards never work on one pair, and of two verdicts at the same moment one is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.errors import Conflict
 from services.chassis.records import new_id
 from services.profiles.aliases import resolve
-from services.profiles.domain.review import CLAIMED_FOR
-from services.profiles.errors import CandidateClaimed, CandidateDecided, ReasonNeeded, SecondPersonNeeded
+from services.profiles.domain.review import CLAIMED_FOR, needs_second_person
+from services.profiles.errors import (
+    CandidateClaimed,
+    CandidateDecided,
+    ProfileNotFound,
+    ReasonNeeded,
+    SecondPersonNeeded,
+)
 from services.profiles.merging import Merger
 from services.profiles.store import Store
 from services.profiles.values import Pair, Profile
@@ -62,7 +69,8 @@ class Reviews:
             found = [living.get(item) for item in _sides(pair)]
             if not all(found) or not _is_question(pair, found):
                 if not _is_claimed(pair, datetime.now(UTC)):
-                    self._close(pair)
+                    with suppress(Conflict):  # somebody else closes it, or answers it
+                        self._close(pair)
             elif all(item and self._in_reach(item) for item in found):
                 kept.append(pair)
         return kept
@@ -73,14 +81,21 @@ class Reviews:
         sides = {pair.id: [living.get(item) for item in _sides(pair)] for pair in pairs}
         return [pair for pair in pairs if all(item and self._in_reach(item) for item in sides[pair.id])]
 
-    def by_names_of_now(self, pairs: list[Pair]) -> list[Pair]:
-        """Return pairs as they are shown: open ones by the names of now, answered ones by those they were about."""
+    def of_now(self, pairs: list[Pair]) -> list[Pair]:
+        """Return pairs as they are shown: open ones by names and value of now, answered ones as they were answered."""
         asked = [item for pair in pairs if pair.state in OPEN for item in (pair.one, pair.other)]
-        now = {name: item.profile_id for name, item in resolve(self._store, asked).items()} if asked else {}
+        living = resolve(self._store, asked) if asked else {}
+        now = {name: item.profile_id for name, item in living.items()}
         return [
-            replace(pair, one=now.get(pair.one, pair.one), other=now.get(pair.other, pair.other))
-            if pair.state in OPEN else pair for pair in pairs
+            replace(
+                pair, one=now.get(pair.one, pair.one), other=now.get(pair.other, pair.other),
+                needs_second=_needs_second(pair, living),
+            ) if pair.state in OPEN else pair for pair in pairs
         ]  # fmt: skip
+
+    def needs_second(self, pair: Pair) -> bool:
+        """Tell whether a verdict on a pair needs two persons as its profiles are now."""
+        return _needs_second(pair, resolve(self._store, [pair.one, pair.other]))
 
     def claim(self, pair: Pair) -> Pair:
         """Reserve a pair for the steward; a repeat renews it.
@@ -132,6 +147,7 @@ class Reviews:
         if pair.first_by == self._steward and pair.state == "awaiting_second":
             metadata = {"name": f"matchCandidates/{pair.id}"}
             raise SecondPersonNeeded("another person must agree", metadata=metadata)
+        pair = replace(pair, needs_second=self.needs_second(pair))
         if not reason and (pair.needs_second or (pair.record and state == "rejected")):
             raise ReasonNeeded("say why", metadata={"name": f"matchCandidates/{pair.id}"})
         pair = self.claim(pair)
@@ -152,18 +168,21 @@ class Reviews:
             page = self._store.pairs.page({"state": "open"}, after, PAIRS_PER_LOOK, by="place")
             if not page:
                 break
-            after, looked, now = page[-1].place, looked + len(page), datetime.now(UTC)
-            fitting = self.still_open([item for item in page if fits(item) and self._is_free(item, now)])
-            left += sum(item.needs_second for item in fitting)
-            found += [item for item in fitting if not item.needs_second]
+            after, looked, time = page[-1].place, looked + len(page), datetime.now(UTC)
+            fitting = self.still_open([item for item in page if fits(item) and self._is_free(item, time)])
+            alone = [pair for pair, now in zip(fitting, self.of_now(fitting), strict=True) if not now.needs_second]
+            left += len(fitting) - len(alone)
+            found += alone
         return found[:BULK_LIMIT], left
 
     def _carry_out(self, pair: Pair, state: str) -> bool:
-        """Merge the two, or keep them apart; tell whether there were two to keep apart."""
+        """Merge the two, or keep them apart; tell whether there were two, neither of them erased meanwhile."""
         if state == "rejected":
             return self._keep_apart(pair)
-        self._merger.merge([pair.one, pair.other], self._steward)
-        return True
+        both = [pair.one, pair.other]
+        with suppress(ProfileNotFound):
+            self._merger.merge(both, self._steward)
+        return len(resolve(self._store, both)) == len(both)
 
     def _undo(self, pair: Pair, state: str) -> bool:
         """Split the records of a wrong automatic merge out; tell whether they are with others still, or out as said."""
@@ -198,6 +217,15 @@ def _is_claimed(pair: Pair, now: datetime) -> bool:
 
 def _sides(pair: Pair) -> list[str]:
     return [pair.record] if pair.record else [pair.one, pair.other]
+
+
+def _needs_second(pair: Pair, living: Mapping[str, Profile]) -> bool:
+    """Say whether a verdict needs two persons: once it did it does, others may have come to, a sample never."""
+    if pair.needs_second or (pair.record and not pair.is_doubt):
+        return pair.needs_second
+    both = {living[item].profile_id: living[item] for item in (pair.one, pair.other) if item in living}.values()
+    vetoes = () if pair.is_doubt else pair.vetoes
+    return needs_second_person(sum(len(item.records) for item in both), any(item.tier for item in both), vetoes)
 
 
 def _is_question(pair: Pair, found: list[Profile | None]) -> bool:

@@ -12,6 +12,7 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 from services.chassis.access import Condition, Obligations
 from services.profiles.domain.match import DIFFERENT_NAME, LOOSE_NAME
 from services.profiles.domain.review import needs_second_person, priority_of
+from services.profiles.errors import CandidateDecided
 from services.profiles.reviewing import Reviews
 from services.profiles.store import Store
 from services.profiles.values import Pair, place_of
@@ -195,6 +196,48 @@ def test_a_pair_of_high_value_is_settled_only_when_two_persons_agree(desk: Desk,
     expected = State.STATE_CONFIRMED if verdict == "Confirm" else State.STATE_REJECTED
     assert (second.state, second.first_decided_by, second.decided_by) == (expected, "user:li", "user:wang")
     assert (desk.profile(other).name == one) is (verdict == "Confirm")
+
+
+@pytest.mark.parametrize("how", ["a tier", "many records"])
+def test_a_pair_that_came_to_need_two_persons_since_it_was_asked_about_has_them(desk: Desk, how: str) -> None:
+    one, other = ask(desk, 2)
+    (pair,) = listed(desk)
+    assert not pair.needs_second_person
+    for number in range(1 if how == "a tier" else 8):
+        desk.upsert("till", f"more{number}", {**person(2), **({"tier": "gold"} if how == "a tier" else {})})
+
+    (now,) = listed(desk)
+    assert now.needs_second_person
+    assert desk.refused("ConfirmMatchCandidate", confirm(pair.name, reason=""), caller=LI) == "REASON_NEEDED"
+    first = desk.call("ConfirmMatchCandidate", confirm(pair.name), caller=LI)
+    assert (first.state, desk.profile(other).name) == (State.STATE_AWAITING_SECOND, other)
+    assert desk.call("ConfirmMatchCandidate", confirm(pair.name), caller=WANG).state == State.STATE_CONFIRMED
+    assert desk.profile(other).name == one
+
+
+def test_of_two_stewards_who_close_a_merged_pair_by_looking_neither_is_refused(desk: Desk) -> None:
+    one, other = ask(desk, 1)
+    (pair,) = listed(desk)
+    stored = desk.service.store.pairs.get(pair.name.split("/")[1])
+    desk.service.taker.merger.merge([item.split("/")[1] for item in (one, other)])
+
+    for steward in (LI, WANG):
+        assert Reviews(desk.service.store, None, steward, lambda _: True).still_open([stored]) == []
+    assert desk.service.store.pairs.get(stored.id).state == "obsolete"
+
+
+@pytest.mark.parametrize("erased", [1, 2])
+def test_a_verdict_on_somebody_erased_meanwhile_is_refused_and_no_label(desk: Desk, erased: int) -> None:
+    names = ask(desk, 1)
+    (pair,) = listed(desk)
+    shelf = desk.service.store.pairs
+    stored = shelf.get(pair.name.split("/")[1])
+    gone = desk.service.store.profiles([name.split("/")[1] for name in names[:erased]]).values()
+    desk.service.store.write_profiles([(replace(item, key_id="", golden=b"", records=[]), []) for item in gone])
+
+    with pytest.raises(CandidateDecided):
+        Reviews(desk.service.store, desk.service.taker.merger, LI, lambda _: True).decide(stored, "confirmed", "")
+    assert (shelf.get(stored.id).state, shelf.get(stored.id).month) == ("obsolete", "")
 
 
 def test_a_second_person_who_says_otherwise_becomes_the_first(desk: Desk) -> None:

@@ -10,7 +10,7 @@ from kehu.profiles.v1 import profiles_pb2, resources_pb2
 from services.profiles.domain.review import CHECKED_ONE_IN, is_sampled, precision_by_band
 from services.profiles.domain.values import RawRecord
 from services.profiles.store import Store
-from services.profiles.values import Pair
+from services.profiles.values import Pair, place_of
 from tests.profiles.conftest import Desk
 from tests.profiles.people import person
 from tests.profiles.test_review import LI, WANG, ask, claim, confirm, listed, reject, take_next
@@ -68,7 +68,29 @@ def test_a_rule_is_counted_first_and_decides_only_with_that_count(desk: Desk) ->
     assert {(item.decided_by, item.reason) for item in rejected} == {("user:li", "same rule for all")}
 
 
-def test_a_rule_leaves_out_what_another_steward_has_and_what_does_not_fit(desk: Desk) -> None:
+def test_a_rule_leaves_out_what_came_to_need_two_persons_since_it_was_asked_about(desk: Desk) -> None:
+    ask(desk, 1)
+    ask(desk, 3)
+    desk.upsert("till", "more", {**person(3), "tier": "gold"})
+
+    counted = desk.call("BulkDecideMatchCandidates", bulk(State.STATE_CONFIRMED))
+    assert (counted.fitting_count, counted.second_person_count) == (1, 1)
+
+
+def test_a_rule_merges_no_more_into_one_customer_than_one_person_may(desk: Desk) -> None:
+    home = desk.upsert("till", "1", person(1)).split("/")[1]
+    for number in range(7):
+        desk.upsert("till", f"more{number}", person(1))
+    for number in (2, 3):
+        other = desk.upsert("till", f"other{number}", person(number)).split("/")[1]
+        desk.service.store.pairs.insert(Pair(f"p{number}", home, other, 1.0, 0.5, place=place_of(5, f"p{number}")))
+
+    done = desk.call("BulkDecideMatchCandidates", bulk(State.STATE_CONFIRMED, 2))
+    assert (done.fitting_count, done.decided_count, done.second_person_count) == (2, 1, 1)
+    assert desk.profile(f"profiles/{home}").source_count == 9
+
+
+def test_a_rule_leaves_out_what_another_another_steward_has_and_what_does_not_fit(desk: Desk) -> None:
     one, _ = ask(desk, 1)
     ask(desk, 3)
     pair = next(item for item in listed(desk) if one in (item.profile, item.other_profile))

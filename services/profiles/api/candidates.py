@@ -40,7 +40,7 @@ class CandidatesPart:
         elif departments_in_reach() != ():
             found = reviews.reached(found)
         return profiles_pb2.ListMatchCandidatesResponse(
-            match_candidates=map(pair_message, reviews.by_names_of_now(found)), next_page_token=token
+            match_candidates=map(pair_message, reviews.of_now(found)), next_page_token=token
         )
 
     def GetMatchCandidate(
@@ -99,7 +99,7 @@ class CandidatesPart:
         return found
 
     def _both(self, pair: Pair) -> resources_pb2.MatchCandidate:
-        (named,) = self._reviews().by_names_of_now([pair])
+        (named,) = self._reviews().of_now([pair])
         message = pair_message(named)
         found = self._reviews().both(pair) or []
         if pair.record and pair.state in OPEN:

@@ -40,6 +40,9 @@ class VerdictsPart:
             metadata = {"fitting_count": str(len(found))}
             raise BulkChanged("another number of pairs fits the rule; look again", metadata=metadata)
         for pair in found:
+            if reviews.needs_second(pair):  # by what this call merged before
+                reply.second_person_count += 1
+                continue
             try:
                 reviews.decide(pair, STATES[request.verdict], request.reason)
             except (CandidateClaimed, CandidateDecided):
