@@ -19,9 +19,10 @@ from services.chassis.jobs import Owner, Worker
 from services.chassis.records import Fact, new_id
 from services.profiles.admission import Entry, settings_of
 from services.profiles.domain.values import ManualOverride, StandardRecord
-from services.profiles.errors import ProfileHeld
+from services.profiles.errors import HistoryNotKept, ProfileHeld
 from services.profiles.folding import Outcome
 from services.profiles.overriding import Overrider
+from services.profiles.past import profile_at
 from services.profiles.protection.erasing import Eraser, replay, retell, start_erasing
 from services.profiles.protection.ledger import ledger_of
 from services.profiles.protection.resealing import key_ids_of
@@ -401,6 +402,22 @@ def test_erasing_one_person_leaves_another_who_was_split_from_them_whole(world: 
     mine = {key: value for key, value in state.items() if key != before.profile_id}
     assert world.state().keys() == mine.keys()
     assert world.state()[world.of("till/5").profile_id][:3] == mine[world.of("till/5").profile_id][:3]
+
+
+def test_what_both_were_believed_to_be_while_they_were_one_is_erased_too(world: World) -> None:
+    found = [world.of("till/4"), world.of("till/6")]
+    stays, gone = (item.records[0].key for item in sorted(found, key=lambda item: (item.create_time, item.profile_id)))
+    alone = datetime.now(UTC)
+    whole = world.taker.merger.merge([item.profile_id for item in found])
+    together = datetime.now(UTC)
+    world.taker.merger.split(world.of(stays).profile_id, [gone], new_id())
+    left = world.of(stays).profile_id
+    assert whole and profile_at(world.store, left, together).golden
+    world.erase(gone)
+
+    with pytest.raises(HistoryNotKept):
+        profile_at(world.store, left, together)
+    assert profile_at(world.store, left, alone).golden, "what was before they were one stays"
 
 
 def test_a_held_profile_is_not_erased(world: World) -> None:

@@ -103,9 +103,11 @@ class Eraser:
         for _ in range(ATTEMPTS):
             group = self._group(profile_id)
             entry = self._extended(profile_id, group)
+            records = [record.key for item in group for record in item.records]
+            for relative in self._relatives(group):
+                self._resealer.forget_together(relative, records)
             if not self._free_relatives(group):
                 continue
-            records = [record.key for item in group for record in item.records]
             self._drop(entry, records)
             now = datetime.now(UTC)
             standing = [item for item in group if not item.is_erased]
@@ -170,13 +172,16 @@ class Eraser:
     def _free_relatives(self, group: Sequence[Profile]) -> bool:
         """Give living people who share a key with this one, by an earlier split, keys of their own."""
         used = {key_id for item in group for key_id in key_ids_of(item)}
-        names = {item.profile_id for item in group}
-        relatives = {other.profile_id: other for item in group for other in self._resealer.relatives(item)}
         sharing = [
-            item for name, item in relatives.items()
-            if name not in names and not used.isdisjoint(key_ids_of(item) | self._resealer.past_keys(item))
+            item for item in self._relatives(group)
+            if not used.isdisjoint(key_ids_of(item) | self._resealer.past_keys(item))
         ]  # fmt: skip
         return all([self._resealer.reseal(item) for item in sharing])
+
+    def _relatives(self, group: Sequence[Profile]) -> list[Profile]:
+        """Return living people whom records were split to from this one, or the other way round."""
+        found = {other.profile_id: other for item in group for other in self._resealer.relatives(item)}
+        return [item for name, item in found.items() if name not in {item.profile_id for item in group}]
 
     def _destroy(self, entry: Erasure) -> None:
         for key_id in entry.key_ids:

@@ -6,7 +6,7 @@ keys it replaces; `settle`, some time later, seals what slower writers left, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from services.profiles.relations.relating import Relations
@@ -130,6 +130,12 @@ class Resealer:
         for record in profile.records:
             keys |= {item.key_id for item in self._store.archived(record.source_id, record.source_record_id)}
         return keys
+
+    def forget_together(self, profile: Profile, record_keys: Collection[str]) -> None:
+        """Take out what was believed of a profile while it had any of these records, which are somebody else's."""
+        for past in self._past(profile):
+            if past.golden and not set(record_keys).isdisjoint(record.key for record in past.records):
+                self._store.reseal_past([(past, replace(past, key_id="", golden=b""))])
 
     def _past(self, profile: Profile) -> Iterator[Profile]:
         """Yield the past versions of a profile and of those that ended in it, a few at a time."""
