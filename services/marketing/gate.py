@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from services.marketing.domain.campaigns import Campaign
 from services.marketing.domain.deliveries import delivery_id_of
@@ -13,6 +13,7 @@ from services.marketing.domain.planning import Candidate, ConsentAnswer
 from services.marketing.ports import Consents, Contact, Contacts
 from services.marketing.store import MarketingStore
 
+EVER = datetime.fromtimestamp(0, UTC)
 SUPPRESSION_USE_SECONDS = 0.5  # how long what was read here may be acted on; Unsubscribe replies after as long
 
 
@@ -82,8 +83,7 @@ class Gate:
         family = self._store.identities.family(unique) | {person: person for person in unique}
         counted = self._counted(campaign, family, now, own_deliveries)
         recent = Counter(person for person, _ in counted)
-        of_run = {delivery_id_of(run_id, member) for member in family}
-        in_run = frozenset(person for person, delivery_id in counted if delivery_id in of_run)
+        in_run = self._in_run(run_id, family, own_deliveries) if len(family) > len(unique) else frozenset()
         suppressed = self._suppressed(campaign, family, people)
         answers = self._consents.decide(unique, campaign.purpose_id, campaign.channel)
         candidates = tuple(
@@ -106,6 +106,12 @@ class Gate:
         since = now - timedelta(days=campaign.frequency_cap.window_days)
         recent = self._store.recent(list(family), since)
         return [(family[owner], delivery_id) for owner, delivery_id in recent if delivery_id not in own]
+
+    def _in_run(self, run_id: str, family: Mapping[str, str], own: frozenset[str]) -> frozenset[str]:
+        """Return the people whom the run wrote to under another of their ids, however long it was paused since."""
+        of_run = {delivery_id_of(run_id, member) for member in family} - own
+        found = self._store.recent(list(family), EVER)
+        return frozenset(family[owner] for owner, delivery_id in found if delivery_id in of_run)
 
     def _suppressed(self, campaign: Campaign, family: Mapping[str, str], people: People) -> set[str]:
         """Return the suppressed people and address tokens."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from kehu.marketing.v1 import resources_pb2 as res
 
@@ -50,9 +52,11 @@ def test_the_address_that_was_written_to_is_the_one_a_withdrawal_concerns():
     assert found.address_token == "token-survivor@example.cn"
 
 
+@pytest.mark.parametrize("days", [0, 100])
 @pytest.mark.parametrize("other", ["sent already", "waiting too"])
-def test_two_of_the_audience_who_became_one_person_get_one_message(other):
+def test_two_of_the_audience_who_became_one_person_get_one_message(other, days):
     world, name, waiting = waiting_page()
+    world.clock.advance(timedelta(days=days).total_seconds())
     survivor = waiting[1] if other == "waiting too" else world.mailbox.recipients()[0]
     merge(world, {waiting[0]: survivor})
     world.change("resume")
