@@ -177,6 +177,29 @@ def test_credentials_open_the_place_and_are_kept_sealed(pulls: Pulls) -> None:
     assert pulls.ended(refused).error.message == "the place cannot be read"
 
 
+def test_a_file_that_cannot_be_opened_holds_up_no_other_and_is_taken_when_it_can(
+    pulls: Pulls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = SafeFiles(secret="open sesame")
+    for name, numbers in (("a.csv", range(2)), ("b.csv", range(2, 4))):
+        opened.pipe_file(f"{pulls.bucket}/{name}", csv_of(numbers))
+    real = SafeFiles._open
+
+    def locked(self: SafeFiles, path: str, *args: object, **how: object) -> object:
+        if path.endswith("a.csv"):
+            raise PermissionError("locked by whom?")
+        return real(self, path, *args, **how)
+
+    monkeypatch.setattr(SafeFiles, "_open", locked)
+    operation = pulls.pull("safe", credentials={"secret": "open sesame"}, interval_minutes=5)
+    progress = pulls.work(operation, looks=6)
+    assert (progress.files_imported, progress.last_failure, pulls.people()) == (1, "PermissionError", 2)
+
+    monkeypatch.setattr(SafeFiles, "_open", real)
+    progress = pulls.work(operation, looks=6)
+    assert (progress.files_imported, progress.last_failure, pulls.people()) == (2, "", 4)
+
+
 def test_no_place_but_those_named_is_reached(pulls: Pulls) -> None:
     operation = pulls.pull("elsewhere")
     pulls.work(operation)

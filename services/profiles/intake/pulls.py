@@ -36,6 +36,7 @@ from services.profiles.vault import Vault
 
 PULL = "pull"
 WAIT_SECONDS = 2.0  # until the import of the file before is looked at again
+FAILURES = 10  # of one look: then the place is down, and not a file broken
 
 
 def seal_credentials(vault: Vault, source_id: str, credentials: Mapping[str, str]) -> str:
@@ -98,19 +99,30 @@ class Puller:
         raise Paused("until the next look", minutes * 60.0)
 
     def _look(self, job: Job, target: Target, progress: intake_pb2.PullProgress) -> None:
+        """Import what is new; a file that cannot be read is tried again at the next look and holds up no other."""
         self._await_import(progress)
         wanted = Wanted(str(job.args["folder"]), str(job.args["pattern"]), bool(job.args.get("descends")))
         with reading(progress.target):
             system, files = list_files(target, self._credentials(job), wanted, self._settle)
         seen = set(map(str, job.checkpoint.get("seen", ())))  # type: ignore[call-overload]
         seen &= {item.mark for item in files}
+        failures: list[PullFailed] = []
         for item in files:
-            if item.mark not in seen:
+            if item.mark in seen:
+                continue
+            try:
                 self._take(job, system, item, progress)
-                seen.add(item.mark)
-                job.save({"seen": sorted(seen)}, progress)
-                self._await_import(progress)
+            except PullFailed as error:
+                failures.append(error)
+                if len(failures) == FAILURES:
+                    break
+                continue
+            seen.add(item.mark)
+            job.save({"seen": sorted(seen)}, progress)
+            self._await_import(progress)
         job.save({"seen": sorted(seen)}, progress)
+        if failures:
+            raise failures[0]
 
     def _look_at_table(self, job: Job, target: Target, progress: intake_pb2.PullProgress) -> None:
         source = self._store.sources.get(str(job.args["source_id"]))
