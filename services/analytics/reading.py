@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -45,7 +45,7 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Cells that may be shown, how many may not, and how many rows were read."""
+    """Cells that may be shown, how many may not, and how many rows are behind those shown."""
 
     cells: tuple[tuple[tuple[str, ...], int, int], ...]  # dimension values, value, customers
     suppressed: int
@@ -60,6 +60,7 @@ class _Cell:
     value: int
     customers: int
     rows: int
+    parts: tuple[int, ...]  # customers of each part of the metric
 
 
 class Reader:
@@ -159,14 +160,17 @@ class Reader:
         cells = self._cells(pinned, metric, dimensions, months, reach)
         finest = [name for name in dimensions if name != "month"] + ["month"]
         by_month = self._cells(pinned, metric, finest, ("", ""), reach)
-        hidden = withheld(
-            {key: cell.customers for key, cell in cells.items()},
-            {key: cell.customers for key, cell in by_month.items()},
-            Period(*months),
-            list(dimensions).index("month") if "month" in dimensions else -1,
-        )
-        shown = tuple((key, cell.value, cell.customers) for key, cell in cells.items() if key not in hidden)
-        return Figures(shown, len(hidden), sum(cell.rows for cell in cells.values()), pinned.cutoff)
+        month_at = list(dimensions).index("month") if "month" in dimensions else -1
+        hidden = {
+            key
+            for part in range(len(metric.parts))
+            for key in withheld(_customers(cells, part), _customers(by_month, part), Period(*months), month_at)
+        }
+        own = {key: cell for key, cell in cells.items() if cell.rows}
+        shown = {key: cell for key, cell in own.items() if key not in hidden}
+        told = tuple((key, cell.value, cell.customers) for key, cell in shown.items())
+        rows = sum(cell.rows for cell in shown.values())
+        return Figures(told, len(own) - len(shown), rows, pinned.cutoff)
 
     def _cells(
         self,
@@ -180,10 +184,17 @@ class Reader:
         query = compile_metric(metric, dimensions, *months, has_aliases=pinned.has_aliases, reach=where)
         tables, params = sorted(query.tables), {**query.params, **extra}
         rows = self._warehouse.rows(pinned, tables, query.sql, params, query.since, query.until)
-        cells = {
-            tuple(str(value) for value in row[:-3]): _Cell(*(int(str(value)) for value in row[-3:])) for row in rows
-        }
-        return {key: cell for key, cell in cells.items() if cell.rows}
+        found: dict[tuple[str, ...], _Cell] = {}
+        for row in rows:
+            key = tuple(map(str, row[: len(dimensions)]))
+            value, customers, count, *parts = (int(str(figure)) for figure in row[len(dimensions) :])
+            found[key] = _Cell(value, customers, count, tuple(parts))
+        return found
+
+
+def _customers(cells: Mapping[tuple[str, ...], _Cell], part: int) -> dict[tuple[str, ...], int]:
+    """Return the cells that a part of a metric has, with its customers."""
+    return {key: cell.parts[part] for key, cell in cells.items() if cell.parts[part]}
 
 
 def _newest_first(snapshot: Snapshot, after: Position | None) -> Iterator[Snapshot]:

@@ -234,10 +234,37 @@ def test_a_metric_answers_with_its_definition_and_withholds_small_cells(world: W
     )
 
     assert [(row.value, row.customer_count) for row in total.rows] == [(7800, 12)]
-    assert (len(split.rows), split.suppressed_cell_count, split.source_row_count) == (0, 2, 12)
+    assert (len(split.rows), split.suppressed_cell_count, split.source_row_count) == (0, 2, 0)
     assert (split.metric.definition_version, split.metric.owner_department) == (1, "sales")
     assert total.data_cutoff.ToDatetime() > datetime(2025, 3, 1)
     assert tier.suppressed_cell_count == 3
+
+
+def asked(world: World, metric: str, *dimensions: str) -> pb.QueryMetricResponse:
+    return world.stub.QueryMetric(pb.QueryMetricRequest(name=f"metrics/{metric}", dimensions=dimensions), timeout=10)
+
+
+def test_the_refunds_of_few_follow_from_no_other_metrics(world: World) -> None:
+    profiles(world, 40)
+    sold = [bought(number, f"p{number}") for number in range(1, 41)]
+    back = [bought(100 + number, f"p{number}") for number in (1, 2, *range(11, 17), *range(21, 30))]
+    for one in back:
+        one.event_type, one.amount_cents = "order_refunded", -50
+    for one in (*sold, *back):
+        one.channel = "abcd"[(int(one.profile.removeprefix("profiles/p")) - 1) // 10]
+    record(world, *sold, *back)
+    shown = {
+        metric: [row.dimension_values[0] for row in asked(world, metric, "channel").rows]
+        for metric in ("sales", "refunds", "average_basket", "baskets", "active_customers")
+    }
+    refunds = asked(world, "refunds", "channel")
+
+    assert shown == {
+        "sales": ["c", "d"], "refunds": ["c"], "average_basket": ["c", "d"],
+        "baskets": ["a", "b", "c", "d"], "active_customers": ["a", "b", "c", "d"],
+    }  # fmt: skip
+    assert (refunds.suppressed_cell_count, refunds.source_row_count) == (2, 9)
+    assert [(row.value, row.customer_count) for row in asked(world, "refunds").rows] == [(850, 17)]
 
 
 def test_sums_of_parts_are_the_whole(world: World) -> None:

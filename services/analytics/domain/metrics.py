@@ -28,12 +28,16 @@ _DIMENSIONS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "consents": {**_PROFILE, "channel": "f.channel", "purpose": "f.purpose_id", "state": "f.state", "month": _MONTH},
 }
-_BASKETS: Final = "count(DISTINCT coalesce(f.basket_id, f.message_id))"
+_BASKETS: Final = "count(DISTINCT coalesce(f.basket_id, f.message_id)){own}"
 
 
 @dataclass(frozen=True, slots=True)
 class MetricDefinition:
-    """A figure: what is counted, over which rows, in which unit. A change of meaning raises the version."""
+    """A figure: what is counted, over which rows, in which unit. A change of meaning raises the version.
+
+    `where_sql` says which rows of the source it is of, {own} in `value_sql` takes these. `parts_sql` says of which
+    rows it and figures that follow from it are: few customers in one of these parts withhold a cell.
+    """
 
     id: str
     version: int
@@ -45,6 +49,12 @@ class MetricDefinition:
     source: str
     value_sql: str
     where_sql: str = "true"
+    parts_sql: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Return the conditions of its parts; without any it is one itself."""
+        return self.parts_sql or (self.where_sql,)
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -53,17 +63,19 @@ class MetricDefinition:
 
 
 _BOUGHT: Final = "f.event_type = 'order_completed'"
-_MONEY: Final = "f.event_type IN ('order_completed', 'order_refunded')"
+_REFUNDED: Final = "f.event_type = 'order_refunded'"
+_MONEY: Final = f"({_BOUGHT} OR {_REFUNDED})"
+_PARTS: Final = (_BOUGHT, _REFUNDED)  # sales = average basket x baskets - refunds: the one follows from the others
 _ALL: Final = (
     MetricDefinition(
         "sales", 1, "Net sales", "净销售额",
         "Sum of order_completed and order_refunded amounts, refunds negative, by time of the event.",
-        "sales", "CNY cents", "interactions", "sum(f.amount_cents)", _MONEY,
+        "sales", "CNY cents", "interactions", "sum(f.amount_cents){own}", _MONEY, _PARTS,
     ),
     MetricDefinition(
         "refunds", 1, "Refunds", "退款额",
         "Sum of order_refunded amounts, with the sign turned to positive.",
-        "sales", "CNY cents", "interactions", "-sum(f.amount_cents)", "f.event_type = 'order_refunded'",
+        "sales", "CNY cents", "interactions", "-(sum(f.amount_cents){own})", _REFUNDED, _PARTS,
     ),
     MetricDefinition(
         "baskets", 1, "Baskets", "购物篮数",
@@ -73,22 +85,23 @@ _ALL: Final = (
     MetricDefinition(
         "active_customers", 1, "Active customers", "活跃客户数",
         "Different customers with an order_completed; merged profiles are one.",
-        "marketing", "customers", "interactions", "count(DISTINCT f.owner)", _BOUGHT,
+        "marketing", "customers", "interactions", "count(DISTINCT f.owner){own}", _BOUGHT,
     ),
     MetricDefinition(
         "average_basket", 1, "Average basket", "客单价",
         "Sum of order_completed amounts divided by baskets, rounded half away from zero.",
-        "sales", "CNY cents", "interactions", f"round(sum(f.amount_cents) / {_BASKETS})", _BOUGHT,
+        "sales", "CNY cents", "interactions", f"round(sum(f.amount_cents){{own}} / {_BASKETS})",
+        _BOUGHT, _PARTS,
     ),
     MetricDefinition(
         "deliveries", 1, "Deliveries", "触达数",
         "Recipients of campaign runs by their latest outcome, skipped ones included.",
-        "marketing", "deliveries", "deliveries", "count(*)",
+        "marketing", "deliveries", "deliveries", "count(*){own}",
     ),
     MetricDefinition(
         "consents", 1, "Consents", "授权数",
         "Latest state per customer, purpose and channel.",
-        "data-office", "consents", "consents", "count(*)",
+        "data-office", "consents", "consents", "count(*){own}",
     ),
 )  # fmt: skip
 REGISTRY: Final[Mapping[str, MetricDefinition]] = {metric.id: metric for metric in _ALL}
@@ -96,7 +109,10 @@ REGISTRY: Final[Mapping[str, MetricDefinition]] = {metric.id: metric for metric 
 
 @dataclass(frozen=True, slots=True)
 class MetricQuery:
-    """One statement over the source, profiles and aliases: dimension values, value, customers, rows."""
+    """One statement over the source, profiles and aliases.
+
+    It yields dimension values, value, customers, rows, and the customers of each of the metric's parts.
+    """
 
     sql: str
     params: Mapping[str, Value]
@@ -143,7 +159,7 @@ def compile_metric(
     since = month_start(from_month) if from_month else None
     until = month_start(to_month, after=1) if to_month else None
     bounds: dict[str, Value | None] = {"since": since, "until": until}
-    where = [metric.where_sql, reach]
+    where = [f"({' OR '.join(metric.parts)})", reach]
     where += [
         f"f.event_time {symbol} ${name}"
         for name, symbol in (("since", ">="), ("until", "<"))
@@ -159,11 +175,13 @@ def compile_metric(
 def _metric_sql(metric: MetricDefinition, keys: str, where: str, has_aliases: bool) -> str:
     owner = "coalesce(a.survivor_id, i.profile_id)" if has_aliases else "i.profile_id"
     join = " LEFT JOIN aliases a ON a.profile_id = i.profile_id" if has_aliases else ""
-    select = f"{keys}, " if keys else ""
+    own = f" FILTER (WHERE {metric.where_sql})"
+    figures = [f"coalesce({metric.value_sql.format(own=own)}, 0)", f"count(DISTINCT f.owner){own}", f"count(*){own}"]
+    figures += [f"count(DISTINCT f.owner) FILTER (WHERE {part})" for part in metric.parts]
+    select = ", ".join([*([keys] if keys else []), *(f"({figure})::BIGINT" for figure in figures)])
     group = f" GROUP BY {keys} ORDER BY {keys}" if keys else ""
     return (
-        f"owned AS (SELECT i.*, {owner} AS owner FROM {metric.source} i{join})"
-        f" SELECT {select}coalesce({metric.value_sql}, 0)::BIGINT, count(DISTINCT f.owner)::BIGINT, count(*)::BIGINT"
+        f"owned AS (SELECT i.*, {owner} AS owner FROM {metric.source} i{join}) SELECT {select}"
         f" FROM owned f LEFT JOIN profiles p ON p.profile_id = f.owner AND NOT p.deleted WHERE {where}{group}"
     )
 
