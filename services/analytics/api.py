@@ -14,7 +14,7 @@ from kehu.analytics.v1 import analytics_pb2_grpc, retention_pb2
 from services.analytics import wire
 from services.analytics.audiences import PAGE_LIMIT, Audiences, rule_digest
 from services.analytics.domain import rfm
-from services.analytics.domain.errors import ScoresNotFound, StalePageToken, UnreadableInteractionFile
+from services.analytics.domain.errors import ScoresNotFound, UnreadableInteractionFile
 from services.analytics.domain.metrics import REGISTRY, find_metric
 from services.analytics.domain.reach import Reach, reach_of
 from services.analytics.domain.rights import check_dimensions, check_rule
@@ -26,7 +26,7 @@ from services.analytics.reading import Position, Reader
 from services.analytics.store import Entry, Inbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.jobs import Jobs, Owner
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, number_of, page_size_of
 from services.chassis.records import new_id
 from services.chassis.server import current_call
 
@@ -117,7 +117,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         """List a profile's latest interactions."""
         of_filter = filter_hash("interactions", request.parent)
         token = decode_token(request.page_token, of_filter)
-        after = Position(int(token["t"] or 0), str(token["m"])) if token else None
+        after = Position(number_of(token, "t"), str(token.get("m"))) if token else None
         size = page_size_of(request.page_size)
         pinned = self._parts.warehouse.pin([])
         profile_id = self._reader.survivor(request.parent.removeprefix("profiles/"), pinned)
@@ -208,7 +208,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         if request.count_only:
             return pb.EvaluateAudienceResponse(total=self._audiences.count(rule, pinned), data_cutoff=cutoff)
         size = min(request.page_size or PAGE_LIMIT, PAGE_LIMIT)
-        page = self._audiences.page(rule, pinned, int(token.get("offset") or 0), size)
+        page = self._audiences.page(rule, pinned, number_of(token, "offset"), size)
         following = ""
         if page.next_offset:
             following = encode_token({**pinned.versions, "offset": page.next_offset}, of_filter)
@@ -218,7 +218,4 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
 
 
 def _versions(token: Mapping[str, str | int | None]) -> dict[str, int]:
-    try:
-        return {name: int(str(version)) for name, version in token.items() if name != "offset"}
-    except ValueError as error:
-        raise StalePageToken("the page token is damaged; start again") from error
+    return {name: number_of(token, name) for name in token if name != "offset"}

@@ -150,11 +150,14 @@ class Lake:
         """Return the newest version of a table, or the one asked.
 
         Raises:
-            VersionGone: that version's log or files were cleaned away.
+            VersionGone: that version's log or files were cleaned away, or it is still to come.
         """
-        if version is not None and self._newest(table).version != version:
-            return self._past(table, version)
-        return self._newest(table)
+        newest = self._newest(table)
+        if version is None or version == newest.version:
+            return newest
+        if version > newest.version:  # from an edited page token; the log would be searched for it number by number
+            raise VersionGone(table.name)
+        return self._past(table, version)
 
     def _newest(self, table: Table) -> Snapshot:
         with self._lock:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import datetime
 
 from services.chassis.errors import FieldViolation, Invalid
 
 DEFAULT_PAGE_SIZE = 50
+MOST = 1 << 53  # every position is below, and more is no whole number in JSON
 MAX_PAGE_SIZE = 1000  # the list methods of every proto document this maximum
 
 
@@ -49,9 +50,42 @@ def decode_token(token: str, of_filter: str) -> dict[str, str | int | None]:
         return {}
     try:
         raw = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if raw["f"] == of_filter and isinstance(raw["p"], dict):
-            return raw["p"]
-    except (ValueError, KeyError, TypeError, binascii.Error):
+        position = raw["p"]
+        if raw["f"] == of_filter and all(isinstance(value, str | int | None) for value in position.values()):
+            json.dumps(position, ensure_ascii=False).encode()  # half a character pair is no text
+            return dict(position)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
+    raise _invalid()
+
+
+def number_of(token: Mapping[str, str | int | None], name: str) -> int:
+    """Return a number of a position, 0 when it is not there.
+
+    Raises:
+        PageTokenInvalid: it is no whole number from 0 to MOST; somebody wrote the token.
+    """
+    number = token.get(name) or 0
+    if not isinstance(number, int) or not 0 <= number <= MOST:
+        raise _invalid()
+    return number
+
+
+def moment_of(token: Mapping[str, str | int | None], name: str) -> datetime:
+    """Return a time of a position.
+
+    Raises:
+        PageTokenInvalid: it is no time with an offset; somebody wrote the token.
+    """
+    try:
+        moment = datetime.fromisoformat(str(token.get(name)))
+    except ValueError as error:
+        raise _invalid() from error
+    if moment.tzinfo is None:
+        raise _invalid()
+    return moment
+
+
+def _invalid() -> PageTokenInvalid:
     violation = FieldViolation("page_token", "use the next_page_token of the previous page with the same filter")
-    raise PageTokenInvalid("the page token does not belong to this list", violations=[violation])
+    return PageTokenInvalid("the page token does not belong to this list", violations=[violation])

@@ -49,7 +49,7 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         narrowed = filters.with_rows(wanted, types, filters.plain_rows(clauses))
         planned = plan(request.q, obligations.may_search, lambda *group: _shows(obligations, *group), self._keyed)
         shape = paging.filter_hash(planned.clauses, sorted(request.types), request.filter)
-        offset = int(paging.decode_token(request.page_token, shape).get("offset") or 0)
+        offset = paging.number_of(paging.decode_token(request.page_token, shape), "offset")
         limit = min(paging.page_size_of(request.page_size) if request.page_size else DEFAULT_HITS, MAX_PAGE)
         _check_depth(offset, limit)
         facets = filters.visible_facets(seen)

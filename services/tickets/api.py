@@ -283,7 +283,7 @@ class TicketsServicer(PoliciesServicer):
         size = paging.page_size_of(request.page_size)
         shape = paging.filter_hash("comments", ticket.id)
         place = paging.decode_token(request.page_token, shape)
-        after = (datetime.fromisoformat(str(place["time"])), str(place["id"])) if place else None
+        after = (paging.moment_of(place, "time"), str(place.get("id"))) if place else None
         found = self._store.comments(ticket.id, after, size + 1)
         reply = pb.ListCommentsResponse(comments=[wire.comment_message(each) for each in found[:size]])
         if len(found) > size:

@@ -54,7 +54,7 @@ class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
         """Return a page of policies."""
         size = paging.page_size_of(request.page_size)
         shape = paging.filter_hash("slaPolicies")
-        start = int(paging.decode_token(request.page_token, shape).get("start") or 0)
+        start = paging.number_of(paging.decode_token(request.page_token, shape), "start")
         found = self._store.policies()
         page = found[start : start + size]
         reply = pb.ListSlaPoliciesResponse(sla_policies=[wire.policy_message(each) for each in page])

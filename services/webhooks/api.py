@@ -173,7 +173,7 @@ class WebhooksServicer(webhooks_pb2_grpc.WebhooksServiceServicer):
         known, size = self._visible(request.parent), paging.page_size_of(request.page_size)
         shape = paging.filter_hash("webhookDeliveries", known.id, request.state)
         place = paging.decode_token(request.page_token, shape)
-        before = (datetime.fromisoformat(str(place["time"])), str(place["id"])) if place else None
+        before = (paging.moment_of(place, "time"), str(place.get("id"))) if place else None
         found = self._store.deliveries(known.id, BY_STATE.get(request.state), before, size + 1)
         reply = pb.ListWebhookDeliveriesResponse(deliveries=map(delivery_message, found[:size]))
         if len(found) > size:

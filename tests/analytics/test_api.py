@@ -17,6 +17,7 @@ from kehu.analytics.v1 import analytics_pb2 as pb
 from kehu.analytics.v1 import analytics_pb2_grpc, audience_pb2
 
 from services.analytics.api import AnalyticsServicer, Parts
+from services.analytics.audiences import rule_digest
 from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES
 from services.analytics.feeding import flush
 from services.analytics.files import Uploads
@@ -27,6 +28,7 @@ from services.analytics.warehouse import Warehouse
 from services.chassis.access import NOTHING_SHOWN, Condition, Obligations
 from services.chassis.crypto import Sealer
 from services.chassis.jobs import Jobs, MemoryOperations, Worker
+from services.chassis.paging import encode_token, filter_hash
 from services.chassis.server import Serving
 from tests.analytics.test_events import plain
 from tests.harness import Harness, OpenPolicy, running
@@ -339,6 +341,30 @@ def test_a_token_of_another_rule_and_a_rule_that_does_not_fit_are_refused(world:
 
     assert stale.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert reason_of(unfit.value) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_AUDIENCE_RULE")
+
+
+@pytest.mark.parametrize("edit", [{"t": "x"}, {"t": None, "m": None}, {"m": "m1"}, {"t": 1 << 62}, {}, {"t": -1}])
+def test_an_edited_token_of_interactions_is_no_failure(world: World, edit: dict[str, str | int | None]) -> None:
+    record(world, bought(1))
+    token = encode_token(edit, filter_hash("interactions", "profiles/p1"))
+    request = pb.ListInteractionsRequest(parent="profiles/p1", page_token=token)
+    try:
+        world.stub.ListInteractions(request, timeout=10)
+    except grpc.RpcError as error:
+        assert reason_of(error) == (grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
+
+
+@pytest.mark.parametrize(
+    "edit", [{"offset": "x"}, {"offset": -1}, {"profiles": "x"}, {"profiles": 99}, {"profiles": 1 << 50}, {"odd": 1}]
+)
+def test_an_edited_token_of_an_audience_is_no_failure(world: World, edit: dict[str, str | int | None]) -> None:
+    profiles(world, 7)
+    token = encode_token(edit, filter_hash("audience", rule_digest(everybody())))
+    try:
+        world.stub.EvaluateAudience(pb.EvaluateAudienceRequest(rule=everybody(), page_token=token), timeout=10)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert reason_of(error)[1] in ("PAGE_TOKEN_INVALID", "STALE_PAGE_TOKEN")
 
 
 def test_a_row_filter_narrows_audiences_lists_scores_and_figures(world: World) -> None:

@@ -158,6 +158,13 @@ def test_a_metric_refuses_what_it_does_not_have() -> None:
         compile_metric(find_metric("sales"), [], "2025-02", "2025-01", has_aliases=False)
 
 
+@pytest.mark.parametrize("months", [("0000-01", ""), ("9999-12", ""), ("", "0000-01"), ("", "9999-12")])
+def test_a_metric_refuses_a_month_that_no_clock_tells(months: tuple[str, str]) -> None:
+    with pytest.raises(errors.InvalidMetricQuery) as raised:
+        compile_metric(find_metric("sales"), [], *months, has_aliases=False)
+    assert [violation.field for violation in raised.value.violations] == ["from_month" if months[0] else "to_month"]
+
+
 def test_months_begin_in_china() -> None:
     assert datetime(2024, 12, 31, 16, tzinfo=UTC) == month_start("2025-01")
     assert month_start("2026-01") == month_start("2025-12", after=1)

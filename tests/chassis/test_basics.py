@@ -1,7 +1,9 @@
 """Configuration, page tokens and logs."""
 
+import base64
 import json
 import logging
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,15 @@ from hypothesis import strategies as st
 from services.chassis.config import ConfigError, load_config
 from services.chassis.errors import Invalid
 from services.chassis.logs import JsonFormatter
-from services.chassis.paging import PageTokenInvalid, decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import (
+    PageTokenInvalid,
+    decode_token,
+    encode_token,
+    filter_hash,
+    moment_of,
+    number_of,
+    page_size_of,
+)
 
 COMPLETE = {"KEHU_MONGO_URI": "mongodb://db", "KEHU_AMQP_URI": "amqp://broker"}
 
@@ -44,6 +54,38 @@ def test_a_page_token_comes_back_as_it_went(position):
     of_filter = filter_hash("profiles", "department")
 
     assert position == decode_token(encode_token(position, of_filter), of_filter)
+
+
+def written(raw: str) -> str:
+    return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
+
+
+UNFIT = ['{"f":"%s","p":{"a":[1]}}', '{"f":"%s","p":{"a":1.5}}', '{"f":"%s","p":[]}', '{"f":"%s","p":{"a":"\\ud800"}}']
+
+
+@pytest.mark.parametrize("raw", [*UNFIT, "[" * 2000])
+def test_a_page_token_that_somebody_wrote_is_refused(raw):
+    of_filter = filter_hash("this")
+    with pytest.raises(PageTokenInvalid):
+        decode_token(written(raw.replace("%s", of_filter)), of_filter)
+
+
+@pytest.mark.parametrize("value", ["x", "1", -1, 1 << 60])
+def test_a_position_that_is_no_number_or_no_time_is_refused(value):
+    with pytest.raises(PageTokenInvalid):
+        number_of({"a": value}, "a")
+    with pytest.raises(PageTokenInvalid):
+        moment_of({"a": value}, "a")
+
+
+def test_a_position_gives_its_numbers_and_times_back():
+    noon = datetime(2025, 3, 15, 12, tzinfo=UTC)
+
+    assert (number_of({"a": 7}, "a"), number_of({}, "a"), moment_of({"a": noon.isoformat()}, "a")) == (7, 0, noon)
+    with pytest.raises(PageTokenInvalid):
+        moment_of({}, "a")
+    with pytest.raises(PageTokenInvalid):
+        moment_of({"a": "2025-03-15T12:00:00"}, "a")
 
 
 @pytest.mark.parametrize("token", ["x", "%%%", "e30", encode_token({"a": 1}, "other")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC
 
 import grpc
 from kehu.access.v1 import access_pb2 as pb
@@ -40,7 +40,7 @@ from services.access.publication import MOST_POLICY_BYTES, row_filter_message
 from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
 from services.chassis.access.wire_conditions import seconds
 from services.chassis.errors import AlreadyExists, FieldViolation
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
 from services.chassis.records import new_id, unchanged_since
 from services.chassis.server import current_call
 
@@ -95,8 +95,8 @@ class PolicyMethods:
     def ListPolicies(self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext) -> pb.ListPoliciesResponse:
         """Return a page, the newest first."""
         size, of_filter = page_size_of(request.page_size), filter_hash("policies")
-        before = decode_token(request.page_token, of_filter).get("before")
-        found = self._context.policies.page(datetime.fromisoformat(str(before)) if before else None, size + 1)
+        start = decode_token(request.page_token, of_filter)
+        found = self._context.policies.page(moment_of(start, "before") if start else None, size + 1)
         more = ""
         if len(found) > size and found[size - 1].create_time:
             more = encode_token({"before": str(found[size - 1].create_time)}, of_filter)

@@ -11,7 +11,7 @@ from services.access.domain.questions import Able, what_can, who_can
 from services.access.domain.simulation import caller_of
 from services.access.methods.policies import PolicyMethods
 from services.chassis.errors import FieldViolation, Invalid
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, number_of, page_size_of
 
 PEOPLE_ASKED = 5_000  # per page: when few may, pages are short, not slow
 
@@ -52,7 +52,7 @@ class QuestionMethods(PolicyMethods):
             violation = FieldViolation("subject", "name somebody who may sign in, or give the department too")
             raise Invalid("Nobody who may sign in has this name.", violations=[violation])
         size, of_filter = page_size_of(request.page_size), filter_hash("whatCan", subject, department)
-        after = int(decode_token(request.page_token, of_filter).get("after") or 0)
+        after = number_of(decode_token(request.page_token, of_filter), "after")
         purposes, snapshot = self._purposes(), c.directory.snapshot()
         found = list(what_can(snapshot, subject, department, purposes, c.inventory))
         reply = review_pb2.WhatCanResponse(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 
 import grpc
 from kehu.access.v1 import recertification_pb2 as pb
@@ -16,7 +15,7 @@ from services.access.methods.requests import RequestMethods
 from services.access.recertifying import OVERSEES, RESOURCE, answerers, grants_in, judged, settle
 from services.chassis.access import Caller
 from services.chassis.errors import FieldViolation, Invalid
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
 from services.chassis.records import unchanged_since
 from services.chassis.server import current_call
 
@@ -33,7 +32,7 @@ class RecertificationMethods(RequestMethods):
         department = "" if self._may_do(*SEES_ALL) else self._person_calling().department
         size, of_filter = page_size_of(request.page_size), filter_hash(RESOURCE, department)
         start = decode_token(request.page_token, of_filter)
-        before = (datetime.fromisoformat(str(start["at"])), str(start["id"])) if start else None
+        before = (moment_of(start, "at"), str(start.get("id"))) if start else None
         found = self._context.recertifications.page(department, before, size)
         last = found[-1] if len(found) == size else None
         token = encode_token({"at": last.start_time.isoformat(), "id": last.id}, of_filter) if last else ""

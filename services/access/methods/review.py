@@ -18,7 +18,7 @@ from services.access.domain.simulation import Asked, Concerned, Difference, Repo
 from services.access.domain.tables import table_faults
 from services.access.methods.context import Context
 from services.access.methods.policies import PolicyMethods
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, number_of, page_size_of
 
 DECISIONS = 10_000
 SUBJECTS_SHOWN = 100
@@ -95,8 +95,8 @@ class ReviewMethods(PolicyMethods):
             "simulate", request.policy_id, request.base_policy_id, request.decisions, request.subject
         )
         start = decode_token(request.page_token, of_filter)
-        head = int(start["head"] or 0) if start else c.chain.head()
-        after = int(start["after"] or 0) if start else 0
+        head = number_of(start, "head") if start else c.chain.head()
+        after = number_of(start, "after")
         candidate = self._find_policy(request.policy_id)
         base = self._find_policy(request.base_policy_id or "current")
         self._refuse_faults(candidate.content)
@@ -125,7 +125,7 @@ class ReviewMethods(PolicyMethods):
         policy = self._find_policy(request.policy_id)
         base = self._find_policy(request.base_policy_id or "current")
         size, of_filter = page_size_of(request.page_size), filter_hash("compare", policy.id, base.id)
-        after = int(decode_token(request.page_token, of_filter).get("after") or 0)
+        after = number_of(decode_token(request.page_token, of_filter), "after")
         found = differences(base.content, policy.content)
         count = Counter(difference.change for difference in found)
         more = encode_token({"after": after + size}, of_filter) if len(found) > after + size else ""

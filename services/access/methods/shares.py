@@ -12,7 +12,7 @@ from services.access.domain.errors import PersonNeeded, ShareExists, ShareLimit,
 from services.access.domain.names import living
 from services.access.domain.shares import DEPARTMENT, Lent
 from services.access.methods.requests import READ_AT_ONCE, RequestMethods
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
 from services.chassis.records import etag_of, new_id, unchanged_since
 from services.chassis.server import current_call
 
@@ -58,7 +58,7 @@ class ShareMethods(RequestMethods):
         size = page_size_of(request.page_size)
         of_filter = filter_hash(RESOURCE, request.view, request.in_force, lender, borrowers, department)
         start = decode_token(request.page_token, of_filter)
-        before = (datetime.fromisoformat(str(start["at"])), str(start["id"])) if start else None
+        before = (moment_of(start, "at"), str(start.get("id"))) if start else None
         found = self._context.shares.page(lender, borrowers, department, before, READ_AT_ONCE)
         told = [share for share in found if share.is_in_force(now) or not request.in_force][:size]
         last = told[-1] if len(told) == size else found[-1] if len(found) == READ_AT_ONCE else None

@@ -16,7 +16,7 @@ from services.access.searching import TICK, Position, Wanted, search
 from services.chassis.access.wire import entry_of
 from services.chassis.audit import AuditEntry
 from services.chassis.errors import FieldViolation, Invalid
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, number_of, page_size_of
 from services.chassis.server import current_call
 
 YEAR_9000 = 221_845_392_000_000  # in milliseconds since 1970: no decision was made then
@@ -134,4 +134,4 @@ def _without_page(request: pb.ListAuditEntriesRequest) -> pb.ListAuditEntriesReq
 
 
 def _position(token: Mapping[str, str | int | None]) -> Position:
-    return Position(datetime.fromisoformat(str(token["at"])), int(token["block"] or 0), int(token["index"] or 0))
+    return Position(moment_of(token, "at"), number_of(token, "block"), number_of(token, "index"))

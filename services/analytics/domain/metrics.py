@@ -12,6 +12,8 @@ from services.analytics.domain.tables import CHINA
 from services.chassis.errors import FieldViolation
 
 Value = str | int | datetime
+FIRST_MONTH: Final = "1970-01"  # of the months that may be asked for; clocks cannot tell every year of four digits
+LAST_MONTH: Final = "2999-12"
 
 # Allowed dimensions of each source and the expression behind them; f is the source's row, p its profile.
 _MONTH: Final = "strftime(make_timestamp(epoch_us(f.event_time) + 28800000000), '%Y-%m')"
@@ -153,7 +155,7 @@ def compile_metric(
     `reach` is a condition on the profile p.
 
     Raises:
-        InvalidMetricQuery: an unknown dimension, one twice, or months the wrong way round.
+        InvalidMetricQuery: an unknown dimension, one twice, months out of bounds or the wrong way round.
     """
     _check(metric, dimensions, from_month, to_month)
     since = month_start(from_month) if from_month else None
@@ -191,6 +193,11 @@ def _check(metric: MetricDefinition, dimensions: Sequence[str], from_month: str,
         FieldViolation(f"dimensions[{index}]", f"use one of {', '.join(metric.dimensions)}, once each")
         for index, name in enumerate(dimensions)
         if name not in metric.dimensions or name in dimensions[:index]
+    ]
+    violations += [
+        FieldViolation(field, f"must be from {FIRST_MONTH} to {LAST_MONTH}")
+        for field, month in (("from_month", from_month), ("to_month", to_month))
+        if month and not FIRST_MONTH <= month <= LAST_MONTH
     ]
     if from_month and to_month and from_month > to_month:
         violations.append(FieldViolation("to_month", "must not be before from_month"))

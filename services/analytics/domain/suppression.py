@@ -11,8 +11,10 @@ history, whatever period is asked, and a period is answered where none of its mo
 is the sum of a line and judged as such.
 
 Figures follow from figures: refunds are what sales lack of average basket times baskets. So each of these is judged by
-the customers of every part it is of, purchases and refunds, and withheld where one of the parts would be. What this does not cover: combining tables of different dimensions two or
-more levels apart, and the difference that one new customer makes between two days; noise would (C10).
+the customers of every part it is of, purchases and refunds, and withheld where one of the parts would be.
+
+What this does not cover: combining tables of different dimensions two or more levels apart, and the difference that one
+new customer makes between two days; noise would (C10).
 """
 
 from __future__ import annotations

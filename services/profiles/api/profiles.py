@@ -115,7 +115,7 @@ class ProfilesPart:
         size = paging.page_size_of(request.page_size or HISTORY_AT_HAND)
         of_filter = paging.filter_hash("history", profile.profile_id)
         token = paging.decode_token(request.page_token, of_filter)
-        before = int(str(token.get("before", 0)))
+        before = paging.number_of(token, "before")
         found = [item for item in reversed(profile.revisions) if not before or item.version < before]
         if len(found) <= size:
             oldest = found[-1].version if found else before
