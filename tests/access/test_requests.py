@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +18,7 @@ from kehu.access.v1 import requests_pb2 as pb
 from services.access.defaults import default_content
 from services.access.domain import requests as domain
 from services.access.domain.errors import AccessRequestState, SelfApproval
+from services.access.domain.policies import Row
 from services.access.domain.principals import Principal
 from services.access.domain.requests import AccessRequest
 from services.access.reminding import Reminder
@@ -303,6 +304,37 @@ def test_what_shows_sensitive_fields_counts_only_after_the_second_person(world: 
     assert may(world, "user:ines@data-office", "profiles", "read", "stewardship")
 
 
+def in_force(world: World, change: Callable[[tuple[Row, ...]], tuple[Row, ...]]) -> None:
+    """Put a policy in force whose rules were changed, as another process does."""
+    known = world.context.directory.policy
+    content = replace(known.content, rules=change(known.content.rules))
+    world.context.policies.insert(replace(known, id="changed", number=known.number + 1, content=content))
+
+
+def test_what_came_to_show_sensitive_fields_since_it_was_asked_for_is_countersigned(world: World) -> None:
+    asked = ask(world)
+    assert not asked.sensitive
+    shows = ("role:owner", "*", "fields/sensitive/document", "show", "service", "allow")
+    in_force(world, lambda rules: (*rules, shows))
+    once = act(world, OWNER, "Approve", asked)
+
+    assert (once.state, once.sensitive) == ("countersign", True)
+    assert not may(world, AGENT, "accessRequests", "approve")
+    assert act(world, STEWARD, "Countersign", once).state == "granted"
+
+
+@pytest.mark.parametrize("verb", ["Approve", "Countersign"])
+def test_a_role_that_is_no_more_is_not_granted(world: World, verb: str) -> None:
+    asked = ask(world, "user:ines@data-office", "role:steward", purpose="stewardship")
+    who = "user:otto@data-office"
+    if verb == "Countersign":
+        asked, who = act(world, who, "Approve", asked), AUDITOR
+    in_force(world, lambda rules: tuple(rule for rule in rules if rule[:2] != ("role:steward", "data-office")))
+    with refusal("ACCESS_REQUEST_INVALID", "access_request.role"):
+        act(world, who, verb, asked)
+    assert act_get(world, "user:ines@data-office", asked).state == asked.state
+
+
 @pytest.mark.parametrize(
     ("role", "days", "purpose", "field"),
     [
@@ -379,6 +411,14 @@ def test_a_broken_glass_alerts_at_once_counts_at_once_and_never_after_its_end(
         assert now.emergency(caller) == ""
     assert used == 0
     assert snapshot.emergency(Caller("user:eve", "user", "service", "service")) == ""
+
+
+def test_a_request_id_used_for_something_else_still_opens_the_glass_and_a_repeat_opens_no_other(world: World) -> None:
+    ask(world, request_id="r-1")
+    opened = break_glass(world, request_id="r-1")
+
+    assert (opened.emergency, opened.state) == (True, "granted")
+    assert break_glass(world, request_id="r-1").name == opened.name
 
 
 def test_it_must_be_reviewed_by_another_and_overdue_bars_the_next(world: World) -> None:

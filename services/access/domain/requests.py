@@ -96,12 +96,9 @@ def checked(request: AccessRequest, content: Content, roles: Iterable[str]) -> A
         AccessRequestInvalid: naming each bad field.
     """
     wrong = []
-    if content.model != MODEL:
-        raise AccessRequestInvalid("The policy has a model of its own, which knows no time: its roles are not lent.")
-    rules = _rules_of(request.role, request.department, content)
+    rules = _rules_of(request, content)
     if not rules:
-        text = f"the policy gives it nothing in department {request.department}"
-        wrong.append(FieldViolation("access_request.role", text))
+        wrong.append(_gives_nothing(request))
     if request.role in roles:
         wrong.append(FieldViolation("access_request.role", "you have it already"))
     if request.emergency is not request.role.startswith(EMERGENCY_ROLE):
@@ -117,12 +114,31 @@ def checked(request: AccessRequest, content: Content, roles: Iterable[str]) -> A
         wrong.append(FieldViolation("access_request.end_time", text))
     if wrong:
         raise AccessRequestInvalid("The access request has bad fields.", violations=wrong)
-    return replace(request, sensitive=any(_is_sensitive(rule) for rule in rules))
+    return replace(request, sensitive=any(map(_is_sensitive, rules)))
 
 
-def _rules_of(role: str, department: str, content: Content) -> list[Row]:
-    """Return what a role allows in a department, with the roles it includes."""
-    names, edge = {role}, {role}
+def weighed(request: AccessRequest, content: Content) -> AccessRequest:
+    """Return a request made earlier, told whether its role shows sensitive fields by the policy that is in force now.
+
+    Raises:
+        AccessRequestInvalid: the policy lends the role no more.
+    """
+    rules = _rules_of(request, content)
+    if not rules:
+        text = "The policy has changed: reject the request, or have the role put back."
+        raise AccessRequestInvalid(text, violations=[_gives_nothing(request)])
+    return replace(request, sensitive=any(map(_is_sensitive, rules)))
+
+
+def _gives_nothing(request: AccessRequest) -> FieldViolation:
+    return FieldViolation("access_request.role", f"the policy gives it nothing in department {request.department}")
+
+
+def _rules_of(request: AccessRequest, content: Content) -> list[Row]:
+    """Return what its role allows in its department, with the roles it includes; raises AccessRequestInvalid."""
+    if content.model != MODEL:
+        raise AccessRequestInvalid("The policy has a model of its own, which knows no time: its roles are not lent.")
+    department, names, edge = request.department, {request.role}, {request.role}
     while edge := {link[1] for link in content.links if link[0] in edge and link[2] == department} - names:
         names |= edge
     return [r for r in content.rules if r[0] in names and r[1] in ("*", department) and r[5] == "allow"]

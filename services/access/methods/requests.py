@@ -77,14 +77,14 @@ class RequestMethods(SessionMethods):
         known, by = self._visible(request.access_request_id), self._calling()
         if by.department != known.department:
             raise NotDataOwner("Only an owner of that department's data approves.", metadata=_of(known))
-        return self._agreed(domain.approved(known, by.subject, self._context.now()), by.subject)
+        return self._agreed(domain.approved(self._weighed(known), by.subject, self._context.now()), by.subject)
 
     def CountersignAccessRequest(
         self, request: pb.CountersignAccessRequestRequest, context: grpc.ServicerContext
     ) -> pb.AccessRequest:
         """Approve as the second person."""
         known, by = self._visible(request.access_request_id), self._calling()
-        return self._agreed(domain.countersigned(known, by.subject, self._context.now()), by.subject)
+        return self._agreed(domain.countersigned(self._weighed(known), by.subject, self._context.now()), by.subject)
 
     def RejectAccessRequest(
         self, request: pb.RejectAccessRequestRequest, context: grpc.ServicerContext
@@ -123,7 +123,7 @@ class RequestMethods(SessionMethods):
     def BreakGlass(self, request: pb.BreakGlassRequest, context: grpc.ServicerContext) -> pb.AccessRequest:
         """Open an emergency role; the alert is written first, so that none opens unseen."""
         c, person, now = self._context, self._applicant(), self._context.now()
-        id = _id_of(person.subject, request.request_id)
+        id = _id_of("BreakGlass", person.subject, request.request_id)
         known = c.requests.get(id)
         if known is not None:
             return self._told(known)
@@ -146,7 +146,7 @@ class RequestMethods(SessionMethods):
         self, role: str, purpose: str, reason: str, until: datetime, request_id: str, renews: str = ""
     ) -> pb.AccessRequest:
         c, person = self._context, self._applicant()
-        id = _id_of(person.subject, request_id)
+        id = _id_of("Renew" if renews else "Create", person.subject, request_id)
         known = c.requests.get(id)
         if known is not None:
             return self._told(known)
@@ -200,6 +200,11 @@ class RequestMethods(SessionMethods):
         caller = current_call().caller
         return (caller.department == found.department and self._may("approve")) or self._oversees()
 
+    def _weighed(self, known: AccessRequest) -> AccessRequest:
+        """Return a request as the policy in force weighs it, read anew: it may have changed since it was asked for."""
+        self._context.directory.refresh(at_once=True)
+        return domain.weighed(known, self._context.directory.policy.content)
+
     def _agreed(self, changed: AccessRequest, by: str) -> pb.AccessRequest:
         watch_approval(self._context, by, (changed.subject, changed.approver), f"{RESOURCE}/{changed.id}")
         return self._settled(changed)
@@ -227,9 +232,10 @@ class RequestMethods(SessionMethods):
         return message
 
 
-def _id_of(subject: str, request_id: str) -> str:
-    """Return the id: the same for the same request id of the same person."""
-    return hashlib.sha256(repr((subject, request_id)).encode()).hexdigest()[:32] if request_id else uuid.uuid4().hex
+def _id_of(method: str, subject: str, request_id: str) -> str:
+    """Return the id: the same for the same request id of the same person and method."""
+    asked = repr((method, subject, request_id))
+    return hashlib.sha256(asked.encode()).hexdigest()[:32] if request_id else uuid.uuid4().hex
 
 
 def _of(found: AccessRequest) -> dict[str, str]:
