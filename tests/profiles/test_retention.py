@@ -106,20 +106,22 @@ def test_a_rule_that_finds_nothing_to_take_is_not_counted() -> None:
 def test_every_entry_of_a_tree_is_proven_and_no_other_is(entries: list[bytes], data: st.DataObject) -> None:
     leaves = [merkle.leaf_hash(item) for item in entries]
     at = data.draw(st.integers(0, len(leaves) - 1))
-    path, found = merkle.path(leaves, at), merkle.root(leaves)
-    assert merkle.root_by_path(leaves[at], at, len(leaves), path) == found
+    traced = merkle.trace(iter(leaves), leaves[at])
+    path, found = traced.path, traced.root
+    assert (leaves[traced.index], traced.count) == (leaves[at], len(leaves))
+    assert merkle.root_by_path(leaves[at], traced.index, len(leaves), path) == found
     other = merkle.leaf_hash(b"another entry")
-    assert merkle.root_by_path(other, at, len(leaves), path) != found
+    assert merkle.root_by_path(other, traced.index, len(leaves), path) != found
 
 
 def test_the_tree_is_that_of_rfc_9162() -> None:
     """The root of seven entries as section 2.1.1 defines it, written out; and that of none."""
     d = [merkle.leaf_hash(bytes([i])) for i in range(7)]
     node = merkle.node_hash
-    assert merkle.root(d) == node(node(node(d[0], d[1]), node(d[2], d[3])), node(node(d[4], d[5]), d[6]))
-    assert merkle.root([]).hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert merkle.trace(d, b"").root == node(node(node(d[0], d[1]), node(d[2], d[3])), node(node(d[4], d[5]), d[6]))
+    assert merkle.trace([], b"").root.hex() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     with pytest.raises(ValueError, match="another place"):
-        merkle.root_by_path(d[0], 0, 7, merkle.path(d, 0)[:-1])
+        merkle.root_by_path(d[0], 0, 7, merkle.trace(d, d[0]).path[:-1])
 
 
 # --- the stores -----------------------------------------------------------------------------------------------------

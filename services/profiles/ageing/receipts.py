@@ -34,16 +34,15 @@ class Receipts:
 
     def issue(self, run: str, start: datetime, counts: Sequence[pb.RetentionCount]) -> StoredReceipt:
         """Write the receipt of a run that has ended; a repeat returns the first."""
-        tree = merkle.root(self._leaves(run))
-        count = sum(1 for _ in self._leaves(run))
+        tree = merkle.trace(self._leaves(run), b"")
         while True:
             if found := self._store.receipts.page({"run": run}, "", 1):
                 return found[0]
             last = self._last()
             number = int(last.id) + 1 if last else 1
             receipt = pb.RetentionReceipt(
-                name=f"retentionReceipts/{number:0{DIGITS}d}", run=run, counts=counts, item_count=count,
-                merkle_root=tree.hex(), previous_seal=last.seal if last else "",
+                name=f"retentionReceipts/{number:0{DIGITS}d}", run=run, counts=counts, item_count=tree.count,
+                merkle_root=tree.root.hex(), previous_seal=last.seal if last else "",
             )  # fmt: skip
             receipt.start_time.FromDatetime(start)
             receipt.end_time.FromDatetime(datetime.now(UTC))
@@ -70,13 +69,12 @@ class Receipts:
         stored = self._store.receipts.get(name.rpartition("/")[2])
         if stored is None:
             raise ReceiptNotFound("there is no such receipt", metadata={"name": name})
-        leaves, leaf = list(self._leaves(stored.run)), self._leaf(stored.run, item)
-        if leaf not in leaves:
+        found = merkle.trace(self._leaves(stored.run), self._leaf(stored.run, item))
+        if found.index < 0:
             raise ReceiptNotFound("the item is not among those of the receipt", metadata={"name": name})
-        index = leaves.index(leaf)
         return pb.RetentionProof(
-            item=item, nonce=self._vault.leaf_nonce(stored.run, item), leaf_index=index, item_count=len(leaves),
-            path=[found.hex() for found in merkle.path(leaves, index)], merkle_root=merkle.root(leaves).hex(),
+            item=item, nonce=self._vault.leaf_nonce(stored.run, item), leaf_index=found.index, item_count=found.count,
+            path=[each.hex() for each in found.path], merkle_root=found.root.hex(),
         )  # fmt: skip
 
     def _leaf(self, run: str, item: str) -> bytes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 HASH_BYTES = 32
+_Node = tuple[int, bytes, bool]  # height, hash, whether the wanted leaf is in it
 
 
 def leaf_hash(entry: bytes) -> bytes:
@@ -18,30 +20,42 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def root(leaves: Iterable[bytes]) -> bytes:
-    """Return the root of the hashes of entries, read once; memory grows with the logarithm of their number."""
-    peaks: list[tuple[int, bytes]] = []  # height and hash of whole trees, the tallest first
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where a leaf stands among how many, -1 for nowhere; the hashes that lead from it up to the root; the root."""
+
+    index: int
+    count: int
+    path: Sequence[bytes]
+    root: bytes
+
+
+def trace(leaves: Iterable[bytes], wanted: bytes) -> Trace:
+    """Find a leaf among the hashes of entries, read once; memory grows with the logarithm of their number."""
+    peaks: list[_Node] = []  # whole trees, the tallest first
+    path: list[bytes] = []
+    index, count = -1, 0
     for leaf in leaves:
-        height, found = 0, leaf
-        while peaks and peaks[-1][0] == height:
-            height, found = height + 1, node_hash(peaks.pop()[1], found)
-        peaks.append((height, found))
+        is_wanted = index < 0 and leaf == wanted
+        if is_wanted:
+            index = count
+        count, node = count + 1, (0, leaf, is_wanted)
+        while peaks and peaks[-1][0] == node[0]:
+            node = _joined(peaks.pop(), node, path)
+        peaks.append(node)
     if not peaks:
-        return hashlib.sha256().digest()
-    _, found = peaks.pop()
+        return Trace(-1, 0, (), hashlib.sha256().digest())
+    node = peaks.pop()
     while peaks:
-        found = node_hash(peaks.pop()[1], found)
-    return found
+        node = _joined(peaks.pop(), node, path)
+    return Trace(index, count, path, node[1])
 
 
-def path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Return the hashes that lead from one leaf to the root, from the leaf up."""
-    if len(leaves) <= 1:
-        return []
-    split = _split(len(leaves))
-    if index < split:
-        return [*path(leaves[:split], index), root(leaves[split:])]
-    return [*path(leaves[split:], index - split), root(leaves[:split])]
+def _joined(left: _Node, right: _Node, path: list[bytes]) -> _Node:
+    """Return the tree of two, noting the other one's hash where the wanted leaf is in one."""
+    if left[2] or right[2]:
+        path.append(right[1] if left[2] else left[1])
+    return left[0] + 1, node_hash(left[1], right[1]), left[2] or right[2]
 
 
 def root_by_path(leaf: bytes, index: int, count: int, hashes: Sequence[bytes]) -> bytes:
