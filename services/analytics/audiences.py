@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from kehu.analytics.v1 import audience_pb2
 
 from services.analytics.domain.audience import compile_audience
+from services.analytics.domain.errors import StalePageToken
 from services.analytics.domain.tables import SCORES
 from services.analytics.engine import Params
 from services.analytics.warehouse import Pinned, Warehouse
@@ -43,15 +44,20 @@ class Audiences:
         """Return the size of an audience."""
         path = self._warehouse.derived.find(_name(rule, pinned))
         if path is not None:
-            return int(pq.ParquetFile(path).metadata.num_rows)
+            with _opened(path) as file:
+                return int(file.metadata.num_rows)
         statement, params = self.statement(rule, pinned)
         (row,) = self._warehouse.engine.rows(f"SELECT count(*) FROM ({statement})", params)
         return int(str(row[0]))
 
     def page(self, rule: audience_pb2.AudienceRule, pinned: Pinned, offset: int, page_size: int) -> AudiencePage:
-        """Return ids by rising id from an offset; cost grows with the page once the audience is evaluated."""
+        """Return ids by rising id from an offset; cost grows with the page once the audience is evaluated.
+
+        Raises:
+            StalePageToken: an erasure deleted the evaluated audience at this moment.
+        """
         path = self._warehouse.derived.file(_name(rule, pinned), lambda draft: self._evaluate(rule, pinned, draft))
-        with pq.ParquetFile(path) as file:
+        with _opened(path) as file:
             total = int(file.metadata.num_rows)
             ids = _slice(file, offset, min(page_size, total - offset)) if offset < total else []
         end = offset + len(ids)
@@ -65,6 +71,13 @@ class Audiences:
         """Return the one statement of a rule over a data version, with its parameters."""
         query = compile_audience(rule, pinned.cutoff, has_aliases=pinned.has_aliases)
         return self._warehouse.statement(pinned, sorted(query.tables), query.sql, query.params, query.since)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError as error:
+        raise StalePageToken("the data of this audience changed; start again") from error
 
 
 def _name(rule: audience_pb2.AudienceRule, pinned: Pinned) -> str:

@@ -367,6 +367,30 @@ def test_an_edited_token_of_an_audience_is_no_failure(world: World, edit: dict[s
         assert reason_of(error)[1] in ("PAGE_TOKEN_INVALID", "STALE_PAGE_TOKEN")
 
 
+@pytest.mark.parametrize("count_only", [True, False])
+def test_an_audience_that_an_erasure_deletes_as_it_is_read_is_asked_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch, count_only: bool
+) -> None:
+    profiles(world, 7)
+    request = pb.EvaluateAudienceRequest(rule=everybody())
+    world.stub.EvaluateAudience(request, timeout=10)
+    derived, request.count_only = world.warehouse.derived, count_only
+    find = derived.find
+
+    def erased_after(name: str) -> Path | None:
+        found = find(name)
+        derived.forget_all()
+        return found
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(derived, "find", erased_after)
+        with pytest.raises(grpc.RpcError) as raised:
+            world.stub.EvaluateAudience(request, timeout=10)
+
+    assert reason_of(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "STALE_PAGE_TOKEN")
+    assert world.stub.EvaluateAudience(request, timeout=10).total == 7
+
+
 def test_a_row_filter_narrows_audiences_lists_scores_and_figures(world: World) -> None:
     profiles(world, 6, owner_department="sales")
     record(world, *[bought(number, f"p{number}") for number in range(1, 7)])

@@ -16,11 +16,13 @@ from kehu.analytics.v1 import audience_pb2 as pb
 from services.analytics.audiences import Audiences
 from services.analytics.domain.audience import MAX_DEPTH, compile_audience
 from services.analytics.domain.errors import InvalidAudienceRule
+from services.analytics.domain.reach import Reach
 from services.analytics.domain.rfm import SEGMENTS
 from services.analytics.domain.tables import ALIASES, CHINA, INTERACTIONS, PROFILES, SCORES
 from services.analytics.engine import Engine
 from services.analytics.lake import Lake, rows_table
 from services.analytics.warehouse import Warehouse
+from services.chassis.access import Condition
 
 NOON = datetime(2025, 3, 15, 12, tzinfo=UTC)
 CATEGORIES = ("milk", "tea", None)
@@ -364,3 +366,12 @@ def test_a_rule_deeper_than_allowed_is_refused() -> None:
         rule = every(negated(rule))
     with pytest.raises(InvalidAudienceRule):
         compile_audience(rule, NOON, has_aliases=False)
+
+
+def test_the_deepest_rule_is_evaluated_for_a_caller_of_some_rows_too() -> None:
+    rule = pb.AudienceRule(trait={"trait": "tier", "operator": 1, "values": ["gold"]})
+    for _ in range(MAX_DEPTH - 1):
+        rule = pb.AudienceRule(any={"rules": [rule]})
+    narrowed = Reach((Condition("owner_department", ("sales",)),)).rule(rule)
+
+    assert compile_audience(narrowed, NOON, has_aliases=False).params.keys() == {"v0", "v1"}

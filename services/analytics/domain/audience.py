@@ -19,6 +19,7 @@ from services.analytics.domain.tables import CHINA
 from services.chassis.errors import FieldViolation
 
 MAX_DEPTH: Final = 12
+_DEEPEST: Final = MAX_DEPTH + 1  # a rule that is narrowed to the rows of its caller is one level deeper
 MAX_CONDITIONS: Final = 200
 Value = str | int | datetime
 
@@ -110,7 +111,7 @@ def _earliest(measures: Mapping[tuple[int, _EventFilter], str]) -> datetime | No
 
 def _conjuncts(rule: pb.AudienceRule, state: _Compilation, path: str, depth: int) -> Sequence[tuple[str, bool]]:
     """Return what must hold at the top, and whether it needs the profile's traits only."""
-    if rule.WhichOneof("rule") == "all" and depth <= MAX_DEPTH:
+    if rule.WhichOneof("rule") == "all" and depth <= _DEEPEST:
         _require(rule.all.rules, path, "give at least one rule")
         parts = [
             _conjuncts(child, state, f"{path}.all.rules[{index}]", depth + 1)
@@ -128,7 +129,7 @@ def _needs_traits_only(rule: pb.AudienceRule) -> bool:
 
 
 def _condition(rule: pb.AudienceRule, state: _Compilation, path: str, depth: int) -> str:
-    _require(depth <= MAX_DEPTH, path, f"nest at most {MAX_DEPTH} levels")
+    _require(depth <= _DEEPEST, path, f"nest at most {MAX_DEPTH} levels")
     kind = rule.WhichOneof("rule")
     if kind in ("all", "any"):
         group = getattr(rule, kind).rules
