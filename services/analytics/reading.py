@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from services.analytics.domain.errors import InvalidMetricQuery
 from services.analytics.domain.metrics import MetricDefinition, compile_metric
 from services.analytics.domain.reach import Reach
 from services.analytics.domain.suppression import Period, withheld
@@ -19,6 +20,7 @@ MEASURED: Final = (
     "profile_id", "rfm_recency", "rfm_frequency", "rfm_monetary", "recency_days", "tenure_days", "baskets",
     "monetary_cents",
 )  # fmt: skip
+MOST_CELLS: Final = 100_000  # of a metric by month; what to withhold among them is told in one to three seconds
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INTERACTION: Final = (
     "message_id, epoch_us(event_time), event_type, amount_cents, channel, category, basket_id, product_id, quantity"
@@ -155,7 +157,11 @@ class Reader:
     def figures(
         self, metric: MetricDefinition, dimensions: Sequence[str], months: tuple[str, str], reach: Reach
     ) -> Figures:
-        """Return a metric's figures; what could tell of few customers is withheld (see domain/suppression.py)."""
+        """Return a metric's figures; what could tell of few customers is withheld (see domain/suppression.py).
+
+        Raises:
+            InvalidMetricQuery: by these dimensions and month it has more cells than can be judged at once.
+        """
         pinned = self._warehouse.pin([DELIVERIES, CONSENTS])
         cells = self._cells(pinned, metric, dimensions, months, reach)
         finest = [name for name in dimensions if name != "month"] + ["month"]
@@ -183,7 +189,13 @@ class Reader:
         where, extra = reach.where()
         query = compile_metric(metric, dimensions, *months, has_aliases=pinned.has_aliases, reach=where)
         tables, params = sorted(query.tables), {**query.params, **extra}
-        rows = self._warehouse.rows(pinned, tables, query.sql, params, query.since, query.until)
+        sql = f"{query.sql} LIMIT {MOST_CELLS + 1}"
+        rows = self._warehouse.rows(pinned, tables, sql, params, query.since, query.until)
+        if len(rows) > MOST_CELLS:
+            raise InvalidMetricQuery(
+                f"the metric has more than {MOST_CELLS} cells by month; ask for fewer dimensions",
+                metadata={"metric": metric.id},
+            )
         found: dict[tuple[str, ...], _Cell] = {}
         for row in rows:
             key = tuple(map(str, row[: len(dimensions)]))

@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 from kehu.analytics.v1 import analytics_pb2 as pb
 from kehu.analytics.v1 import analytics_pb2_grpc, audience_pb2
 
+from services.analytics import reading
 from services.analytics.api import AnalyticsServicer, Parts
 from services.analytics.audiences import rule_digest
 from services.analytics.domain.tables import ALIASES, INTERACTIONS, PROFILES
@@ -278,6 +279,19 @@ def test_sums_of_parts_are_the_whole(world: World) -> None:
             pb.QueryMetricRequest(name=f"metrics/{metric}", dimensions=["month"]), timeout=10
         )
         assert sum(row.value for row in months.rows) == total.rows[0].value
+
+
+def test_a_metric_of_too_many_cells_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles(world, 8)
+    record(world, *[bought(number, f"p{number % 8 + 1}") for number in range(40)])
+    monkeypatch.setattr(reading, "MOST_CELLS", 3)
+    by_month = asked(world, "sales", "month")
+    monkeypatch.setattr(reading, "MOST_CELLS", 2)
+    with pytest.raises(grpc.RpcError) as raised:
+        asked(world, "sales")
+
+    assert len(by_month.rows) == 3
+    assert reason_of(raised.value) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_METRIC_QUERY")
 
 
 def test_an_unknown_metric_and_an_unknown_dimension_are_refused(world: World) -> None:
