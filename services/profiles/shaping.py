@@ -13,7 +13,7 @@ from services.profiles.domain.values import StandardRecord
 from services.profiles.facts import profile_changed, profile_ended
 from services.profiles.folding import Working
 from services.profiles.store import Store
-from services.profiles.values import HISTORY_AT_HAND, Profile, Revision, StoredRecord
+from services.profiles.values import Profile, Revision, StoredRecord, at_hand
 from services.profiles.vault import Ciphers, ErasedError, Vault
 
 
@@ -43,7 +43,7 @@ def ended(profile: Profile, survivor_id: str, now: datetime, by: str) -> Shaped:
     """Return the profile as an alias of the one that takes it over, its records still with it."""
     version = profile.version + 1
     revision = Revision(version, now, "ended", other_profile=survivor_id, by=by)
-    revisions = [*profile.revisions, revision][-HISTORY_AT_HAND:]
+    revisions = at_hand([*profile.revisions, revision])
     alias = replace(profile, merged_into=survivor_id, is_handing_over=True, revisions=revisions)
     return Shaped(alias, (profile_ended(profile.profile_id, survivor_id, version, now),), was=profile.past())
 
@@ -123,7 +123,7 @@ def reshape(
     entry = replace(revision, version=version, time=time, changed_fields=changed)
     shaped.golden = vault.seal_golden(believed, profile.profile_id, ciphers.get(profile.key_id))
     shaped.owner_department, shaped.tier = believed.golden.value("owner_department"), believed.tier
-    shaped.update_time, shaped.revisions = now, [*profile.revisions, entry][-HISTORY_AT_HAND:]
+    shaped.update_time, shaped.revisions = now, at_hand([*profile.revisions, entry])
     fact = profile_changed(shaped, believed, version, now, vault.events)
     return Shaped(shaped, (fact, *more_facts), tuple(superseded), was.past() if was.golden else None)
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from operator import attrgetter
 
 HISTORY_AT_HAND = 200  # revisions kept in the profile itself; older ones are found with the past versions
+UNMERGED = "unmerged"  # the kind of a revision that is a split
 
 
 def record_key(source_id: str, source_record_id: str) -> str:
@@ -75,6 +76,12 @@ class Revision:
     other_profile: str = ""
     by: str = ""
     reason: str = ""
+
+
+def at_hand(revisions: Sequence[Revision]) -> list[Revision]:
+    """Return the latest revisions, and before them those older ones that are splits: legal holds follow them."""
+    older, latest = revisions[:-HISTORY_AT_HAND], revisions[-HISTORY_AT_HAND:]
+    return [*(item for item in older if item.kind == UNMERGED), *latest]
 
 
 @dataclass(frozen=True, slots=True)

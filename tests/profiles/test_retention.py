@@ -21,6 +21,7 @@ from services.chassis.errors import Unavailable
 from services.chassis.jobs import Worker
 from services.profiles.admission import Admission, Entry, settings_of
 from services.profiles.ageing import transactions
+from services.profiles.ageing.holding import held_now, holds_on
 from services.profiles.ageing.receipts import Receipts
 from services.profiles.ageing.retaining import Keeper
 from services.profiles.ageing.transactions import Month
@@ -30,7 +31,7 @@ from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord
 from services.profiles.store import Store
-from services.profiles.values import Ageing, StoredHold, StoredReceipt
+from services.profiles.values import HISTORY_AT_HAND, Ageing, StoredHold, StoredReceipt, record_key
 from tests.profiles.conftest import Desk, reason_of
 from tests.profiles.people import Service, person, source_request
 from tests.profiles.test_store import mongo_store, profile, record, store, write
@@ -433,6 +434,75 @@ def test_a_hold_follows_a_person_who_is_split(archive: Archive) -> None:
     archive.rule("stale")
 
     assert done(archive.run()) == {"stale": (0, 0, 2)}
+
+
+def split_off(archive: Archive, name: str, record_id: str) -> str:
+    """Split a record of the shop out of a profile and return the name of whom it is now."""
+    record_name = resources_pb2.SourceRecordName(source="sources/shop", source_record_id=record_id)
+    request = profiles_pb2.UnmergeProfileRequest(name=name, source_records=[record_name], reason="two people")
+    return archive.desk.call("UnmergeProfile", request).new_profile.name
+
+
+def test_a_hold_is_kept_by_both_sides_of_a_split_that_each_merge_into_another(archive: Archive) -> None:
+    desk, merger = archive.desk, archive.desk.service.taker.merger
+    older = [desk.upsert("till", f"T-{number}", person(number), OLD) for number in (5, 6)]
+    name = desk.upsert("till", "T-1", person(1), OLD)
+    desk.upsert("shop", "S-1", person(1), OLD)
+    hold = archive.hold(profile=name)
+    ids = [item.rpartition("/")[2] for item in (*older, name, split_off(archive, name, "S-1"))]
+    for survivor, gone in ((ids[0], ids[3]), (ids[1], ids[2])):
+        assert merger.merge([survivor, gone]) == survivor
+    archive.rule("stale")
+
+    living = archive.store.profiles(ids[:2])
+    assert [holds_on(archive.store, living[item], datetime.now(UTC)) for item in ids[:2]] == [[hold.name]] * 2
+    assert done(archive.run()) == {"stale": (0, 0, 4)}
+
+
+def test_a_hold_is_kept_by_whoever_is_split_from_one_who_was_split(archive: Archive) -> None:
+    desk = archive.desk
+    name = desk.upsert("till", "T-1", person(1), OLD)
+    for record_id in ("S-1", "S-2"):
+        assert desk.upsert("shop", record_id, person(1), OLD) == name
+    stranger = desk.upsert("till", "T-2", person(2), OLD)
+    hold = archive.hold(profile=name)
+    keys = [record_key("shop", "S-1"), record_key("shop", "S-2")]
+    _, out = desk.service.taker.merger.split(name.rpartition("/")[2], keys, "0" * 32)
+    last = split_off(archive, f"profiles/{out}", "S-2").rpartition("/")[2]
+    archive.rule("stale")
+
+    found = archive.store.profiles([last, stranger.rpartition("/")[2]])
+    assert holds_on(archive.store, found[last], datetime.now(UTC)) == [hold.name]
+    assert holds_on(archive.store, found[stranger.rpartition("/")[2]], datetime.now(UTC)) == []
+    assert done(archive.run()) == {"stale": (1, 1, 3)}
+
+
+def test_a_split_is_not_forgotten_by_a_hold_after_many_changes_and_history_is_whole(archive: Archive) -> None:
+    desk = archive.desk
+    name = desk.upsert("till", "T-1", person(1), OLD)
+    desk.upsert("shop", "S-1", person(1), OLD)
+    archive.hold(profile=name)
+    out = split_off(archive, name, "S-1")
+    for day in range(HISTORY_AT_HAND + 5):
+        time = (datetime(2020, 1, 1, tzinfo=UTC) + timedelta(days=day)).isoformat().replace("+00:00", "Z")
+        for source_id, record_id, at in (("till", "T-1", name), ("shop", "S-1", out)):
+            assert desk.upsert(source_id, record_id, {**person(1), "email": f"new{day}@example.cn"}, time) == at
+
+    assert out.rpartition("/")[2] in held_now(archive.store, datetime.now(UTC)).profiles
+    pages = paged(desk, name)
+    versions = [item.version for item in pages]
+    assert versions == list(range(versions[0], 0, -1))
+
+
+def paged(desk: Desk, name: str) -> list[resources_pb2.ProfileRevision]:
+    """Return the whole history of a profile, in pages."""
+    found, token = [], ""
+    while True:
+        request = profiles_pb2.GetProfileHistoryRequest(name=name, page_size=60, page_token=token)
+        page = desk.call("GetProfileHistory", request)
+        found, token = [*found, *page.revisions], page.next_page_token
+        if not token:
+            return found
 
 
 def test_a_hold_set_while_a_run_is_under_way_still_holds(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

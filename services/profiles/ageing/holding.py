@@ -1,14 +1,13 @@
-"""Legal holds in force, and whom they hold: a hold on a person follows merges and splits."""
+"""Legal holds in force, and whom they hold: a hold on a person follows merges and splits, in whatever order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from services.profiles.aliases import resolve
 from services.profiles.domain.retention import Held
 from services.profiles.store import Store
-from services.profiles.values import Profile, StoredHold
+from services.profiles.values import UNMERGED, Profile, StoredHold
 
 PAGE = 500
 PROFILE, SOURCE, RULE, EVERYTHING = "profile", "source", "rule", "everything"
@@ -27,29 +26,39 @@ def held_now(store: Store, now: datetime) -> Held:
     found: dict[str, set[str]] = {PROFILE: set(), SOURCE: set(), RULE: set(), EVERYTHING: set()}
     for item in holds_in_force(store, now):
         found[item.scope].add(item.target)
-    profiles = found[PROFILE]
-    for living in resolve(store, sorted(profiles)).values() if profiles else ():
-        profiles = profiles | _names_of(living)
     return Held(
-        bool(found[EVERYTHING]), frozenset(found[RULE]), frozenset(found[SOURCE]), frozenset(profiles)
+        bool(found[EVERYTHING]), frozenset(found[RULE]), frozenset(found[SOURCE]), _kin(store, found[PROFILE])
     )  # fmt: skip
 
 
 def holds_on(store: Store, profile: Profile, now: datetime) -> list[str]:
     """Return the names of the holds in force that forbid to erase a person."""
-    names, sources = _names_of(profile), {item.source_id for item in profile.records}
-    found = []
-    for item in holds_in_force(store, now):
-        living = resolve(store, [item.target]) if item.scope == PROFILE else {}
-        held = {item.target}.union(*(_names_of(other) for other in living.values()))
-        if item.scope == EVERYTHING or (item.scope == SOURCE and item.target in sources) or (
-            item.scope == PROFILE and not names.isdisjoint(held)
-        ):  # fmt: skip
-            found.append(f"legalHolds/{item.id}")
-    return found
+    kin, sources = _kin(store, [profile.profile_id]), {item.source_id for item in profile.records}
+    return [
+        f"legalHolds/{item.id}"
+        for item in holds_in_force(store, now)
+        if item.scope == EVERYTHING
+        or (item.scope == SOURCE and item.target in sources)
+        or (item.scope == PROFILE and item.target in kin)
+    ]
 
 
-def _names_of(profile: Profile) -> set[str]:
-    """Return the ids that a person had, has, or was split into: too much rather than too little is held."""
-    split = {item.other_profile for item in profile.revisions if item.kind == "unmerged" and item.other_profile}
-    return {profile.profile_id, *profile.aliases, *split}
+def _kin(store: Store, profile_ids: Iterable[str]) -> frozenset[str]:
+    """Return these ids and all that merges and splits connect with them, each read once.
+
+    A survivor does not inherit the splits of whom it took over, so every id is asked for its own. Too much rather than
+    too little is held.
+    """
+    kin: set[str] = set()
+    waiting = set(profile_ids)
+    while waiting:
+        kin |= waiting
+        loaded = store.profiles(sorted(waiting)).values()
+        waiting = {name for item in loaded for name in _beside(item)} - kin
+    return frozenset(kin)
+
+
+def _beside(profile: Profile) -> set[str]:
+    """Return the ids that an id was merged into, took over, and was split from or into."""
+    split = {item.other_profile for item in profile.revisions if item.kind == UNMERGED}
+    return {profile.merged_into, *profile.aliases, *split} - {""}

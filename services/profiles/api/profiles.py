@@ -116,7 +116,8 @@ class ProfilesPart:
         of_filter = paging.filter_hash("history", profile.profile_id)
         token = paging.decode_token(request.page_token, of_filter)
         before = paging.number_of(token, "before")
-        found = [item for item in reversed(profile.revisions) if not before or item.version < before]
+        latest = profile.revisions[-HISTORY_AT_HAND:]
+        found = [item for item in reversed(latest) if not before or item.version < before]
         if len(found) <= size:
             oldest = found[-1].version if found else before
             older = self.tools.store.past_versions(profile.profile_id, oldest, size + 1 - len(found))
