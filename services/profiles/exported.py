@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.errors import Conflict
 from services.chassis.server import Seen
 from services.profiles.exported_values import StoredExport, StoredExportPart
 from services.profiles.store import Store
@@ -86,14 +86,12 @@ def end(store: Store, kept: StoredExport, state: str) -> None:
     forget_members(store, kept.id)
 
 
-def keep(store: Store, made: StoredExport) -> StoredExport:
-    """Keep an export whose file and members are stored; one with a person erased meanwhile is withdrawn at once."""
-    with suppress(AlreadyExists):
-        store.exports.insert(made)
-    kept = store.exports.get(made.id)
+def checked(store: Store, export_id: str) -> StoredExport:
+    """Return an export that is kept; one with a person erased while it was made is withdrawn at once."""
+    kept = store.exports.get(export_id)
     assert kept is not None
-    for part in members(store, made.id):
-        if kept.state == READY and any(item.is_erased for item in store.profiles(part).values()):
+    for part in members(store, export_id) if kept.state == READY else ():
+        if any(item.is_erased for item in store.profiles(part).values()):
             end(store, kept, WITHDRAWN)
             return replace(kept, state=WITHDRAWN)
     return kept

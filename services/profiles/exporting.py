@@ -23,7 +23,7 @@ from services.chassis.obligations import apply_obligations
 from services.chassis.server import seen_in
 from services.profiles.domain.cells import dead, without_controls
 from services.profiles.errors import ExportNotFound, ExportTooLarge
-from services.profiles.exported import EXPIRED, READY, end, file_of, forget_members, keep, keep_members
+from services.profiles.exported import EXPIRED, READY, checked, end, file_of, forget_members, keep_members
 from services.profiles.exported_values import StoredExport
 from services.profiles.intake.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.messages import profile_message
@@ -89,17 +89,22 @@ class Exporter:
             raise ExportTooLarge("export fewer rows: narrow by a department", metadata={"limit": str(MOST_BYTES)})
         kept = self._store.exports.get(export_id)
         expires = datetime.fromisoformat(str(job.args["expire_time"]))
-        if kept is None and expires <= datetime.now(UTC):
-            raise ExportNotFound("it expired before it was made; export again", metadata={"name": export_id})
         if kept is None:
-            self._store.drop_upload(file_of(export_id), MOST_BYTES // CHUNK_BYTES + 1)  # of a try that died
+            self._forget(export_id)
+            if expires <= datetime.now(UTC):
+                raise ExportNotFound("it expired before it was made; export again", metadata={"name": export_id})
             upload = store_upload(self._store, self._vault.uploads, file_of(export_id), [content])
             keep_members(self._store, export_id, members)
-            kept = keep(self._store, StoredExport(
+            self._store.exports.add_missing([StoredExport(
                 export_id, job.owner.subject, job.owner.department, str(job.args["purpose"]), str(job.args["format"]),
                 len(rows) - 1, upload.chunks, upload.size, canary, expires, sorted(found.shown), sorted(found.masked),
-            ))  # fmt: skip
-        return export_message(kept)
+            )])  # fmt: skip
+        return export_message(checked(self._store, export_id))
+
+    def _forget(self, export_id: str) -> None:
+        """Remove what a try that died has left."""
+        self._store.drop_upload(file_of(export_id), MOST_BYTES // CHUNK_BYTES + 1)
+        forget_members(self._store, export_id)
 
     def _pages(self, job: Job, groups: _Groups) -> Iterator[list[Row]]:
         rights = Obligations(frozenset(_words(job, "shown")), frozenset(_words(job, "masked")))
@@ -126,8 +131,8 @@ class Exporter:
         kept = self._store.exports.get(str(job.args["export_id"]))
         if kept is not None and kept.state == READY:
             end(self._store, kept, EXPIRED)
-        elif kept is None:
-            forget_members(self._store, str(job.args["export_id"]))
+        else:
+            self._forget(str(job.args["export_id"]))
         return export_message(kept) if kept else export_pb2.Export()
 
     def read(self, kept: StoredExport) -> bytes:

@@ -23,6 +23,7 @@ from services.chassis.access import ALL_SHOWN, Condition, Obligations
 from services.chassis.jobs import Worker
 from services.profiles import exported, exporting
 from services.profiles.domain.cells import alive, dead, without_controls
+from services.profiles.protection import erasing as eraser_module
 from services.profiles.protection.erasing import Eraser
 from services.profiles.store import MemoryStore
 from tests.profiles.conftest import Desk
@@ -267,6 +268,64 @@ def test_whoever_is_erased_while_the_file_is_made_is_in_no_file_that_stays(
 
     assert desk.refused("DownloadExport", pb.DownloadExportRequest(name=made.name), **ANN) == "EXPORT_WITHDRAWN"
     assert desk.service.store.chunk(exported.file_of(made.name[8:]), 0) is None
+
+
+class Killed(BaseException):
+    """The process ends here: nothing catches it."""
+
+
+def died(desk: Desk, monkeypatch: pytest.MonkeyPatch, where: object, name: str) -> str:
+    """Let the worker of an export die in a call; return the export's id."""
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    desk.call("ExportProfiles", pb.ExportProfilesRequest(), **ANN)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(where, name, dies)
+        while handlers_of(desk).run_one():
+            pass
+    (found,) = (item for item in desk.service.operations._documents.values() if item["kind"] == exporting.EXPORT)
+    return str(found["args"]["export_id"])
+
+
+def expired(desk: Desk, *kinds: str) -> None:
+    """Let the time of all exports be over and these jobs run."""
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    for document in desk.service.operations._documents.values():
+        document["args"] = {**document["args"], "expire_time": past.isoformat()}
+        document["wake_at"] = past if document["kind"] in kinds else past + timedelta(hours=1)
+    while handlers_of(desk).run_one():
+        pass
+
+
+@pytest.mark.parametrize("first", [exporting.EXPORT, exporting.EXPIRE])
+def test_the_file_of_a_worker_that_died_is_gone_once_the_export_expires(
+    desk: Desk, people: list[str], monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    file = exported.file_of(died(desk, monkeypatch, desk.service.store.exports, "add_missing"))
+    assert desk.service.store.chunk(file, 0) is not None
+    expired(desk, first)
+
+    assert desk.service.store.chunk(file, 0) is None
+    assert desk.service.store.export_parts.page({}, "", 9) == []
+
+
+def test_whoever_is_erased_before_a_worker_that_died_comes_again_is_in_no_file_that_stays(
+    desk: Desk, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(eraser_module, "withdraw", lambda *_: 0)  # it looked before the export was kept
+        export_id = died(desk, monkeypatch, exporting, "checked")
+        erase(desk, people[0])
+    assert desk.service.store.exports.get(export_id).state == exported.READY
+    for document in desk.service.operations._documents.values():
+        document["wake_at"] = datetime.now(UTC)
+    while handlers_of(desk).run_one():
+        pass
+
+    assert desk.service.store.exports.get(export_id).state == exported.WITHDRAWN
+    assert desk.service.store.chunk(exported.file_of(export_id), 0) is None
 
 
 @pytest.mark.parametrize("store", ["memory", "mongo"])
