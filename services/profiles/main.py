@@ -26,6 +26,7 @@ from services.profiles.events import ProfilesConsumer
 from services.profiles.exporting import Exporter
 from services.profiles.intake.places import load_targets
 from services.profiles.intake.pulls import Puller
+from services.profiles.intake.sweeping import Sweeper
 from services.profiles.jobs import Importer
 from services.profiles.overriding import Overrider
 from services.profiles.protection.erasing import Eraser, replay
@@ -98,6 +99,6 @@ def working(config: ProcessConfig) -> dict[str, Handler] | None:
     measurer = Measurer(store, vault, dictionary, Jobs(SERVICE))
     stager = staging.Stager(store, vault, dictionary, staging.scores_of(analytics))
     for item in (settler, importer, counter, suggester, puller, resolver, measurer, stager, keeper, *keepers, *keys,
-                 Exporter(store, vault)):  # fmt: skip
+                 Exporter(store, vault), Sweeper(store, Jobs(SERVICE).store)):  # fmt: skip
         found.update(item.handlers())
     return found

@@ -12,6 +12,7 @@ from services.chassis.errors import Conflict
 from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
 from services.profiles.aliases import resolve
 from services.profiles.domain.review import needs_second_person, priority_of
+from services.profiles.intake.sweeping import SWEEP
 from services.profiles.merging import Merger
 from services.profiles.reviewing import OPEN
 from services.profiles.store import Store
@@ -27,6 +28,7 @@ def start(jobs: Jobs) -> None:
     """Let the jobs run from now on; each is there once, however often this is called."""
     jobs.start(SETTLE, {}, Empty(), NOBODY, "always")
     jobs.start(PLACE, {}, Empty(), NOBODY, "once")
+    jobs.start(SWEEP, {}, Empty(), NOBODY, "always")
 
 
 class Settler:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from google.longrunning import operations_pb2
+from google.protobuf.empty_pb2 import Empty
 from kehu.profiles.v1 import profiles_pb2_grpc, resources_pb2
 
-from services.chassis.jobs import LEASE
+from services.chassis.jobs import LEASE, Owner
+from services.profiles.domain.retention import RecordType
+from services.profiles.intake.sweeping import Sweeper
 from services.profiles.intake.uploads import CHUNK_BYTES, Upload, open_upload, store_upload
 from services.profiles.store import MemoryStore, Store
 from services.profiles.taking import AT_ONCE
@@ -313,3 +316,33 @@ def test_an_upload_is_read_back_whole_from_anywhere_and_is_never_in_the_clear(tm
     assert file.read(5) + file.read(5) == content[CHUNK_BYTES - 5 : CHUNK_BYTES + 5]
     assert isinstance(service.store, MemoryStore)
     assert all(content[:64] not in sealed for sealed in service.store._chunks.values())
+
+
+def test_uploads_of_imports_that_failed_were_cancelled_or_never_began_are_deleted_and_others_are_not(
+    service: Service,
+) -> None:
+    store, sweeper, owner = service.store, Sweeper(service.store, service.operations), Owner("u", "data-office")
+    for name in ("waiting", "cancelled", "orphan", "export-e1", "plan"):
+        store_upload(store, service.vault.uploads, name, [bytes(CHUNK_BYTES + 1)])
+    service.jobs.start("import", {"upload_id": "waiting"}, Empty(), owner)
+    service.jobs.start("expire_export", {"export_id": "e1"}, Empty(), owner)
+    resolving = service.jobs.start("resolve", {}, Empty(), owner)
+    service.operations.update(resolving.name, "", {"checkpoint": {"plan": "plan"}})
+    service.jobs.cancel(service.jobs.start("import", {"upload_id": "cancelled"}, Empty(), owner).name, "data-office")
+    now = datetime.now(UTC)
+
+    assert sweeper.sweep(now + timedelta(minutes=59)) == 0
+    assert sweeper.sweep(now + timedelta(minutes=61)) == 2
+    left = {part.id for part in store.ageing(RecordType.UPLOADS, "", 99)}
+    assert left == {f"{name}/{number}" for name in ("waiting", "export-e1", "plan") for number in (0, 1)}
+
+
+def test_a_caller_who_goes_away_while_sending_a_file_leaves_nothing(service: Service) -> None:
+    def cut_short() -> Iterator[bytes]:
+        yield bytes(2 * CHUNK_BYTES)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        store_upload(service.store, service.vault.uploads, "u", cut_short())
+
+    assert service.store.ageing(RecordType.UPLOADS, "", 9) == []

@@ -34,7 +34,7 @@ def store_upload(store: Store, sealer: Sealer, upload_id: str, parts: Iterable[b
     """Seal the parts of a file into the store.
 
     Raises:
-        FileTooLarge: it is longer than MAX_FILE_BYTES; nothing of it stays.
+        FileTooLarge: it is longer than MAX_FILE_BYTES. After this or any other error nothing of it stays.
     """
     size = number = 0
 
@@ -43,15 +43,18 @@ def store_upload(store: Store, sealer: Sealer, upload_id: str, parts: Iterable[b
         for part in parts:
             size += len(part)
             if size > MAX_FILE_BYTES:
-                store.drop_upload(upload_id, number)
                 raise FileTooLarge(
                     f"a file may have {MAX_FILE_BYTES} bytes; split it", metadata={"limit_bytes": str(MAX_FILE_BYTES)}
                 )
             yield part
 
-    for sealed in sealed_parts(sealer, upload_id, limited(), CHUNK_BYTES):
-        store.add_chunk(upload_id, number, sealed)
-        number += 1
+    try:
+        for sealed in sealed_parts(sealer, upload_id, limited(), CHUNK_BYTES):
+            store.add_chunk(upload_id, number, sealed)
+            number += 1
+    except Exception:
+        store.drop_upload(upload_id, number + 1)
+        raise
     return Upload(upload_id, number, size)
 
 
