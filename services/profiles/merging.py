@@ -10,6 +10,7 @@ profiles.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -71,7 +72,8 @@ class Merger:
             seen.update(group)
         left = self._merge_pairs(pairs) if len(pairs) > 1 else pairs
         for group in (*left, *others):
-            self.merge(group)
+            with suppress(ProfileNotFound):  # all of them were erased meanwhile
+                self.merge(group)
             self.settle(group)
 
     def _merge_pairs(self, pairs: Sequence[Sequence[str]]) -> list[Sequence[str]]:

@@ -119,3 +119,12 @@ def test_a_pair_that_others_change_meanwhile_is_merged_all_the_same(tmp_path: Pa
     assert {item.merged_into for item in store.profiles(ids[:4]).values()} == {"", ids[0], ids[2]}
     assert not store.handing_over()
     assert len(seen) > WRITES
+
+
+def test_people_who_were_erased_meanwhile_hold_up_no_other_merge(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    ids = world.found(2, [1, 1])
+
+    world.merger.merge_all([("erased", "erased too"), ("erased", "as well", "and this"), (ids[0], ids[1])])
+
+    assert world.store.profiles(ids)[ids[1]].merged_into == ids[0]
