@@ -117,13 +117,15 @@ class Chain:
         bad, fault = fault_of(checkpoints, self._checkpoint_key.public_key(), anchored)
         last = checkpoints[-1] if checkpoints else None
         start = next((c for c in checkpoints if c.number == since), None)
-        base = Base(start.sequence, start.head) if start else last.base if last else Base()
+        base = last.base if last else Base()
+        if start and start.sequence > base.sequence:  # what is older was removed by retention
+            base = Base(start.sequence, start.head)
+        written = max([self._head[0], *(c.sequence for c in (*checkpoints, *anchored))])  # by now; more may come
         heads = {checkpoint.sequence: checkpoint.head for checkpoint in checkpoints}
         walk = Walk(self._key.public_key(), base, heads)
         for block in self.blocks.ascending(base.sequence + 1):
             if not walk.take(block):
                 break
-        written = max([self._head[0], *(c.sequence for c in (*checkpoints, *anchored))])
         return Verdict(walk.finish(written), last, bad, fault)
 
     def prune(self, before: datetime, now: datetime) -> int:

@@ -69,7 +69,7 @@ def _hits(blocks: Blocks, wanted: Wanted, start: Position | None) -> Iterator[tu
     since, until = reach_of(wanted.since, wanted.until)
     term, width = rarest_term(wanted.values), FIRST_WINDOW
     last = (start.at, start.sequence + 1) if start else None
-    high = min(until, start.at + TICK) if start else until
+    high = min(until, start.at + TICK) if start and start.at < until else until
     while high > since:
         low = max(since, high - width)
         hits = blocks.found(term, low, high, HITS_AT_ONCE)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from services.access.domain.anomalies import WINDOW, Seen, alerts
-from services.access.searching import Wanted, search
+from services.access.domain.anomalies import WINDOW, Seen, alerts, has_shown
+from services.access.searching import Found, Wanted, search
 from services.access.store.alerts import Alerts
 from services.access.store.ports import Blocks
 
 LAG = timedelta(minutes=2)  # spools ship every second; what comes later than this is not watched
 WINDOWS_AT_ONCE = 6
 MANY = 1_000_000
+PAGE = 100
 
 
 class Sentinel:
@@ -32,7 +33,7 @@ class Sentinel:
             following = cursor + WINDOW
             if following + LAG > now:
                 break
-            found = alerts(rules, self._window(cursor, following), cursor, self._used)
+            found = alerts(rules, self._window(cursor, following), cursor, self)
             raised += sum(self._store.add(alert) for alert in found)
             self._store.advance(cursor, following)
             cursor = following
@@ -42,18 +43,33 @@ class Sentinel:
         start = None
         while True:
             page, start = search(self._blocks, Wanted({}, since, until), start, MANY)
-            for found in page:
-                yield Seen(f"auditEntries/{found.sequence}-{found.index}", found.entry)
+            yield from map(_seen, page)
             if start is None:
                 return
 
-    def _used(self, subject: str, name: str, value: str, since: datetime, until: datetime) -> bool:
+    def used(self, subject: str, name: str, value: str, since: datetime, until: datetime) -> bool:
+        """Tell whether a subject has an entry in a period, with a value when `name` is given."""
         values = {"subject": subject, **({name: value} if name else {})}
         start = None
         while True:
             found, start = search(self._blocks, Wanted(values, since, until), start, 1)
             if found or start is None:
                 return bool(found)
+
+    def shown_to(self, subject: str, since: datetime, until: datetime, most: int) -> list[Seen]:
+        """Return the entries of a period that showed a subject something, at most so many."""
+        shown: list[Seen] = []
+        start = None
+        while len(shown) < most:
+            page, start = search(self._blocks, Wanted({"subject": subject}, since, until), start, PAGE)
+            shown += [_seen(found) for found in page if has_shown(found.entry)]
+            if start is None:
+                break
+        return sorted(shown[:most], key=lambda seen: seen.entry.time)
+
+
+def _seen(found: Found) -> Seen:
+    return Seen(f"auditEntries/{found.sequence}-{found.index}", found.entry)
 
 
 def _floor(now: datetime) -> datetime:

@@ -76,6 +76,21 @@ def test_reads_at_night_raise_one_alert_a_night_and_those_by_day_none() -> None:
     assert len(found[0].examples) == 6
 
 
+def test_a_few_reads_in_each_ten_minutes_of_a_night_are_an_alert_once() -> None:
+    world, store = new_world(), MemoryAlerts()
+    for number in range(36):
+        for second in range(2):
+            read(world, NIGHT + number * WINDOW + timedelta(seconds=second), "user:ann", f"n{second}")
+    sentinel = Sentinel(world.context.chain.blocks, store)
+    sentinel.look(NIGHT)
+    for number in range(1, 37):
+        sentinel.look(NIGHT + number * WINDOW + LAG)
+
+    assert [(a.rule, a.subject, a.count, a.detail) for a in store.page("", None, 1000)] == [
+        ("night-reads", "user:ann", 6, "2026-11-21")
+    ]
+
+
 def test_four_reads_at_night_are_below_the_threshold_and_what_told_nothing_does_not_count() -> None:
     world = new_world()
     for minute in range(4):

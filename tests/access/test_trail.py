@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from services.access.anchors import FolderAnchor
 from services.access.chain import Chain
 from services.access.domain.errors import AuditBatchChanged
-from services.access.domain.trail import GENESIS, Block, next_block, same_batch, values_of
+from services.access.domain.trail import GENESIS, Block, Walk, next_block, same_batch, values_of
 from services.access.keeper import EVERY, Keeper
 from services.access.keys import checkpoint_key
 from services.access.searching import BLOCKS_READ, Found, Wanted, search
@@ -327,6 +327,34 @@ def test_a_verification_may_begin_at_a_checkpoint(stores: Stores) -> None:
 
     assert chain.verify(1).blocks.blocks == 3
     assert chain.verify(1).is_intact and not chain.verify().is_intact
+
+
+def test_a_verification_from_a_checkpoint_before_what_retention_removed_begins_where_the_chain_does(
+    stores: Stores,
+) -> None:
+    filled(stores, 2).checkpoint(NOW)
+    chain = filled(stores, 6, start=2)
+    chain.checkpoint(NOW + EVERY)
+    assert chain.prune(NOW + timedelta(minutes=5), NOW + 2 * EVERY) > 0
+
+    assert stores.chain().verify(1).is_intact and stores.chain().verify().is_intact
+
+
+def test_what_is_written_while_the_chain_is_verified_is_no_cut(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = filled(stores, 5)
+    real, left = Walk.take, [3]
+
+    def while_others_write(walk: Walk, block: Block) -> bool:
+        if block.sequence >= 4 and left:
+            for _ in range(left.pop()):
+                filled(stores, 1, start=chain.head())
+        return real(walk, block)
+
+    monkeypatch.setattr(Walk, "take", while_others_write)
+    assert chain.verify().is_intact
+    assert chain.head() == 8
 
 
 def test_the_keeper_signs_one_checkpoint_an_hour_and_keeps_it_outside(stores: Stores, tmp_path: Path) -> None:

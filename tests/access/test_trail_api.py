@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from kehu.access.v1 import access_pb2 as pb
 
 from services.chassis.access.wire import entry_message
@@ -52,6 +53,14 @@ def test_batches_are_written_once_and_the_chain_verifies(world: World) -> None:
     assert (found.intact, found.blocks, found.entries) == (True, 2, 6)
     assert (found.checkpoint, found.checkpoint_block) == (1, 2)
     assert found.checkpoint_time.ToDatetime(UTC) == START
+
+
+def test_a_period_that_ends_with_the_calendar_ends_now(world: World) -> None:
+    write(world, "a", [entry(number) for number in range(3)])
+    end = Timestamp()
+    end.FromDatetime(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+
+    assert len(listed(world, end_time=end)) >= 3
 
 
 def test_audit_entries_are_listed_newest_first_in_pages(world: World) -> None:

@@ -6,8 +6,8 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Literal, get_args
+from datetime import date, datetime, time, timedelta
+from typing import Literal, Protocol, get_args
 from zoneinfo import ZoneInfo
 
 from services.access.domain.trail import time_of
@@ -83,26 +83,34 @@ class Seen:
     entry: AuditEntry
 
 
-Used = Callable[[str, str, str, datetime, datetime], bool]
+class Past(Protocol):
+    """What the trail has of before a window."""
+
+    def used(self, subject: str, name: str, value: str, since: datetime, until: datetime) -> bool:
+        """Tell whether a subject has an entry in a period, with a value when `name` is given."""
+
+    def shown_to(self, subject: str, since: datetime, until: datetime, most: int) -> list[Seen]:
+        """Return the entries of a period that showed a subject something, at most so many."""
 
 
-def alerts(rules: Iterable[Rule], window: Iterable[Seen], start: datetime, used: Used) -> list[Alert]:
-    """Return what the rules find in a window; the same window gives the same alerts.
-
-    `used(subject, name, value, since, until)` tells whether the trail has an entry of a subject in a period, with a
-    value when `name` is given.
-    """
+def alerts(rules: Iterable[Rule], window: Iterable[Seen], start: datetime, past: Past) -> list[Alert]:
+    """Return what the rules find in a window; the same window gives the same alerts."""
     by_subject: dict[str, list[Seen]] = defaultdict(list)
     for seen in window:
-        if seen.entry.outcome == "allowed" and (seen.entry.shown or seen.entry.masked):
+        if has_shown(seen.entry):
             by_subject[seen.entry.subject].append(seen)
     found = []
     for subject, entries in sorted(by_subject.items()):
         entries.sort(key=lambda seen: seen.entry.time)
         for rule in rules:
             if rule.enabled and subject.partition(":")[0] in ((rule.callers,) if rule.callers else ("user", "app")):
-                found += list(_FINDERS[rule.kind](rule, subject, entries, start, used))
+                found += list(_FINDERS[rule.kind](rule, subject, entries, start, past))
     return found
+
+
+def has_shown(entry: AuditEntry) -> bool:
+    """Tell whether an entry is of data that somebody was shown, masked or not."""
+    return entry.outcome == "allowed" and bool(entry.shown or entry.masked)
 
 
 def _alert(rule: Rule, subject: str, entries: list[Seen], bucket: str, start: datetime, detail: str = "") -> Alert:
@@ -112,7 +120,8 @@ def _alert(rule: Rule, subject: str, entries: list[Seen], bucket: str, start: da
     return Alert(id, rule.id, rule.version, subject, department, start, len(entries), detail, examples)
 
 
-def _night(rule: Rule, subject: str, entries: list[Seen], start: datetime, used: Used) -> Iterator[Alert]:
+def _night(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
+    """What was read earlier that night counts too."""
     zone = ZoneInfo(rule.time_zone)
     nights: dict[str, list[Seen]] = defaultdict(list)
     for seen in entries:
@@ -121,22 +130,24 @@ def _night(rule: Rule, subject: str, entries: list[Seen], start: datetime, used:
             evening = local - timedelta(hours=rule.to_hour if rule.from_hour > rule.to_hour else 0)
             nights[evening.date().isoformat()].append(seen)
     for night, reads in nights.items():
-        if len(reads) >= rule.threshold:
-            yield _alert(rule, subject, reads, night, start, night)
+        evening = datetime.combine(date.fromisoformat(night), time(rule.from_hour), zone)
+        before = past.shown_to(subject, evening, start, rule.threshold) if evening < start else []
+        if len(before) + len(reads) >= rule.threshold:
+            yield _alert(rule, subject, [*before, *reads], night, start, night)
 
 
 def _within(hour: int, first: int, until: int) -> bool:
     return first <= hour < until if first <= until else hour >= first or hour < until
 
 
-def _bulk(rule: Rule, subject: str, entries: list[Seen], start: datetime, used: Used) -> Iterator[Alert]:
+def _bulk(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
     people = {profile for seen in entries for profile in seen.entry.profiles}
     if len(people) >= rule.threshold:
         found = _alert(rule, subject, entries, start.isoformat(), start, f"{len(people)} customers")
         yield replace(found, count=len(people))
 
 
-def _order(rule: Rule, subject: str, entries: list[Seen], start: datetime, used: Used) -> Iterator[Alert]:
+def _order(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
     """Ids are random: reads of living cases come in no order; thirty in a row ascend by chance once in 30! times."""
     single = [seen for seen in entries if len(seen.entry.profiles) == 1]
     run: list[Seen] = []
@@ -155,9 +166,9 @@ def _order(rule: Rule, subject: str, entries: list[Seen], start: datetime, used:
         yield _alert(rule, subject, longest, start.isoformat(), start)
 
 
-def _first(rule: Rule, subject: str, entries: list[Seen], start: datetime, used: Used) -> Iterator[Alert]:
+def _first(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
     since = start - timedelta(days=rule.days)
-    if not used(subject, "", "", since - timedelta(days=3650), since):
+    if not past.used(subject, "", "", since - timedelta(days=3650), since):
         return  # somebody new uses everything for the first time
     values: dict[tuple[str, str], list[Seen]] = defaultdict(list)
     for seen in entries:
@@ -167,11 +178,11 @@ def _first(rule: Rule, subject: str, entries: list[Seen], start: datetime, used:
             if not rule.groups or group in rule.groups:
                 values["group", group].append(seen)
     for (name, value), uses in sorted(values.items()):
-        if not used(subject, name, value, since, start):
+        if not past.used(subject, name, value, since, start):
             yield _alert(rule, subject, uses, f"{name} {value} {start.isoformat()}", start, f"{name} {value}")
 
 
-_FINDERS: dict[str, Callable[[Rule, str, list[Seen], datetime, Used], Iterator[Alert]]] = {
+_FINDERS: dict[str, Callable[[Rule, str, list[Seen], datetime, Past], Iterator[Alert]]] = {
     "night": _night, "bulk": _bulk, "order": _order, "first": _first,
 }  # fmt: skip
 

@@ -106,9 +106,10 @@ def _refuse_foreign(entries: Sequence[AuditEntry], writer: str) -> None:
 def period_of(
     request: pb.ListAuditEntriesRequest | audit_pb2.ListDisclosuresRequest, now: datetime
 ) -> tuple[datetime, datetime]:
-    """Return since when and until when a request asks; nothing is older than LONG_AGO."""
+    """Return since when and until when a request asks; nothing is older than LONG_AGO or newer than now and AHEAD."""
     since = max(request.start_time.ToDatetime(UTC), LONG_AGO) if request.HasField("start_time") else LONG_AGO
-    return since, request.end_time.ToDatetime(UTC) if request.HasField("end_time") else now + AHEAD
+    until = now + AHEAD
+    return since, min(request.end_time.ToDatetime(UTC), until) if request.HasField("end_time") else until
 
 
 def wanted_of(request: pb.ListAuditEntriesRequest, now: datetime) -> Wanted:

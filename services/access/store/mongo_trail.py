@@ -53,10 +53,13 @@ class MongoBlocks:
         return self._first({"sequence": int(sequence)})
 
     def ascending(self, first: int) -> Iterator[Block]:
-        """Walk all blocks in order, some at a time; a hole wider than one reading ends the walk early."""
+        """Walk all blocks in order, some at a time; a hole wider than one reading ends the walk early.
+
+        What is appended meanwhile is walked too: the next reading begins behind the last block of the one before.
+        """
         while rows := self._between(first, first + WALK):
             yield from rows
-            first += WALK
+            first = max(rows[-1].sequence, first) + 1
 
     def descending(self, last: int, limit: int) -> list[Block]:
         """Return blocks downwards."""
