@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -43,6 +45,35 @@ def test_a_receiver_takes_a_delivery_signed_by_either_secret_and_nothing_changed
     for secret, given, content, now in wrong:
         with pytest.raises(SignatureWrong):
             verify_webhook(secret, given, content, now=now)
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_" + "A" * 28, "whsec_" + "A" * 31, "no secret", "whsec_王" * 9]
+)
+def test_a_receiver_without_a_whole_secret_believes_nobody(secret: str) -> None:
+    headers = {"webhook-id": "m1", "webhook-timestamp": "1000"}
+    signed = base64.b64encode(hmac.digest(b"", b"m1.1000.{}", "sha256")).decode()
+
+    with pytest.raises(ValueError, match="give it whole"):
+        verify_webhook(secret, {**headers, "webhook-signature": f"v1,{signed}"}, b"{}", now=1000)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"webhook-signature": "v1,é"},
+        {"webhook-signature": "v1,\ud800"},
+        {"webhook-timestamp": "1" * 5000},
+        {"webhook-timestamp": "١٠٠٠"},
+        {"webhook-id": "m\ud800"},
+    ],
+)
+def test_hostile_headers_are_a_wrong_signature_and_nothing_else(hostile: dict[str, str]) -> None:
+    secret = new_secret()
+    headers = {**signed_headers([secret], "m1", 1000, b"{}"), **hostile}
+
+    with pytest.raises(SignatureWrong):
+        verify_webhook(secret, headers, b"{}", now=1000)
 
 
 def test_secrets_do_not_repeat_and_are_long() -> None:
