@@ -481,6 +481,24 @@ def test_the_later_of_two_rebuilds_wins_and_the_earlier_says_so(server, jobs, en
     assert "later rebuild" in jobs.get(first.name, "data-office").error.message
 
 
+def test_a_rebuild_never_goes_on_with_the_index_of_another(server, jobs, engine, keys, sources):
+    first, second = start_rebuild(server), None
+    worker = worker_of(jobs, engine, keys, sources)
+    sources.down = True
+    worker.run_one()
+    second = start_rebuild(server)
+    worker.run_one()
+    sources.down = False
+    for operation in (first, second):
+        document = jobs.store.get(operation.name)
+        jobs.store.update(operation.name, document["lease"], {"wake_at": document["create_time"]})
+        worker.run_one()
+
+    assert "later rebuild" in jobs.get(first.name, "data-office").error.message
+    assert jobs.get(second.name, "data-office").response.type_url
+    assert search(server, "张伟").total_size == 5
+
+
 def test_searches_go_on_through_a_rebuild(server, jobs, engine, keys, sources):
     stop, counts = threading.Event(), set()
 

@@ -31,6 +31,7 @@ from services.search.store.port import (
     IndexResult,
     Tombstone,
     newest,
+    next_name,
 )
 
 ALIAS_SECONDS = 1.0
@@ -115,8 +116,7 @@ class OpenSearchEngine:
         """Create an index, and wait until every writer knows it."""
         with _errors():
             known = self._client.indices.get(index=f"{self._base}-*", params={"expand_wildcards": "all"})
-            numbers = [int(name.rpartition("-")[2]) for name in known]
-            name = f"{self._base}-{max(numbers, default=0) + 1:06d}"
+            name = f"{self._base}-{next_name(each.removeprefix(self._base) for each in known)}"
             self._make(name, f"{self._base}-building")
         self._wait_for_writers()
         return name

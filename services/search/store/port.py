@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +26,7 @@ KEYWORD_FIELDS = (
 )
 MAX_HITS = 1000  # as deep as paging goes; both engines rank at most so many hits exactly
 FACET_VALUES = 50
+NUMBERED = re.compile(r"\d{6}")
 GONE = "the index that was being built is gone; start the rebuild again"
 
 
@@ -157,3 +160,12 @@ def newest(documents: Iterable[IndexDocument]) -> list[IndexDocument]:
         if known is None or document.version >= known.version:
             found[document.id] = document
     return list(found.values())
+
+
+def next_name(known: Iterable[str]) -> str:
+    """Return a name for an index: a number above those known, and what makes it no name that was ever used before.
+
+    Whoever goes on with a rebuild whose index was dropped must not take another one's for it.
+    """
+    numbers = [int(found[0]) for name in known if (found := NUMBERED.search(name))]
+    return f"{max(numbers, default=0) + 1:06d}-{secrets.token_hex(4)}"

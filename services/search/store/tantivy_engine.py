@@ -32,6 +32,7 @@ from services.search.store.port import (
     IndexResult,
     Tombstone,
     newest,
+    next_name,
 )
 
 WRITER_BYTES = 15_000_000  # tantivy's minimum for one thread; a batch of 500 documents needs about 2 MB
@@ -207,8 +208,7 @@ class TantivyEngine:
         draft.replace(self._alias_file)
 
     def _new_index(self) -> str:
-        used = [int(path.name) for path in self._root.iterdir() if path.is_dir() and path.name.isdigit()]
-        name = f"{max(used, default=0) + 1:06d}"
+        name = next_name(path.name for path in self._root.iterdir() if path.is_dir())
         (self._root / name).mkdir(mode=0o700)
         tantivy.Index(self._schema, path=str(self._root / name))
         return name
