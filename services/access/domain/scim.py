@@ -18,7 +18,9 @@ ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 PATCH = "urn:ietf:params:scim:api:messages:2.0:PatchOp"
 FILTER = re.compile(r'\s*([A-Za-z]{1,40})\s+[eE][qQ]\s+("(?:[^"\\]|\\.){0,255}")\s*')
-MEMBER = re.compile(r'members\[\s*value\s+eq\s+"([a-z0-9._-]{1,80})"\s*\]', re.IGNORECASE)
+ONE = re.compile(r'(members|roles)\[\s*value\s+eq\s+"([a-z0-9._:-]{1,80})"\s*\]', re.IGNORECASE)
+EXTENSION = ENTERPRISE.lower()  # names of attributes are read in any case
+KEPT = ("username", "externalid", "active", "department")  # with one value
 OPERATIONS = 100
 REMOVED = "removed"  # the directory_id of a person the directory removed; kept for the audit trail
 
@@ -72,8 +74,7 @@ def wanted(document: Mapping[str, Any]) -> Wanted:
     directory_id = _text(user.get("externalid"), "externalId")
     if directory_id == REMOVED:
         raise invalid("invalidValue", f"externalId: '{REMOVED}' is ours, for who was removed")
-    enterprise = user.get(ENTERPRISE.lower())
-    department = enterprise.get("department") if isinstance(enterprise, dict) else None
+    department = _object(user.get(EXTENSION), ENTERPRISE).get("department")
     roles = None
     if user.get("roles") is not None:
         roles = tuple(dict.fromkeys(_values(user["roles"], "roles")))
@@ -89,6 +90,13 @@ def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or len(value) > 255:
         raise invalid("invalidValue", f"{name} must be a text of at most 255 characters")
     return value
+
+
+def _object(value: object, name: str) -> Json:
+    """Return an object by names in lower case, empty for none."""
+    if value is not None and not isinstance(value, dict):
+        raise invalid("invalidValue", f"{name} must be an object")
+    return {key.lower(): item for key, item in (value or {}).items()}
 
 
 def _flag(value: object) -> bool:
@@ -136,57 +144,62 @@ def patched(document: Json, message: Mapping[str, Any]) -> Json:
     Raises:
         ScimInvalid: an operation cannot be followed.
     """
-    changed = {name.lower(): value for name, value in document.items()}
+    changed = _object(document, "User")
+    changed[EXTENSION] = _object(changed.get(EXTENSION), ENTERPRISE)
     for op, path, value in operations(message):
-        if not path:
-            if not isinstance(value, dict):
-                raise invalid("invalidValue", "without a path the value is an object")
-            changed |= {name.lower(): item for name, item in value.items()}
-        else:
-            _patch(changed, op, path.lower().removeprefix(f"{USER.lower()}:"), value)
+        for name, item in [(path, value)] if path else _object(value, "value without a path").items():
+            _patch(changed, op, name, item)
     return changed
 
 
 def _patch(changed: Json, op: str, path: str, value: object) -> None:
-    prefix = f"{ENTERPRISE.lower()}:"
-    target, name = (changed, path) if not path.startswith(prefix) else (
-        changed.setdefault(ENTERPRISE.lower(), {}), path.removeprefix(prefix),
-    )  # fmt: skip
-    if op == "remove":
-        if name in ("username", "active"):
-            raise invalid("mutability", f"{name} cannot be removed")
-        target[name] = [] if name == "roles" else None
-    elif op == "add" and name == "roles":
-        held = target.get("roles") or []
-        target["roles"] = [*held, *({"value": item} for item in _values(value, "roles"))]
+    """Follow one operation; what we do not keep is kept in the document, where nobody looks."""
+    target, name = changed, path.lower().removeprefix(f"{USER.lower()}:")
+    if name == EXTENSION:
+        changed[EXTENSION] = {} if op == "remove" else changed[EXTENSION] | _object(value, ENTERPRISE)
+        return
+    if name.startswith(f"{EXTENSION}:"):
+        target, name = changed[EXTENSION], name.removeprefix(f"{EXTENSION}:")
+    attribute = re.split(r"[.\[]", name, maxsplit=1)[0]
+    if attribute == "roles":
+        changed["roles"] = _several(_values(changed.get("roles") or [], "roles"), op, "roles", name, value)
+    elif attribute in KEPT and name != attribute:
+        raise invalid("invalidPath", f"{attribute} has one value: change it whole")
+    elif op == "remove" and name in ("username", "active"):
+        raise invalid("mutability", f"{name} cannot be removed")
     else:
-        target[name] = value
+        target[name] = None if op == "remove" else value
+
+
+def _several(held: Sequence[str], op: str, attribute: str, path: str, value: object) -> list[str]:
+    """Return the values of a multi-valued attribute after an operation on all of them, or on one by its value."""
+    one = ONE.fullmatch(path)
+    if one is not None and one[1].lower() == attribute and op == "remove":
+        return [item for item in held if item != one[2]]
+    if path.lower() != attribute:
+        raise invalid("invalidPath", f'{attribute}: change it whole, or remove {attribute}[value eq "…"]')
+    if value is None and op != "add":
+        return []
+    given = dict.fromkeys(_values(value, attribute))
+    if op == "replace":
+        return list(given)
+    return [item for item in held if item not in given] + (list(given) if op == "add" else [])
 
 
 def members(message: Mapping[str, Any], before: Iterable[str]) -> list[str]:
-    """Return the ids in a group after a PatchOp about its members.
+    """Return the ids in a group after a PatchOp; what it says beside its members is passed over, a role keeps its name.
 
     Raises:
         ScimInvalid: an operation cannot be followed.
     """
-    now = dict.fromkeys(before)
+    now = list(before)
     for op, path, value in operations(message):
-        one = MEMBER.fullmatch(path)
-        if not path and isinstance(value, dict):
-            path, value = "members", value.get("members")
-        if path.lower() == "members":
-            given = _values(value, "members") if value is not None else []
-            if op == "replace" or (op == "remove" and value is None):
-                now = {}
-            for item in given:
-                now.pop(item, None)
-                if op != "remove":
-                    now[item] = None
-        elif one is not None and op == "remove":
-            now.pop(one[1], None)
-        elif path.lower() != "displayname":  # sent along by some directories; a role keeps its name
-            raise invalid("invalidPath", "only members of a group can be changed")
-    return list(now)
+        if not path:
+            told = _object(value, "value without a path")
+            now = _several(now, op, "members", "members", told["members"]) if "members" in told else now
+        elif path.lower() != "displayname":
+            now = _several(now, op, "members", path, value)
+    return now
 
 
 def user_resource(person: Principal, base: str) -> Json:
