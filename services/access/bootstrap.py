@@ -23,7 +23,7 @@ ROLE_OF_DEPARTMENT = {department: role for role, department, _ in ROLES if depar
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A principal that must exist with this secret."""
+    """A principal that must exist, first with this secret."""
 
     kind: Kind
     login: str
@@ -71,17 +71,20 @@ def seed(context: Context, wanted: list[Wanted]) -> None:
 
 
 def _upsert(context: Context, wanted: Wanted) -> None:
-    """Create the principal, or give it the wanted secret; roles and state of an existing one are kept."""
-    known = context.principals.get(f"{wanted.kind}-{wanted.login}")
+    """Create the principal; give one that is there the file's secret only when the file says another than before.
+
+    What was rotated, retired or changed since is never undone by a restart. Department and roles are kept.
+    """
+    known, hashed = context.principals.get(f"{wanted.kind}-{wanted.login}"), context.passwords.hash
+    said = json.dumps([wanted.secret, wanted.totp_secret])
     if known is None:
-        roles = (ROLE_OF_DEPARTMENT[wanted.department],)
-        hashed = context.passwords.hash(wanted.secret)
-        context.principals.insert(
-            Principal(wanted.kind, wanted.login, wanted.department, roles, hashed, wanted.totp_secret)
-        )
-    elif not known.secret_hash:
-        return  # an administrator retired this secret: a restart does not bring it back
-    elif not context.passwords.matches(known.secret_hash, wanted.secret) or (wanted.totp_secret != known.totp_secret):
-        hashed = context.passwords.hash(wanted.secret)
-        changed = replace(known, secret_hash=hashed, totp_secret=wanted.totp_secret, totp_step=0)
-        context.principals.save(changed)
+        roles, secret = (ROLE_OF_DEPARTMENT[wanted.department],), hashed(wanted.secret)
+        new = Principal(wanted.kind, wanted.login, wanted.department, roles, secret, wanted.totp_secret)
+        context.principals.insert(replace(new, bootstrap_hash=hashed(said)))
+        return
+    if known.bootstrap_hash and context.passwords.matches(known.bootstrap_hash, said):
+        return
+    changed = replace(known, bootstrap_hash=hashed(said))
+    if known.bootstrap_hash and known.secret_hash:  # without the first it is not known whether the file changed
+        changed = replace(changed, secret_hash=hashed(wanted.secret), totp_secret=wanted.totp_secret, totp_step=0)
+    context.principals.save(changed)

@@ -71,13 +71,13 @@ def policy(policy_id: str = "p1", **changes: object) -> Policy:
 
 
 def test_a_principal_comes_back_as_it_was_written(stores: Stores) -> None:
-    stored = stores.principals.insert(person(locked_until=NOW, failures=6, totp_step=77))
+    stored = stores.principals.insert(person(locked_until=NOW, failures=6, totp_step=77, bootstrap_hash="x"))
 
     found = stores.principals.get("user-ann")
 
     assert found is not None
     assert (found.version, found.roles, found.totp_secret) == (1, ("role:seller",), "JBSWY3DPEHPK3PXPJBSWY3DP")
-    assert (found.locked_until, found.failures, found.totp_step) == (NOW, 6, 77)
+    assert (found.locked_until, found.failures, found.totp_step, found.bootstrap_hash) == (NOW, 6, 77, "x")
     assert stored.version == 1
     assert stores.principals.get("user-nobody") is None
 

@@ -117,6 +117,7 @@ class Principal:
     user_handle: str = ""  # what their passkeys know them by: random, base64url
     inviter: str = ""  # who was shown their last invitation, and could have taken it
     invite_time: datetime | None = None
+    bootstrap_hash: str = field(default="", repr=False)  # of what the bootstrap file said when it was last looked at
 
     @property
     def id(self) -> str:

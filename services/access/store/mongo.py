@@ -50,6 +50,7 @@ class PrincipalRecord(records.Record):
     user_handle = mongoengine.StringField()
     inviter = mongoengine.StringField()
     invite_time = mongoengine.DateTimeField()
+    bootstrap_hash = mongoengine.StringField()
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "principals", "auto_create_index": False, "strict": False,
         "indexes": [*records.RECORD_INDEXES, "update_time", {"fields": ["user_handle"], "sparse": True}],
@@ -171,7 +172,7 @@ def _without_secret(record: PrincipalRecord) -> Principal:
         record.issuer or "", record.external_id or "", record.directory_id or "",
         record.invitation_hash or "", record.invitation_end, tuple(record.recovery_hashes),
         tuple(_authenticator(row) for row in record.authenticators), record.user_handle or "",
-        record.inviter or "", record.invite_time,
+        record.inviter or "", record.invite_time, record.bootstrap_hash or "",
     )  # fmt: skip
 
 
