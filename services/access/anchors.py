@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -39,11 +40,15 @@ class FolderAnchor:
         path = self._folder / f"checkpoint-{checkpoint.number:08d}.json"
         if path.exists() and _read(path) == checkpoint:
             return  # another process of access shares the folder
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(orjson.dumps(checkpoint.document()))
-            file.flush()
-            os.fsync(file.fileno())
+        draft = self._folder / f".{path.name}.{uuid.uuid4().hex}"
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
+                file.write(orjson.dumps(checkpoint.document()))
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # whole or not at all, and never over another one
+        finally:
+            draft.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """Return the last."""

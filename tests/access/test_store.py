@@ -144,6 +144,14 @@ def test_changed_principals_are_found_by_time(stores: Stores) -> None:
     assert stores.principals.changed_since(datetime.now(UTC) + timedelta(minutes=1)) == []
 
 
+def test_a_revocation_never_moves_back(stores: Stores) -> None:
+    later = Revocation("user:ann", NOW + timedelta(minutes=5), NOW + timedelta(minutes=35))
+    for each in (later, Revocation("user:ann", NOW, NOW + timedelta(minutes=30))):
+        stores.revocations.add(each)
+
+    assert stores.revocations.unexpired(NOW) == [later]
+
+
 def test_revocations_end_when_no_token_can_live(stores: Stores) -> None:
     stores.revocations.add(Revocation("token:t1", NOW, NOW + timedelta(minutes=30)))
     stores.revocations.add(Revocation("user:ann", NOW, NOW + timedelta(minutes=30)))

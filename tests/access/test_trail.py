@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -238,6 +239,28 @@ def test_a_database_put_back_to_an_older_state_is_found_by_the_anchors(stores: S
 
     assert (found.bad_checkpoint, found.blocks.first_bad) == (2, 4)
     assert found.fault == "a checkpoint anchored outside is missing or another one in the database"
+
+
+def test_a_process_killed_while_it_writes_an_anchor_leaves_none_that_is_cut(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(descriptor: int, mode: str) -> None:
+        os.close(descriptor)
+        raise Killed
+
+    anchor = FolderAnchor(tmp_path)
+    chain = stores.chain(anchor)
+    with monkeypatch.context() as patch:
+        patch.setattr("services.access.anchors.os.fdopen", killed)
+        with pytest.raises(Killed):
+            chain.checkpoint(NOW)
+    chain.checkpoint(NOW + EVERY)
+
+    assert [found.number for found in anchor.copies()] == [1, 2]
+    assert stores.chain(anchor).verify().is_intact
 
 
 def test_a_checkpoint_signed_by_another_key_is_found(stores: Stores) -> None:

@@ -74,8 +74,10 @@ class MemoryRevocations:
         self._rows: dict[str, Revocation] = {}
 
     def add(self, revocation: Revocation) -> None:
-        """Add or renew one."""
-        self._rows[revocation.id] = revocation
+        """Add or renew one; never back to an earlier moment."""
+        known = self._rows.get(revocation.id, revocation)
+        at, until = max(known.at, revocation.at), max(known.expire_time, revocation.expire_time)
+        self._rows[revocation.id] = Revocation(revocation.id, at, until)
 
     def unexpired(self, now: datetime) -> list[Revocation]:
         """Return those still of use."""

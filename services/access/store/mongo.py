@@ -184,10 +184,10 @@ class MongoRevocations:
     """Revocations; expired ones are removed when others are added."""
 
     def add(self, revocation: Revocation) -> None:
-        """Add or renew one."""
+        """Add or renew one; what two processes write at once is the later of both."""
         row = {"at": revocation.at, "expire_time": revocation.expire_time}
         with records.driver_errors():
-            self._rows().update_one({"_id": revocation.id}, {"$set": row}, upsert=True)
+            self._rows().update_one({"_id": revocation.id}, {"$max": row}, upsert=True)
             self._rows().delete_many({"expire_time": {"$lt": revocation.at}})
 
     def unexpired(self, now: datetime) -> list[Revocation]:
