@@ -12,7 +12,7 @@ import uvloop
 from fastapi import FastAPI
 from google.longrunning import operations_pb2  # noqa: F401 - its messages are in replies
 from google.rpc import error_details_pb2  # noqa: F401 - and these in its errors
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from kehu.access.v1.access_pb2_grpc import AccessServiceStub
@@ -53,7 +53,7 @@ from services.chassis.logs import configure_logs
 from services.chassis.server.serving import Background
 from services.chassis.server.trail import SpoolTrail
 
-HEADER_MILLISECONDS = 10_000  # a client slower than this with its headers is cut off
+HEADER_MILLISECONDS = 10_000  # a client slower than this with its headers, or silent, is cut off
 HEADER_BYTES = 64 * 1024
 
 
@@ -151,6 +151,7 @@ def build_server(app: Gateway | Leaving, host: str, port: int) -> Server:
         address=host,
         port=port,
         interface=Interfaces.ASGI,
+        http=HTTPModes.http1,  # to tell HTTP/2 apart it would wait for the first bytes without end
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS, max_buffer_size=HEADER_BYTES),
         websockets=False,
         log_enabled=False,

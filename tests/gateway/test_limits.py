@@ -71,6 +71,39 @@ def test_a_body_too_long_without_a_length_is_cut_off(world):
     assert alive(world)
 
 
+@pytest.mark.parametrize("beginning", [b"", b"PRI * HT", b"GET /heal"])
+def test_a_connection_without_a_whole_head_is_closed_whatever_it_began_with(hasty, beginning):
+    with socket.create_connection((HOST, hasty.port), timeout=10) as connection:
+        connection.sendall(beginning)
+        assert connection.recv(1) == b""
+
+
+def test_a_connection_kept_without_another_request_is_closed(hasty):
+    with socket.create_connection((HOST, hasty.port), timeout=10) as connection:
+        connection.sendall(head("GET /healthz HTTP/1.1"))
+        received = b""
+        while more := connection.recv(4096):
+            received += more
+
+    assert complete(received)
+
+
+def test_http2_in_clear_is_not_spoken(hasty):
+    status, _ = talk(hasty.port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+
+    assert status in (0, 400, 505)
+    assert alive(hasty)
+
+
+@pytest.fixture(scope="module")
+def hasty(kitchen_file, messages):
+    """A gateway that waits half a second for a head."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gateway.main.HEADER_MILLISECONDS", 500)
+        with a_world(kitchen_file, messages) as world:
+            yield world
+
+
 def test_a_body_that_stalls_is_given_up(world):
     status, _ = talk(world.port, head(POST, AS_JSON, "Content-Length: 100"), b"{")
 
