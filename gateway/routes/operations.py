@@ -57,6 +57,6 @@ class OperationRoute(DerivedRoute):
         """
         name: str = message.name
         service = name.removeprefix("operations/").partition("-")[0]
-        if service not in self.edge.upstreams.services:
+        if service == self.method.service or service not in self.edge.upstreams.services:
             raise refusal(404, Reason.UNKNOWN_OPERATION, "operations are named operations/{service}-{id}")
         return service

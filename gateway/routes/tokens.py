@@ -42,7 +42,13 @@ class TokenRoute(DerivedRoute):
             return oauth_error(problem)
 
     async def read(self, exchange: Exchange, segments: list[str]) -> Message:
-        """Read the form, with the client's credentials from HTTP Basic when they are there."""
+        """Read the form, with the client's credentials from HTTP Basic when they are there.
+
+        Raises:
+            Problem: 400, something is in the URL, which is logged on its way (RFC 6749 §2.3.1); see also DerivedRoute.
+        """
+        if exchange.query:
+            raise refusal(400, Reason.INVALID_FIELD, "this route takes everything in the body, nothing in the URL")
         message = await super().read(exchange, segments)
         scheme, _, credentials = exchange.text(b"authorization").partition(" ")
         if scheme.lower() == "basic":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 
 import grpc
@@ -10,14 +11,16 @@ import orjson
 
 from gateway.problems import Problem, from_rpc
 from gateway.reasons import Reason
-from gateway.routes.derived import DerivedRoute, Edge
+from gateway.routes.derived import DerivedRoute, Edge, bad_request
 from gateway.shedding import Worth
 from gateway.transcoding.paths import Match, Router
+from gateway.transcoding.scalars import BadField
 from gateway.transcoding.writing import Json
 from gateway.upstreams import metadata_of
 from gateway.wire import Exchange, Reply
 
 VIEW_TEMPLATE = "/v1/profiles/{profile_id}:view"
+PROFILE_ID = re.compile("[0-9A-Za-z_-]{1,64}")  # in a path and in a query such an id is itself
 PART_SECONDS = 2.0  # a person looks at this page: a slow part is shown as missing
 STATUSES = {401: "forbidden", 403: "forbidden", 404: "absent", 503: "unavailable", 504: "unavailable"}
 
@@ -66,10 +69,12 @@ class ViewRoute:
         """Ask for all parts at once; one that fails is marked, unless it is the customer's own record.
 
         Raises:
-            Problem: the caller may not see the customer, or there is none, or a quota is used up.
+            Problem: the caller may not see the customer, or there is none or can be none, or a quota is used up.
         """
         self._edge.doorkeeper.authenticate(exchange)
         profile_id = segments[-1]
+        if PROFILE_ID.fullmatch(profile_id) is None:
+            raise bad_request(BadField("must be the id of a profile", "/profile_id"))
         answers = await asyncio.gather(*(self._ask(exchange, part, profile_id) for part in self._parts))
         for answer in answers:
             if answer.problem and answer.problem.reason == Reason.QUOTA_EXCEEDED.name:

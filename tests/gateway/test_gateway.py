@@ -370,6 +370,17 @@ def test_a_token_is_asked_for_by_form_or_basic(world):
     assert by_form.json()["expires_in"] == 900
 
 
+@pytest.mark.parametrize("query", ["client_id=app&client_secret=right%2Bsecret", "extra=ignored", "%ff"])
+def test_a_secret_in_the_url_gives_no_token(world, query):
+    """RFC 6749 §2.3.1: URLs are logged on the way."""
+    form = {"grant_type": "client_credentials"}
+    reply = world.http.post(f"/oauth2/token?{query}", data=form, headers={"Authorization": ""})
+
+    assert (reply.status_code, reply.json()["error"]) == (400, "invalid_request")
+    assert "body" in reply.json()["error_description"]
+    assert world.kitchen.calls == []
+
+
 def test_oauth_errors_have_oauths_shape(world):
     wrong = world.http.post("/oauth2/token", data={"client_secret": "wrong"}, headers={"Authorization": ""})
     twice = world.http.post("/oauth2/token", data={"client_id": "a"}, auth=("a", "b"))
@@ -440,7 +451,9 @@ def test_a_bad_upload_is_refused(world, kwargs, expected):
 
 def test_an_operation_is_asked_of_the_service_in_its_name(world):
     assert problem(world.http.get("/v1/operations/kitchen-123")) == (404, "OPERATION_NOT_FOUND")
-    assert problem(world.http.get("/v1/operations/nobody-123")) == (404, "UNKNOWN_OPERATION")
+    for name in ("nobody-123", "operations-1", "operations"):
+        assert problem(world.http.get(f"/v1/operations/{name}")) == (404, "UNKNOWN_OPERATION")
+        assert problem(world.http.post(f"/v1/operations/{name}:cancel", json={})) == (404, "UNKNOWN_OPERATION")
 
 
 # --- the gateway's own pages

@@ -7,7 +7,9 @@ import json
 
 import grpc
 import pytest
+from buf.validate import validate_pb2
 from google.rpc import code_pb2
+from kehu.profiles.v1.profiles_pb2 import GetProfileRequest
 
 from gateway.auth import Doorkeeper
 from gateway.framing import FramedFailure, failure
@@ -15,7 +17,7 @@ from gateway.limits import Limits
 from gateway.main import build_router, routed_methods
 from gateway.problems import Problem
 from gateway.routes.derived import Edge
-from gateway.routes.views import PART_SECONDS, PARTS
+from gateway.routes.views import PART_SECONDS, PARTS, PROFILE_ID
 from gateway.transcoding.reading import Readers
 from gateway.transcoding.writing import Writers
 from gateway.wire import open_exchange
@@ -45,12 +47,12 @@ def refused(error):
     return FramedFailure(status, status.SerializeToString())
 
 
-def view(services, policy=None, purpose="service"):
-    """Ask for the view of p1."""
+def view(services, policy=None, purpose="service", path=b"/v1/profiles/p1:view"):
+    """Ask for the view of p1, or of another path."""
     limits = Limits()
     doorkeeper = Doorkeeper(policy or OpenPolicy(), StatedTokens(), MemoryTrail(), limits)
     router = build_router(Edge(doorkeeper, services, limits, Readers(), Writers()), routed_methods())
-    found = router.find(b"/v1/profiles/p1:view")
+    found = router.find(path)
     endpoint = found.ends["GET"][1]
     headers = [(b"authorization", b"Bearer user:li@service"), (b"x-purpose", purpose.encode())]
     scope = {"method": "GET", "query_string": b"", "headers": headers if purpose else headers[:1]}
@@ -117,6 +119,23 @@ def test_a_customer_one_may_not_see_is_refused():
     with pytest.raises(Problem) as caught:
         view(Services(), policy)
     assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("encoded", [b"%E7%8E%8B", b"a%20b", b"a&page_size=1", b"x&name=value", b"a.b", b"a" * 65])
+def test_an_id_no_customer_can_have_is_refused_before_anything_is_asked_for(encoded):
+    services = Services()
+
+    with pytest.raises(Problem) as caught:
+        view(services, path=b"/v1/profiles/" + encoded + b":view")
+    assert (caught.value.status, caught.value.reason) == (400, "INVALID_FIELD")
+    assert [fault.pointer for fault in caught.value.faults] == ["/profile_id"]
+    assert services.called == []
+
+
+def test_every_id_a_profile_may_have_has_a_view():
+    pattern = GetProfileRequest.DESCRIPTOR.fields_by_name["name"].GetOptions().Extensions[validate_pb2.field]
+
+    assert pattern.string.pattern == f"^profiles/{PROFILE_ID.pattern}$"
 
 
 def test_a_service_that_fails_does_not_fail_the_view():
