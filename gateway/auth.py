@@ -14,7 +14,7 @@ from dataclasses import replace
 from kehu.options.v1 import options_pb2
 
 from gateway.certificates import CertificateReader
-from gateway.limits import Buckets, Limits
+from gateway.limits import Buckets, Limits, counted_for
 from gateway.problems import Problem, challenge, refusal
 from gateway.quotas import Quotas
 from gateway.reasons import Reason
@@ -93,7 +93,7 @@ class Doorkeeper:
         Raises:
             Problem: 429, it has none left.
         """
-        address, limit = exchange.peer, self._limits.anonymous_at_once
+        address, limit = counted_for(exchange.peer), self._limits.anonymous_at_once
         if self._at_once[address] >= limit:
             raise refusal(429, Reason.RATE_LIMITED, "too many requests of this address at once", retry_seconds=1)
         self._at_once[address] += 1
@@ -170,7 +170,7 @@ class Doorkeeper:
         return self._trail.record(call, method.plan, "", code, decision.reason)
 
     def _count_stranger(self, exchange: Exchange) -> None:
-        wait = self._strangers.take(exchange.peer, self._now())
+        wait = self._strangers.take(counted_for(exchange.peer), self._now())
         if wait:
             raise rate_limited(wait, "address", self._limits.anonymous_rate, self._limits.anonymous_burst)
 

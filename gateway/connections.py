@@ -15,16 +15,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 
 from prometheus_client import Counter as Total
 from prometheus_client import Gauge
+
+from gateway.limits import address_of, counted_for
 
 ALL = 4096  # of one process, where it may have so many files; whoever comes then waits to be accepted
 OTHER_FILES = 512  # that a process has open beside its connections
 FEWEST = 64
 LOOK_SECONDS = 1.0
-SITE_BITS = 64  # of an IPv6 address: whoever has one has as many as they like below
 FILES = "/dev/fd"
 
 OPEN = Gauge("kehu_http_connections", "Connections held")
@@ -94,14 +95,9 @@ class Connections:
     def _counted(self, copy: socket.socket) -> str:
         if copy.family not in (socket.AF_INET, socket.AF_INET6) or copy.getsockname()[1] != self._port:
             return ""
-        address = ip_address(str(copy.getpeername()[0]).partition("%")[0])
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        if any(address in network for network in self._trusted):
-            return ""
-        if isinstance(address, IPv6Address):
-            return str(ip_network((address, SITE_BITS), strict=False))
-        return str(address)
+        peer = str(copy.getpeername()[0])
+        address = address_of(peer)
+        return "" if any(address in network for network in self._trusted) else counted_for(peer)
 
 
 def room(wanted: int = ALL) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+SITE_BITS = 64  # of an IPv6 address: whoever has one has as many as they like below
 CLIENTS_LIMIT = 10_000  # buckets kept; the least recently used goes first, and was full again by then
 
 
@@ -14,7 +16,7 @@ class Limits:
 
     rate: float = 500.0  # per caller
     burst: float = 1000.0
-    anonymous_rate: float = 50.0  # per address, for routes without a token and for bad tokens
+    anonymous_rate: float = 50.0  # per address or IPv6 /64, for routes without a token and for bad tokens
     anonymous_burst: float = 100.0
     anonymous_at_once: int = 64  # requests of one address on routes without a token
     in_flight: int = 512
@@ -27,6 +29,26 @@ class Limits:
     streams: int = 64  # bodies of lines under way
     streams_each: int = 4  # per caller
     idle: float = 300.0  # that such a body may be silent
+
+
+def address_of(peer: str) -> IPv4Address | IPv6Address:
+    """Return the address of a peer, of an IPv4 one that is written as IPv6 the former.
+
+    Raises:
+        ValueError: it is none.
+    """
+    address = ip_address(peer.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def counted_for(peer: str) -> str:
+    """Return whom a peer counts for: its address, or of IPv6 its site; what has no address is itself."""
+    try:
+        address = address_of(peer)
+    except ValueError:
+        return peer
+    return str(ip_network((address, SITE_BITS), strict=False)) if isinstance(address, IPv6Address) else str(address)
 
 
 @dataclass(slots=True)

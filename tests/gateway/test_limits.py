@@ -11,8 +11,12 @@ import grpc
 import psutil
 import pytest
 
+from gateway.auth import Doorkeeper
 from gateway.limits import Buckets, Limits
+from gateway.problems import Problem
+from gateway.wire import open_exchange
 from tests.gateway.conftest import LIMITS, a_world
+from tests.harness import MemoryTrail, OpenPolicy, StatedTokens
 
 HOST = "127.0.0.1"
 
@@ -236,6 +240,39 @@ def test_bad_tokens_are_counted_by_address(kitchen_file, messages):
         statuses = [world.http.get("/v1/dishes/soup", headers=bad).status_code for _ in range(5)]
 
     assert statuses == [401, 401, 401, 429, 429]
+
+
+@pytest.fixture
+def door():
+    limits = Limits(anonymous_rate=0.1, anonymous_burst=3, anonymous_at_once=2)
+    return Doorkeeper(OpenPolicy(), StatedTokens(), MemoryTrail(), limits, now=lambda: 0.0)
+
+
+def whoever(peer):
+    return open_exchange({"headers": [], "client": (peer, 1)}, None)
+
+
+def knock(door, peer):
+    with pytest.raises(Problem) as caught:
+        door.authenticate(whoever(peer))
+    return caught.value.status
+
+
+def test_all_addresses_of_an_ipv6_site_are_one_stranger(door):
+    assert [knock(door, f"2001:db8::{n}:1") for n in range(5)] == [401, 401, 401, 429, 429]
+    assert knock(door, "2001:db8:0:1::1") == 401
+    with door.stranger(whoever("2001:db8::1")), door.stranger(whoever("2001:db8::2")):
+        with pytest.raises(Problem, match="at once"), door.stranger(whoever("2001:db8::3")):
+            pass
+        with door.stranger(whoever("2001:db8:0:1::3")):
+            pass
+
+
+def test_an_ipv4_address_is_one_stranger_however_it_is_written(door):
+    written = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1", "::ffff:c000:201"]
+
+    assert [knock(door, peer) for peer in written] == [401, 401, 401, 429]
+    assert knock(door, "::ffff:192.0.2.2") == knock(door, "") == knock(door, "/run/socket") == 401
 
 
 def test_beyond_the_requests_in_flight_one_is_turned_away_at_once(kitchen_file, messages):
