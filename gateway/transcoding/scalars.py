@@ -7,7 +7,7 @@ import re
 import struct
 from base64 import b64decode
 from collections.abc import Callable
-from math import isfinite
+from math import inf, isfinite
 from typing import TypeAlias
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -74,9 +74,11 @@ def read_double(value: Json) -> float:
             return number
     elif isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:
-            pass
+            number = inf
+        if isfinite(number):
+            return number
     raise BadField("must be a number in the range of a double")
 
 
