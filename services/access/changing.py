@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from services.access.domain.errors import LastAdministrator
@@ -41,6 +43,23 @@ def change(context: Context, changed: Principal) -> Principal:
     return stored
 
 
+@contextmanager
+def ending(context: Context, issuer_id: str, undo: Callable[[], object]) -> Iterator[None]:
+    """Take an issuer out of use in the block; `undo` gives it back when somebody else was taken out meanwhile.
+
+    Raises:
+        LastAdministrator: only its people could administer policies and principals.
+    """
+    before, _ = _administrators(context)
+    if _administrators(context, ended=issuer_id)[0] < before:
+        raise LastAdministrator
+    yield
+    context.directory.refresh(at_once=True)
+    if _administrators(context)[0] < before:
+        undo()
+        raise LastAdministrator
+
+
 def leaves_nobody(context: Context, changed: Principal) -> bool:
     """Tell whether a change would be refused with LastAdministrator."""
     before, able = _administrators(context)
@@ -52,14 +71,12 @@ def living(content: Content, now: float) -> Content:
     return replace(content, links=tuple(link for link in content.links if not _is_over(link, now)))
 
 
-def _administrators(context: Context, changed: Principal | None = None) -> tuple[int, frozenset[str]]:
+def _administrators(context: Context, changed: Principal | None = None, ended: str = "") -> tuple[int, frozenset[str]]:
     """Return who can administer always, and when there is nobody, who can at times or under conditions."""
     directory = context.directory
     subject = changed.subject if changed is not None else ""
     links = [*directory.links(without=subject), *(changed.links() if changed is not None else ())]
-    people = directory.persons(without=subject)
-    if changed is not None and changed.kind == "user" and changed.enabled:
-        people.append((changed.subject, changed.department))
+    people = directory.persons(changed, ended)
     content = directory.policy.content
     with directory.compiling:
         rules: Rules = compiled(content, links)

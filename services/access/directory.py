@@ -22,6 +22,7 @@ from services.access.domain.requests import AccessRequest
 from services.access.domain.shares import Lent
 from services.access.domain.tokens import Revocation, SigningKey
 from services.access.publication import LONGEST_REPLY, key_message, revocation_set, rule_set, sorted_set
+from services.access.store.issuers import Issuers
 from services.access.store.ports import Policies, Principals, Revocations
 from services.access.store.requests import Requests
 from services.access.store.shares import ShareStore
@@ -51,6 +52,8 @@ class _Person:
     department: str
     links: tuple[Row, ...]
     enabled: bool
+    has_password: bool  # or a passkey: who has one has the other
+    issuer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,9 @@ class Directory:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         requests: Requests | None = None,
         shares: ShareStore | None = None,
+        issuers: Issuers | None = None,
     ) -> None:
-        self._requests, self._shares = requests, shares
+        self._requests, self._shares, self._issuers = requests, shares, issuers
         self._principals, self._policies, self._revocations, self._now = principals, policies, revocations, now
         self._keys = [key_message(key) for key in keys]
         self._lock, self._making = threading.Lock(), threading.Lock()
@@ -127,10 +131,20 @@ class Directory:
         people = self.refresh().people.values()
         return [link for person in people if person.subject != without for link in person.links]
 
-    def persons(self, without: str = "") -> list[tuple[str, str]]:
-        """Return subject and department of all people who may sign in but one."""
-        people = [p for p in self.refresh().people.values() if p.enabled and p.kind == "user"]
-        return [(person.subject, person.department) for person in people if person.subject != without]
+    def persons(self, changed: Principal | None = None, ended: str = "") -> list[tuple[str, str]]:
+        """Return subject and department of all people who can sign in; as if one were changed, an issuer ended.
+
+        Who was invited and has no password yet cannot, nor people of an issuer that is out of use.
+        """
+        people = {**self.refresh().people, **({changed.id: _person(changed)} if changed is not None else {})}
+        issuers = self._issuers.all() if self._issuers else []
+        trusted = {issuer.id for issuer in issuers if not issuer.disabled and issuer.id != ended}
+        return [
+            (person.subject, person.department)
+            for person in people.values()
+            if person.kind == "user" and person.enabled
+            and (person.issuer in trusted if person.issuer else person.has_password)
+        ]  # fmt: skip
 
     def everybody(self) -> list[tuple[str, str]]:
         """Return subject and department of all people and apps that may sign in, by subject."""
@@ -304,7 +318,10 @@ def _lent_links(state: _InForce, model: str) -> Iterator[Row]:
 
 def _person(principal: Principal) -> _Person:
     links = tuple(principal.links())
-    return _Person(principal.subject, principal.kind, principal.department, links, principal.enabled)
+    return _Person(
+        principal.subject, principal.kind, principal.department, links, principal.enabled,
+        bool(principal.secret_hash), principal.issuer,
+    )  # fmt: skip
 
 
 def _seeded(state: _InForce) -> Policy:

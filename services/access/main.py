@@ -92,7 +92,7 @@ def build_context(
     anchor = FolderAnchor(config.audit_anchor) if config.audit_anchor else None
     passwords = Argon2()
     requests, shares = MongoRequests(), MongoShares()
-    directory = Directory(principals, policies, revocations, keys, requests=requests, shares=shares)
+    directory = Directory(principals, policies, revocations, keys, requests=requests, shares=shares, issuers=issuers)
     return Context(
         principals=principals,
         policies=policies,

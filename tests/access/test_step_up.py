@@ -21,13 +21,14 @@ from gateway.limits import Limits
 from gateway.problems import Problem, from_rpc
 from gateway.transcoding.catalog import Method, import_protos, methods_of
 from gateway.wire import open_exchange
+from services.access.bootstrap import seed
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Grant
 from services.chassis.access import MODEL, PolicySnapshot, SnapshotHolder, TokenVerifier
 from services.chassis.errors import Unauthenticated
 from services.chassis.server import Guard
 from tests.access.test_api import other_process, person_token, poll, refusal
-from tests.access.world import AUDIENCE, ISSUER, START, World, new_world, running_world
+from tests.access.world import AUDIENCE, ISSUER, SECOND, START, World, new_world, running_world
 from tests.harness import MemoryTrail
 
 STEP_UP = "urn:kehu:params:oauth:grant-type:step-up"
@@ -333,6 +334,7 @@ def test_only_a_living_token_of_a_person_steps_up(live: World, make: Callable[[W
 
 
 def test_a_token_from_step_up_ends_with_the_person(live: World) -> None:
+    seed(live.context, [SECOND])  # of the last administrator it would be refused
     holder, verifier = other_process(live)
     held = person_token(live)
     live.clock.forward(60)

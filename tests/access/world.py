@@ -45,6 +45,7 @@ PEOPLE = [
     Wanted("app", "office-app", "data-office", "office secret"),
     Wanted("user", "root", "administration", "root password", TOTP),
 ]
+SECOND = Wanted("user", "second", "administration", "second password", TOTP)
 
 
 class QuickPasswords:
@@ -98,8 +99,8 @@ def new_world(**changes: object) -> World:
     keys = [SigningKey(Ed25519PrivateKey.generate())]
     principals, policies, revocations = MemoryPrincipals(), MemoryPolicies(), MemoryRevocations()
     passwords = QuickPasswords()
-    requests, shares = MemoryRequests(), MemoryShares()
-    directory = Directory(principals, policies, revocations, keys, clock, requests, shares)
+    requests, shares, issuers = MemoryRequests(), MemoryShares(), MemoryIssuers()
+    directory = Directory(principals, policies, revocations, keys, clock, requests, shares, issuers)
     context = Context(
         principals=principals,
         policies=policies,
@@ -121,7 +122,7 @@ def new_world(**changes: object) -> World:
         requests=requests,
         shares=shares,
         recertifications=MemoryRecertifications(),
-        issuers=MemoryIssuers(),
+        issuers=issuers,
         companies=Companies(loopback=True),
         breached=BreachedPasswords(),
         token_endpoints=(ISSUER, TOKEN_ENDPOINT),

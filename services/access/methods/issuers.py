@@ -11,6 +11,7 @@ from google.protobuf import empty_pb2
 from kehu.access.v1 import access_pb2 as access
 from kehu.access.v1 import issuers_pb2 as pb
 
+from services.access.changing import ending
 from services.access.company import IssuerSilent
 from services.access.domain import issuers as domain
 from services.access.domain.errors import (
@@ -70,15 +71,15 @@ class IssuerMethods(PrincipalMethods):
         with unchanged_since(given.etag, known.version, f"issuers/{known.id}"):
             changed = replace(_issuer(message), version=known.version, create_time=known.create_time)
             domain.checked_issuer(changed, self._roles(), self._context.companies.loopback)
-            stored = self._context.issuers.save(changed)
-        if stored.disabled and not known.disabled:
-            self._end_sessions(stored.id)
-        return _message(stored)
+            if not changed.disabled or known.disabled:
+                return _message(self._context.issuers.save(changed))
+            return _message(self._disabled(known, changed))
 
     def DeleteIssuer(self, request: pb.DeleteIssuerRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Trust one no more; its people stay, and cannot sign in."""
-        found = self._find_issuer(request.issuer_id)
-        self._context.issuers.delete(found.id)
+        found, issuers = self._find_issuer(request.issuer_id), self._context.issuers
+        with ending(self._context, found.id, lambda: issuers.insert(found)):
+            issuers.delete(found.id)
         self._end_sessions(found.id)
         return empty_pb2.Empty()
 
@@ -124,6 +125,13 @@ class IssuerMethods(PrincipalMethods):
         if not person.external_id:
             person = c.principals.save(replace(person, external_id=found.external_id))
         return person
+
+    def _disabled(self, known: domain.Issuer, changed: domain.Issuer) -> domain.Issuer:
+        issuers = self._context.issuers
+        with ending(self._context, known.id, lambda: issuers.save(replace(known, version=known.version + 1))):
+            stored = issuers.save(changed)
+        self._end_sessions(known.id)
+        return stored
 
     def _end_sessions(self, issuer_id: str) -> None:
         c = self._context
