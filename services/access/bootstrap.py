@@ -60,7 +60,7 @@ def read_bootstrap(path: Path | None) -> list[Wanted]:
 
 def seed(context: Context, wanted: list[Wanted]) -> None:
     """Make the first policy and the wanted principals, whatever is there already; safe to repeat."""
-    if not context.policies.published_after(0):
+    if context.policies.newest_after(0) is None:
         first = Policy(FIRST_POLICY, "published", 1, 0, "the default policy", default_content(), "svc:access")
         with suppress(AlreadyExists):  # another access process was first
             context.policies.insert(replace(first, submitter="svc:access", approver="svc:access"))

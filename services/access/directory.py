@@ -243,14 +243,16 @@ class Directory:
         since = max(self._read_at - OVERLAP, LONG_AGO) if known.people else LONG_AGO
         people = {p.id: _person(p) for p in self._principals.changed_since(since)}
         changed = {key: person for key, person in people.items() if known.people.get(key) != person}
-        published = self._policies.published_after(known.policy.number if known.policy else 0)
+        published = self._policies.newest_after(known.policy.number if known.policy else 0)
         revoked = tuple(sorted(self._revocations.unexpired(now), key=lambda revocation: revocation.id))
         lent = tuple(self._requests.lent(now)) if self._requests else ()
         shares = self._shares_now(known.shares, since, now)
-        if not changed and not published and revoked == known.revoked and lent == known.lent and shares is known.shares:
+        is_same = revoked == known.revoked and lent == known.lent and shares is known.shares
+        if is_same and not changed and not published:
             return known
-        policy = published[-1] if published else known.policy
-        return _InForce(policy, {**known.people, **changed} if changed else known.people, revoked, lent, shares)
+        return _InForce(
+            published or known.policy, {**known.people, **changed} if changed else known.people, revoked, lent, shares
+        )
 
     def _shares_now(self, known: Mapping[str, Lent], since: datetime, now: datetime) -> Mapping[str, Lent]:
         """Return the shares in force; what was known when nothing is new."""

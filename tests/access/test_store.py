@@ -190,7 +190,9 @@ def test_one_of_many_publications_of_a_number_wins(stores: Stores) -> None:
         thread.join()
 
     assert len(won) == 1
-    assert won == [p.id for p in stores.policies.published_after(1)]
+    newest = stores.policies.newest_after(1)
+    assert newest is not None and newest == stores.policies.numbered(2) and won == [newest.id]
+    assert stores.policies.newest_after(2) is None and stores.policies.numbered(0) is None
     with pytest.raises(AlreadyExists):
         stores.policies.insert(policy("late", state="published", number=2))
 

@@ -75,7 +75,7 @@ def publish(rules: int, processes: int, rounds: int, changed: int) -> tuple[list
         children = [
             stack.enter_context(_child("-m", "tests.bench.access_publish", harness.address)) for _ in range(processes)
         ]
-        first = stores[1].published_after(0)[-1]
+        first = stores[1].newest_after(0)
         lines = [_out(child) for child in children]
         for out in lines:
             _seen(out, first.number)

@@ -242,8 +242,8 @@ class PolicyMethods:
 
     def _tests_of(self, number: int) -> tuple[PolicyTest, ...]:
         """Return the tests of the version a draft is made from: they hold until others take their place."""
-        found = (policy for policy in self._context.policies.published_after(number - 1) if policy.number == number)
-        return next((policy.content.tests for policy in found), ())
+        found = self._context.policies.numbered(number)
+        return found.content.tests if found else ()
 
     def _run_tests(self, policy: Policy) -> TableReport:
         c, tests = self._context, policy.content.tests

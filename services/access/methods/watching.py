@@ -50,8 +50,8 @@ class WatchMethods(PolicyMethods):
         return reply
 
     def _id_of_version(self, number: int) -> str:
-        found = self._context.policies.published_after(number - 1) if number > 0 else []
-        return next((policy.id for policy in found if policy.number == number), "")
+        found = self._context.policies.numbered(number)
+        return found.id if found else ""
 
 
 class _Trail:

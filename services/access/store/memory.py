@@ -122,9 +122,13 @@ class MemoryPolicies:
         rows = [p for p in self._rows.values() if p.create_time and (before is None or p.create_time < before)]
         return sorted(rows, key=lambda p: str(p.create_time), reverse=True)[:limit]
 
-    def published_after(self, number: int) -> list[Policy]:
-        """Return those with a higher number."""
-        return sorted((p for p in list(self._rows.values()) if p.number > number), key=lambda p: p.number)
+    def newest_after(self, number: int) -> Policy | None:
+        """Return the highest."""
+        return max((p for p in list(self._rows.values()) if p.number > number), key=lambda p: p.number, default=None)
+
+    def numbered(self, number: int) -> Policy | None:
+        """Return one."""
+        return next((p for p in list(self._rows.values()) if p.number == number > 0), None)
 
     def _check_number(self, policy: Policy) -> None:
         if policy.number and any(p.number == policy.number and p.id != policy.id for p in self._rows.values()):

@@ -227,10 +227,17 @@ class MongoPolicies:
         with records.driver_errors():
             return [_policy(record) for record in found.order_by("-create_time").limit(limit)]
 
-    def published_after(self, number: int) -> list[Policy]:
-        """Return those with a higher number."""
+    def newest_after(self, number: int) -> Policy | None:
+        """Return the highest; contents are large, so no other one is read."""
         with records.driver_errors():
-            return [_policy(r) for r in PolicyRecord.objects(number__gt=number).order_by("number")]
+            record = next(iter(PolicyRecord.objects(number__gt=number).order_by("-number").limit(1)), None)
+        return _policy(record) if record else None
+
+    def numbered(self, number: int) -> Policy | None:
+        """Return one."""
+        with records.driver_errors():
+            record = next(iter(PolicyRecord.objects(number=number).limit(1)), None)
+        return _policy(record) if record else None
 
 
 def _policy_record(policy: Policy) -> PolicyRecord:

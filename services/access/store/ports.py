@@ -70,8 +70,11 @@ class Policies(Protocol):
     def page(self, before: datetime | None, limit: int) -> list[Policy]:
         """Return up to `limit` created before a time, the newest first."""
 
-    def published_after(self, number: int) -> list[Policy]:
-        """Return those with a higher number, by number."""
+    def newest_after(self, number: int) -> Policy | None:
+        """Return the published one with the highest number above this one."""
+
+    def numbered(self, number: int) -> Policy | None:
+        """Return the published one of a number."""
 
 
 class Blocks(Protocol):
