@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from services.chassis import telemetry
 from services.chassis.config import SERVICES, ProcessConfig, load_config
 from services.chassis.consuming.topology import known_subscriptions
 from services.chassis.consuming.worker import run_consumers
@@ -41,6 +42,7 @@ def main() -> None:
     """Consume the events of the named services, all by default, until a signal."""
     configure_logs("consume")
     config = load_config(os.environ)
+    telemetry.serve_metrics(config.probe_host, config.metrics_port)
     services = sys.argv[1:] or list(SERVICES)
     run_consumers(consumers(services, config), config.amqp_uri, on_started=lambda: _beat(config))
     logging.getLogger(__name__).info("stopped")

@@ -161,6 +161,25 @@ def call_graph() -> set[tuple[str, str]]:
     return edges
 
 
+def lets_monitoring_in(labels: dict[str, str]) -> bool:
+    policy = next(d for d in of_kind("local", "NetworkPolicy") if d["metadata"]["name"] == "metrics-ingress")
+    chosen = policy["spec"]["podSelector"]["matchExpressions"]
+    return all(each["operator"] == "In" and labels.get(each["key"]) in each["values"] for each in chosen)
+
+
+def test_every_process_but_the_gateway_tells_metrics_on_a_port_that_monitoring_reaches():
+    for deployment in of_kind("local", "Deployment"):
+        template, name = deployment["spec"]["template"], deployment["metadata"]["name"]
+        labels, container = template["metadata"]["labels"], template["spec"]["containers"][0]
+        told = {item["name"]: item.get("value") for item in container.get("env", ())}
+        ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
+
+        if name != "gateway":  # whose one port has /metrics
+            assert (ports.get("metrics"), told.get("KEHU_METRICS_PORT")) == (9090, "9090"), name
+            assert told.get("KEHU_PROBE_HOST") == "0.0.0.0", name
+            assert lets_monitoring_in(labels), name
+
+
 def test_network_policies_allow_exactly_the_call_graph():
     assert call_graph() == allowed_edges()
     assert call_graph() == accepted_edges()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from services.chassis import telemetry
 from services.chassis.access import SnapshotHolder, SnapshotPoller, TokenVerifier
 from services.chassis.access.shadow import ShadowPoller
 from services.chassis.access.wire import batch_writer, snapshot_fetcher
@@ -62,6 +63,7 @@ def work(handlers: Mapping[str, Mapping[str, Handler]], config: ProcessConfig) -
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
+    telemetry.serve_metrics(config.probe_host, config.metrics_port)
     workers = [Worker(service, found) for service, found in handlers.items() if found]
     _retry_until_database(lambda: _ensure_operations(list(handlers)), stop)
     for worker in workers:
