@@ -161,6 +161,18 @@ def call_graph() -> set[tuple[str, str]]:
     return edges
 
 
+def test_checkpoints_of_the_audit_trail_outlive_the_pods_that_write_them():
+    claims = {d["metadata"]["name"]: d["spec"]["accessModes"] for d in of_kind("production", "PersistentVolumeClaim")}
+    pod = dict(pods("production"))["access"]
+    container, volumes = pod["containers"][0], {volume["name"]: volume for volume in pod["volumes"]}
+    anchor = {item["name"]: item["value"] for item in container["env"]}.get("KEHU_AUDIT_ANCHOR")
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    claim = mounted[anchor]["persistentVolumeClaim"]["claimName"]
+
+    assert claims[claim] == ["ReadWriteMany"]  # every process of access writes there, on whatever machine
+    assert [name for name, other in pods("production") if claim in str(other["volumes"])] == ["access"]
+
+
 def lets_monitoring_in(labels: dict[str, str]) -> bool:
     policy = next(d for d in of_kind("local", "NetworkPolicy") if d["metadata"]["name"] == "metrics-ingress")
     chosen = policy["spec"]["podSelector"]["matchExpressions"]
