@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from infra.processes import Server, spawn, stop
@@ -31,7 +32,7 @@ class Watched:
         self.process: subprocess.Popen[bytes] | None = None
         self.failures = 0
         self._started = 0.0
-        self._start_at = 0.0
+        self._look_at = 0.0
 
     def start(self) -> None:
         """Start it now."""
@@ -46,11 +47,16 @@ class Watched:
         code = self.process.returncode
         stop(self.process)  # what it left in its session
         self.process = None
+        if time.monotonic() - self._started > STEADY_SECONDS:
+            self.failures = 0
+        self.put_off()
         self.server.tidy()
-        lived = time.monotonic() - self._started
-        self.failures = 1 if lived > STEADY_SECONDS else self.failures + 1
-        self._start_at = time.monotonic() + self.delay
         return code
+
+    def put_off(self) -> None:
+        """Look again only after the back-off, which grows with each failure."""
+        self.failures += 1
+        self._look_at = time.monotonic() + self.delay
 
     @property
     def delay(self) -> float:
@@ -58,8 +64,8 @@ class Watched:
         return BACK_OFF_SECONDS[min(self.failures, len(BACK_OFF_SECONDS)) - 1]
 
     def is_due(self) -> bool:
-        """Say whether it is to be started again now."""
-        return self.process is None and time.monotonic() >= self._start_at
+        """Say whether it is to be looked at now."""
+        return time.monotonic() >= self._look_at
 
     def stop(self) -> None:
         """End it and tidy up."""
@@ -110,21 +116,38 @@ class Supervisor:
             self.tick()
 
     def tick(self) -> None:
-        """Look once at every process."""
-        for watched in self.watched:
-            code = watched.has_died()
-            if code is not None:
-                name, delay = watched.server.name, f"{watched.delay:g} s"
-                self._say(f"{name} stopped ({_reason(code)}); it starts again in {delay}, see {watched.log}")
-            elif watched.is_due():
-                watched.start()
-                self._say(f"{watched.server.name} started again")
+        """Look once at every process that is due; what fails is said and tried again, and ends nothing else."""
+        for watched in filter(Watched.is_due, self.watched):
+            try:
+                self._look(watched)
+            except Exception as error:
+                watched.put_off()
+                self._tell(f"{_failed(watched.server.name, error)} in {watched.delay:g} s, see {watched.log}")
         if time.monotonic() - self._rotated > ROTATE_EVERY:
             self._rotated = time.monotonic()
-            self._renew()
+            self._try("certificates", self._renew)
             for watched in self.watched:
-                rotate(watched.log)
+                self._try(str(watched.log), partial(rotate, watched.log))
         self._stop.wait(TICK_SECONDS)
+
+    def _look(self, watched: Watched) -> None:
+        code = watched.has_died()
+        if code is not None:
+            name, delay = watched.server.name, f"{watched.delay:g} s"
+            self._tell(f"{name} stopped ({_reason(code)}); it starts again in {delay}, see {watched.log}")
+        elif watched.process is None:
+            watched.start()
+            self._tell(f"{watched.server.name} started again")
+
+    def _try(self, what: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            self._tell(f"{_failed(what, error)} in {ROTATE_EVERY:g} s")
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
+            self._say(text)
 
     def ask_to_stop(self) -> None:
         """End `watch` and `wait_ready`; safe in a signal handler."""
@@ -141,6 +164,10 @@ class Supervisor:
         with ThreadPoolExecutor(len(self.watched) or 1) as pool:
             list(pool.map(Watched.stop, [w for w in self.watched if w.server.name not in servers]))
             list(pool.map(Watched.stop, [w for w in self.watched if w.server.name in servers]))
+
+
+def _failed(what: str, error: Exception) -> str:
+    return f"{what}: {type(error).__name__}: {error}; it is tried again"
 
 
 def _reason(code: int) -> str:

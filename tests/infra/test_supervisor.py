@@ -87,6 +87,54 @@ def test_a_process_that_keeps_dying_is_tried_less_and_less_often(tmp_path, monke
         assert "in 30 s" in said[-1]
 
 
+def test_a_process_that_cannot_be_started_is_tried_again_and_the_others_are_watched_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "BACK_OFF_SECONDS", (0.0, 0.3))
+    one, two = (Script(name, "exec sleep 60", tmp_path) for name in ("one", "two"))
+    with supervised(one, two) as (running, said):
+        running.wait_ready(10)
+        log, others = tmp_path / "one.log", running.pids()["two"]
+        log.unlink()
+        log.mkdir()  # cannot be opened as a log
+        os.kill(running.pids()["one"], signal.SIGKILL)
+        assert ticks_until(running, lambda: sum("one: IsADirectoryError" in line for line in said) == 2)
+        assert said[-1].endswith(f"tried again in 0.3 s, see {log}")
+        os.kill(others, signal.SIGKILL)
+        assert ticks_until(running, lambda: running.pids().get("two", others) != others)
+        log.rmdir()
+
+        assert ticks_until(running, lambda: "one" in running.pids())
+        assert said[-1] == "one started again"
+
+
+def test_neither_a_failing_renewal_nor_a_log_that_cannot_be_kept_nor_a_deaf_listener_ends_the_watch(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "ROTATE_EVERY", 0.0)
+    monkeypatch.setattr(module, "LOG_LIMIT", 0)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        raise BrokenPipeError
+
+    def renew() -> None:
+        raise ValueError("no certificate")
+
+    (tmp_path / "one.log.1").mkdir()
+    (tmp_path / "one.log").write_text("grown")
+    server = Script("one", "exec sleep 60", tmp_path)
+    running = Supervisor([server], tmp_path, say, renew)
+    running.watched[0].start()
+    try:
+        assert running.wait_ready(10) == []
+        running.tick()
+    finally:
+        running.stop()
+
+    assert any("ValueError: no certificate" in line for line in said)
+    assert any("one.log: IsADirectoryError" in line for line in said)
+
+
 def test_a_stop_ends_children_of_children_too(tmp_path):
     script = Script("one", "sleep 300 & wait", tmp_path)
     with supervised(script) as (running, _):
