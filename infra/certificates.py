@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from services.chassis.config import TRUST_DOMAIN
+from services.chassis.durable import write_whole
 
 AUTHORITY_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(hours=24)  # as in k8s/components/cert-manager
@@ -30,8 +30,8 @@ def ensure_certificates(folder: Path, names: Sequence[str], now: datetime | None
         if not _is_good(folder / f"{name}.pem", when):
             leaf_key = ec.generate_private_key(ec.SECP256R1())
             leaf = _leaf(name, leaf_key.public_key(), authority, key, when)
-            _write(folder / f"{name}.key", _pem(leaf_key))
-            _write(folder / f"{name}.pem", leaf.public_bytes(serialization.Encoding.PEM))
+            write_whole(folder / f"{name}.key", _pem(leaf_key))
+            write_whole(folder / f"{name}.pem", leaf.public_bytes(serialization.Encoding.PEM))
 
 
 def _is_good(path: Path, now: datetime, margin: timedelta = RENEW_BEFORE) -> bool:
@@ -52,8 +52,8 @@ def _authority(folder: Path, now: datetime) -> tuple[x509.Certificate, ec.Ellipt
     certificate = builder.sign(key, hashes.SHA256())
     for leaf in folder.glob("*.pem"):
         leaf.unlink()  # signed by an authority that is no more
-    _write(folder / "ca.key", _pem(key))
-    _write(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    write_whole(folder / "ca.key", _pem(key))
+    write_whole(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
     return certificate, key
 
 
@@ -95,11 +95,3 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(content)
-    draft.rename(path)

@@ -18,6 +18,7 @@ from infra.certificates import ensure_certificates
 from infra.processes import LOOPBACK
 from infra.servers import Mongo, Rabbit, SmtpSink
 from services.chassis.config import SERVICES
+from services.chassis.durable import write_whole
 
 DEPARTMENTS = ("marketing", "service", "sales", "analytics", "data-office")
 STEWARD = "data-office"  # the department with a person too: what erases is confirmed by a person
@@ -80,11 +81,7 @@ class Stack:
 
 def write_private(path: Path, content: object) -> None:
     """Write JSON that only its owner may read, whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        json.dump(content, out, indent=2)
-    draft.rename(path)
+    write_whole(path, json.dumps(content, indent=2).encode())
 
 
 def read_private(path: Path) -> dict[str, object]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +9,7 @@ from typing import Protocol
 import orjson
 
 from services.access.domain.checkpoints import Checkpoint
+from services.chassis.durable import write_whole
 
 COPIES = 1000  # of the newest, compared by a verification
 
@@ -40,15 +39,7 @@ class FolderAnchor:
         path = self._folder / f"checkpoint-{checkpoint.number:08d}.json"
         if path.exists() and _read(path) == checkpoint:
             return  # another process of access shares the folder
-        draft = self._folder / f".{path.name}.{uuid.uuid4().hex}"
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as file:
-                file.write(orjson.dumps(checkpoint.document()))
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, path)  # whole or not at all, and never over another one
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(path, orjson.dumps(checkpoint.document()), mode=0o444, exclusive=True)  # never over another one
 
     def newest(self) -> Checkpoint | None:
         """Return the last."""

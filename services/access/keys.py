@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from services.access.domain.tokens import SigningKey
 from services.chassis.config import ConfigError
+from services.chassis.durable import write_whole
 
 
 def token_keys(keys_dir: Path) -> tuple[SigningKey, ...]:
@@ -54,18 +54,8 @@ def _create(path: Path) -> None:
     """Write a new key whole; of several processes starting at once the first wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    with suppress(FileExistsError):
+        write_whole(path, pem, exclusive=True)
 
 
 def _load(path: Path) -> Ed25519PrivateKey:

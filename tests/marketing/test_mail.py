@@ -115,15 +115,17 @@ class Encrypted(Scripted):
             self.answer()
 
 
-@pytest.mark.parametrize("trusted", [True, False])
-def test_mail_is_handed_over_to_a_server_whose_certificate_an_authority_of_ours_signed(tmp_path, trusted):
+@pytest.mark.parametrize("authority", ["ours", "others", "none named"])
+def test_mail_is_handed_over_to_a_server_whose_certificate_an_authority_of_ours_signed(tmp_path, authority):
+    trusted = authority == "ours"  # with none named, the public ones
     ensure_certificates(tmp_path / "ours", ["mail"])
     ensure_certificates(tmp_path / "others", ["mail"])
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Encrypted) as server:
         server.daemon_threads, server.script, server.messages = True, {"DATA": "354 go"}, 0
-        server.folder = tmp_path / ("ours" if trusted else "others")
+        server.folder = tmp_path / ("others" if authority == "others" else "ours")
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        mine = replace(config(server.server_address[1]), starttls=True, ca=tmp_path / "ours" / "ca.pem")
+        named = None if authority == "none named" else tmp_path / "ours" / "ca.pem"
+        mine = replace(config(server.server_address[1]), starttls=True, ca=named)
         try:
             if trusted:
                 SmtpMailer(mine).send(MAIL, lambda: True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import secrets
 import threading
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.chassis.crypto.suites import KEY_BYTES
+from services.chassis.durable import write_whole
 
 KEY_ID_BYTES = 4
 LOOK_SECONDS = 1.0  # how often a file in use is looked at
@@ -97,22 +97,8 @@ def _parse_line(line: str, path: Path, number: int) -> Key:
 def _publish(path: Path, text: str, *, exclusive: bool) -> None:
     """Write the file whole or not at all; with `exclusive`, the first of several processes wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                return
-        else:
-            os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with contextlib.suppress(FileExistsError):
+        write_whole(path, text.encode("ascii"), exclusive=exclusive)
 
 
 class KeyFile:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import tantivy
 
+from services.chassis.durable import write_whole
 from services.search.store import tantivy_query
 from services.search.store.port import (
     GONE,
@@ -199,13 +199,8 @@ class TantivyEngine:
         return Aliases(found["live"], tuple(found["building"]))
 
     def _save(self, aliases: Aliases) -> None:
-        draft = self._root / ".alias.json"
         text = json.dumps({"live": aliases.live, "building": aliases.building})
-        with draft.open("w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._alias_file)
+        write_whole(self._alias_file, text.encode("ascii"))
 
     def _new_index(self) -> str:
         name = next_name(path.name for path in self._root.iterdir() if path.is_dir())
