@@ -254,7 +254,7 @@ def test_a_process_killed_while_it_writes_an_anchor_leaves_none_that_is_cut(
     anchor = FolderAnchor(tmp_path)
     chain = stores.chain(anchor)
     with monkeypatch.context() as patch:
-        patch.setattr("services.access.anchors.os.fdopen", killed)
+        patch.setattr("services.chassis.durable.os.fdopen", killed)
         with pytest.raises(Killed):
             chain.checkpoint(NOW)
     chain.checkpoint(NOW + EVERY)
