@@ -219,7 +219,7 @@ class Deliverer(Repeating):
             "id": delivery.id, "type": delivery.event_type, "timestamp": delivery.event_time.isoformat(),
             "resource": delivery.resource,
         }  # fmt: skip
-        if subscription.fields:
+        if subscription.fields and event.fields:
             found = json_format.MessageToDict(reply, preserving_proto_field_name=True)
             content["data"] = {name: value for name, value in found.items() if name in subscription.fields}
         return orjson.dumps(content)

@@ -1,4 +1,4 @@
-"""What webhooks listens to: every event that apps may subscribe to, and erasures.
+"""What webhooks listens to: every event that apps may subscribe to.
 
 tests/webhooks/test_events.py holds the list against the protos: an event that says `subscribable` has its handler here.
 """
@@ -51,9 +51,10 @@ class WebhooksConsumer:
 
     @on_event("profiles", profiles.ProfileErased)
     def on_profile_erased(self, event: Event[profiles.ProfileErased]) -> None:
-        """Forget what was queued and sent about the person: nothing of it is sent any more."""
+        """Forget what was queued and sent about the person, and queue that they were erased, once for each id."""
         names = event.message.names
         self._queue.forget([*names, *(f"profiles/{name}" for name in names)])
+        self._take(event)
 
     def _take(self, event: Event[Message]) -> None:
         kind = catalogue()[event_type_name(event.message.DESCRIPTOR)]

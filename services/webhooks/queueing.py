@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.errors import Conflict
+from services.webhooks.domain.catalogue import endings
 from services.webhooks.domain.subscriptions import BACKLOG, Subscription, delivery_of
 from services.webhooks.store import WebhookStore
 
@@ -47,8 +48,8 @@ class Queue:
         self._store.enqueue(deliveries)
 
     def forget(self, resources: Collection[str]) -> None:
-        """Remove all deliveries about resources."""
-        self._store.forget(resources)
+        """Remove all deliveries about resources, but those that tell their end."""
+        self._store.forget(resources, endings())
 
     def _subscriptions(self) -> list[Subscription]:
         with self._lock:

@@ -38,6 +38,8 @@ class Reads(Protocol):
     ) -> Message | None:
         """Return these fields of it as the app sees them, None when it may not see it or it is gone.
 
+        Of what an event ends nothing is returned if it is gone, None if the app may not read such records.
+
         Raises:
             Unavailable: the owner does not answer.
             Unreadable: it fails at this record.
@@ -54,7 +56,7 @@ class Reader:
         self, subscription: Subscription, event: EventType, resource: str, fields: Collection[str], request_id: str
     ) -> Message | None:
         """Return these fields."""
-        method = event.method
+        method, empty = event.method, message_factory.GetMessageClass(event.method.output_type)()
         request = message_factory.GetMessageClass(method.input_type)()
         (path,) = event.plan.target_paths
         setattr(request, path[0], resource)
@@ -62,7 +64,7 @@ class Reader:
         call = channel.unary_unary(
             event.plan.path,
             request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
+            response_deserializer=type(empty).FromString,
         )
         metadata = (
             (ACTING_FOR, subscription.subscriber), (ACTING_DEPARTMENT, subscription.department),
@@ -72,9 +74,11 @@ class Reader:
         try:
             reply: Message = call(request, timeout=SECONDS, metadata=metadata)
         except grpc.RpcError as error:
+            if event.ends and error.code() is grpc.StatusCode.NOT_FOUND:
+                return empty
             if error.code() in NOT_FOR_THE_APP:
                 return None
             if error.code() in AWAY:
                 raise Unavailable("the owner of the record does not answer") from None
             raise Unreadable(error.code().name) from None
-        return reply
+        return None if event.ends else reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
@@ -13,7 +13,7 @@ from kehu.tickets.v1 import tickets_pb2_grpc
 
 from services.chassis.access import MODEL, Caller, PolicySnapshot, RowFilter
 from services.chassis.access.holder import SnapshotHolder
-from services.chassis.errors import Unavailable
+from services.chassis.errors import NotFound, Unavailable
 from services.chassis.server import Guard, Serving, build_server, plans_by_path, service_names
 from services.webhooks.domain.catalogue import catalogue
 from services.webhooks.domain.subscriptions import Secret, Subscription
@@ -38,11 +38,13 @@ WANTED = {"number", "subject", "department"}
 class Owner(tickets_pb2_grpc.TicketsServiceServicer):
     """Knows one ticket."""
 
-    fails = False
+    fails, knows = False, True
 
     def GetTicket(self, request: tickets.GetTicketRequest, context: grpc.ServicerContext) -> tickets.Ticket:
         if self.fails:
             raise ZeroDivisionError
+        if not self.knows:
+            raise NotFound("no ticket has this name")
         return tickets.Ticket(
             name=request.name, number="T1", subject="牛奶变质", department="service", profile="profiles/p1"
         )
@@ -145,6 +147,20 @@ def test_an_owner_that_fails_at_one_record_is_told_from_one_that_does_not_answer
     world.address = "127.0.0.1:1"
     with pytest.raises(Unavailable):
         world.read("app:desk")
+
+
+def test_an_end_is_told_to_who_may_read_such_records_and_only_once_the_record_is_gone(
+    world: World, monkeypatch
+) -> None:
+    ending = {"tickets.ticket_changed": replace(catalogue()["tickets.ticket_changed"], ends=True)}
+    monkeypatch.setattr("tests.webhooks.test_acting.catalogue", lambda: ending)
+    assert world.read("app:desk") is None, "it can still be read: nothing ended"
+
+    monkeypatch.setattr(Owner, "knows", False)
+    assert world.read("app:desk") == tickets.Ticket()
+    assert world.read("app:nobody") is None
+    world.policy(links=[])
+    assert world.read("app:desk") is None
 
 
 @pytest.mark.parametrize("peer", ["gateway", "search", "marketing", "tickets"])

@@ -146,7 +146,11 @@ def test_a_filter_over_a_field_the_app_may_not_see_is_refused(world: World) -> N
     ("fields", "bad"),
     [
         ({"event_types": ["profiles.profile_sold"]}, "event_types[0]"),
-        ({"event_types": ["profiles.profile_erased"]}, "event_types[0]"),
+        ({"event_types": ["profiles.profiles_merged"]}, "event_types[0]"),
+        (
+            {"event_types": ["profiles.profile_erased"], "filter": [{"field": "tier", "values": ["gold"]}]},
+            "filter[0].field",
+        ),
         ({"fields": ["tier", "shoe_size"]}, "fields[1]"),
         ({"filter": [{"field": "shoe_size", "values": ["1"]}]}, "filter[0].field"),
         ({"filter": [{"field": "phones", "values": ["1"]}]}, "filter[0].field"),

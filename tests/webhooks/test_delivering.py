@@ -283,6 +283,18 @@ def test_after_an_erasure_nothing_that_was_queued_is_sent(world: World) -> None:
     assert (world.states(), len(receiver.got)) == ([], 1)
 
 
+def test_an_erasure_is_sent_as_the_id_alone_whatever_fields_are_wanted(world: World) -> None:
+    with receiving() as receiver:
+        wanted = world.subscribe(receiver.url, fields=("display_name",), event_types=("profiles.profile_erased",))
+        queue = Queue(world.store)
+        queue.add("profiles.profile_erased", "profiles/p0", "e1", world.now)
+        queue.forget(["p0", "profiles/p0"])
+        world.deliverer.take_turn(wanted.id)
+
+    assert receiver.got[0].content.keys() == {"id", "type", "timestamp", "resource"}
+    assert receiver.got[0].content["resource"] == "profiles/p0"
+
+
 def test_what_is_sent_is_kept_nowhere(world: World) -> None:
     with receiving() as receiver:
         world.subscribe(receiver.url, fields=("display_name",))

@@ -219,6 +219,18 @@ def test_what_is_about_somebody_is_forgotten_and_stays_so(store: WebhookStore) -
     assert [each.resource for each in store.deliveries(WANTED.id, None, None, 9)] == ["profiles/p2"]
 
 
+def test_of_what_is_forgotten_the_end_is_still_told(store: WebhookStore) -> None:
+    store.enqueue(
+        [
+            delivery(1, resource="profiles/p1"),
+            replace(delivery(2, resource="profiles/p1"), event_type="profiles.profile_erased"),
+        ]
+    )
+
+    assert store.forget(["profiles/p1"], ["profiles.profile_erased"]) == 1
+    assert [each.event_type for each in store.deliveries(WANTED.id, None, None, 9)] == ["profiles.profile_erased"]
+
+
 def test_what_is_old_or_of_an_ended_subscription_is_removed(store: WebhookStore) -> None:
     store.insert(WANTED)
     store.enqueue([delivery(0), delivery(100), delivery(7, "b" * 32)])

@@ -27,13 +27,14 @@ _BRACES = re.compile(r"\{([a-z_]+)\}")
 
 @dataclass(frozen=True, slots=True)
 class EventType:
-    """An event that may be subscribed to; `method` reads what it is about."""
+    """An event that may be subscribed to; `method` reads what it is about, `ends` says that nothing of it is left."""
 
     name: str
     service: str
     method: MethodDescriptor
     plan: MethodPlan
     template: str
+    ends: bool
 
     def resource(self, event: Message) -> str:
         """Return the name of what the event is about, as `method` takes it."""
@@ -42,7 +43,7 @@ class EventType:
     @property
     def fields(self) -> Mapping[str, FieldDescriptor]:
         """The fields a delivery may carry."""
-        return {field.name: field for field in self.method.output_type.fields}
+        return {} if self.ends else {field.name: field for field in self.method.output_type.fields}
 
     @property
     def filter_fields(self) -> Sequence[str]:
@@ -77,10 +78,16 @@ def catalogue() -> Mapping[str, EventType]:
     return dict(sorted(found.items()))
 
 
+@cache
+def endings() -> frozenset[str]:
+    """Return the events that tell the end of a record."""
+    return frozenset(name for name, event in catalogue().items() if event.ends)
+
+
 def _event_type(service: str, message: Descriptor) -> EventType:
     source = message.GetOptions().Extensions[options.subscribable]
     method = descriptor_pool.Default().FindMethodByName(source.method)
-    return EventType(event_type_name(message), service, method, plan_of(method), source.name)
+    return EventType(event_type_name(message), service, method, plan_of(method), source.name, source.ends)
 
 
 def compared(reply: Message, field: str) -> str | None:

@@ -180,9 +180,9 @@ class MemoryWebhookStore:
         ]  # fmt: skip
         return sorted(found, key=lambda each: each.event_time)[:limit]
 
-    def forget(self, resources: Collection[str]) -> int:
+    def forget(self, resources: Collection[str], spared: Collection[str] = ()) -> int:
         """Remove deliveries about resources."""
-        return self._drop(lambda each: each.resource in resources)
+        return self._drop(lambda each: each.resource in resources and each.event_type not in spared)
 
     def purge(self, before: datetime) -> int:
         """Remove old ones."""

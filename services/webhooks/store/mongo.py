@@ -289,10 +289,11 @@ class MongoWebhookStore:
         with records.driver_errors():
             return [_delivery(row) for row in self._rows.find(wanted).sort("event_time", 1).limit(limit)]
 
-    def forget(self, resources: Collection[str]) -> int:
+    def forget(self, resources: Collection[str], spared: Collection[str] = ()) -> int:
         """Remove deliveries about resources."""
+        others = {"event_type": {"$nin": sorted(spared)}}
         with records.driver_errors():
-            return sum(self._rows.delete_many({"resource": each}).deleted_count for each in resources)
+            return sum(self._rows.delete_many({"resource": each, **others}).deleted_count for each in resources)
 
     def purge(self, before: datetime) -> int:
         """Remove old ones."""

@@ -78,8 +78,8 @@ class WebhookStore(Protocol):
     def happened(self, subscription_id: str, start: datetime, end: datetime, limit: int) -> list[Delivery]:
         """Return settled ones whose event happened then, the oldest first."""
 
-    def forget(self, resources: Collection[str]) -> int:
-        """Remove all deliveries about these resources; return how many."""
+    def forget(self, resources: Collection[str], spared: Collection[str] = ()) -> int:
+        """Remove all deliveries about these resources but those of the spared event types; return how many."""
 
     def purge(self, before: datetime) -> int:
         """Remove deliveries made before; return how many."""
