@@ -272,7 +272,13 @@ def body_of(schemas: Schemas, method: Method, binding: Binding, template: Templa
     if method.is_public:
         open_schema = {**schemas.resolved(schema), "additionalProperties": True}  # RFC 6749 §3.2, RFC 8058 §3.1
         content |= {form: {"schema": open_schema} for form in (URLENCODED, MULTIPART)}
-    return {"required": bool(schemas.resolved(schema).get("required")), "content": content}
+    return {"required": _needs_something(schemas.resolved(schema)), "content": content}
+
+
+def _needs_something(schema: Schema) -> bool:
+    """Whether an empty object is refused: a field is required, or one of several."""
+    rules = schema.get("allOf", ())
+    return bool(schema.get("required")) or any("anyOf" in rule for rule in rules)  # type: ignore[attr-defined]
 
 
 def upload_body(schemas: Schemas, method: Method, binding: Binding, template: Template) -> Schema:

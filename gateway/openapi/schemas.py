@@ -89,7 +89,9 @@ def _needs_value(field: FieldDescriptor) -> bool:
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         return not _takes_empty(rules.string)
     bounds = _number_rules(field)
-    return bounds is not None and (bounds.gte > 0 or (bounds.HasField("gt") and bounds.gt >= 0))
+    if bounds is None:
+        return False
+    return bounds.gte > 0 or (bounds.HasField("gt") and bounds.gt >= 0) or 0 in bounds.not_in
 
 
 def _takes_empty(rules: validate_pb2.StringRules) -> bool:

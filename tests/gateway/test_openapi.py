@@ -99,3 +99,12 @@ def test_a_change_must_name_nothing_of_its_resource(document):
     assert "display_name" in sources["properties"]
     assert {path: schema["required"] for path, schema in changes.items() if "required" in schema} == {}
     assert "owner_department" in document["components"]["schemas"]["profiles.v1.Source"]["required"]
+
+
+def test_what_is_refused_when_it_is_left_out_is_required(document):
+    schemas = document["components"]["schemas"]
+    (split,) = [one for name, one in schemas.items() if name.endswith("SplitStep")]
+
+    assert split["required"] == ["delimiter", "take"], "0, which an absent number is, is refused"
+    assert document["paths"]["/v1/profiles:lookup"]["post"]["requestBody"]["required"], "one of several is required"
+    assert not document["paths"]["/v1/scores:compute"]["post"]["requestBody"]["required"]
