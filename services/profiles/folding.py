@@ -7,12 +7,12 @@ records of one batch match among themselves. Nothing is written here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
-from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT, blocking_keys
 from services.profiles.domain.comparison import Traits, traits_of
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import MatchModel
@@ -100,6 +100,13 @@ def _names(profile: Profile, ids: Sequence[str]) -> bool:
     return profile.profile_id in ids or not set(ids).isdisjoint(profile.aliases)
 
 
+def _identifiers_of(incoming: Incoming, tokens: Collection[str]) -> frozenset[str]:
+    """Return the phones and e-mails of a record that these tokens stand for."""
+    keys = zip(blocking_keys(incoming.record), incoming.tokens, strict=True) if tokens else ()
+    named = [key.split(":", 1) for key, token in keys if token in tokens]
+    return frozenset(value for kind, value in named if kind in ("phone", "email"))
+
+
 class Fold:
     """One batch being folded, each record key once; read its results after the last `take`."""
 
@@ -109,8 +116,9 @@ class Fold:
         model: MatchModel,
         founded_id: Callable[[str], str],
         now: datetime,
+        crowded: frozenset[str] = frozenset(),
     ) -> None:
-        """Start from the profiles that hold a record of the batch or share a token with one."""
+        """Start from the profiles that hold a record of the batch or share a token with one that is not crowded."""
         self.working: dict[str, Working] = {}
         self.pairs: dict[str, tuple[str, str, MatchScore]] = {}
         self.checks: dict[str, MatchScore] = {}
@@ -120,6 +128,7 @@ class Fold:
         self._model = model
         self._founded_id = founded_id
         self._now = now
+        self._crowded = crowded
         self._homes: dict[str, str] = {}
         self._by_token: defaultdict[str, set[str]] = defaultdict(set)
         self._traits: dict[int, tuple[StandardRecord, Traits]] = {}
@@ -140,13 +149,15 @@ class Fold:
             known = self._known(home, incoming)
             if known is not None:
                 return known
-        candidates = self._candidates(incoming, home)
+        crowded = {token for token in incoming.tokens if self._is_crowded(token)}
+        candidates = self._candidates(incoming, home, crowded)
         apart = frozenset(
             item.profile_id
             for item in candidates
             if home and are_apart(home.profile, self.working[item.profile_id].profile)
         )
-        assignment = decide(incoming.record, candidates, self._model, apart, self._traits_of)
+        shared = _identifiers_of(incoming, crowded)
+        assignment = decide(incoming.record, candidates, self._model, apart, self._traits_of, shared)
         joined = self._joined(assignment, home, incoming)
         stored = [item for item in joined if not item.is_new]
         if len(stored) > 1:
@@ -182,12 +193,14 @@ class Fold:
             return Outcome.CREATED if home.profile.version == 1 else Outcome.UPDATED
         return Outcome.STALE if incoming.record.updated_time < stored.updated_time else None
 
-    def _candidates(self, incoming: Incoming, home: Working | None) -> list[Candidate]:
+    def _is_crowded(self, token: str) -> bool:
+        return token in self._crowded or len(self._by_token.get(token, ())) > KEY_CANDIDATES_LIMIT
+
+    def _candidates(self, incoming: Incoming, home: Working | None, crowded: Collection[str]) -> list[Candidate]:
         found: dict[str, None] = {home.profile_id: None} if home else {}
         for token in incoming.tokens:
-            ids = self._by_token.get(token, ())
-            if len(ids) <= KEY_CANDIDATES_LIMIT:
-                found.update(dict.fromkeys(ids))
+            if token not in crowded:
+                found.update(dict.fromkeys(self._by_token.get(token, ())))
         return [self.working[profile_id].candidate() for profile_id in found]
 
     def _joined(self, assignment: Assignment, home: Working | None, incoming: Incoming) -> list[Working]:

@@ -151,7 +151,7 @@ class Taker:
         waiting = unbarred(waiting, loaded, self._vault, self.dictionary.indexes())
         waiting, problems = neighbours.judge_batch(waiting, loaded, seen.held)
         founded_id = (lambda _key: new_id()) if is_retry else self._vault.founded_id
-        fold = Fold(loaded, self._model(), founded_id, now)
+        fold = Fold(loaded, self._model(), founded_id, now, seen.crowded)
         outcomes = {incoming.key: fold.take(incoming) for incoming in waiting}
         lost, is_alone = self._write(fold, ciphers, now, tally, seen.rounds)
         clean = set() if seen.set_apart is None else {marks[token] for token in marks.keys() - seen.set_apart}
@@ -177,8 +177,9 @@ class Taker:
         known = {record.key: record.content_hash for item in found.values() for record in item.records}
         fresh = [incoming for incoming in waiting if known.get(incoming.key) != incoming.content_hash]
         tokens = [token for incoming in fresh for token in incoming.tokens]
-        found.update({item.profile_id: item for item in self._store.by_tokens(tokens)})
-        return Found(list(found.values()), {}, before, self._store.holders(counted))
+        others, crowded = self._store.near(tokens)
+        found.update({item.profile_id: item for item in others})
+        return Found(list(found.values()), {}, before, self._store.holders(counted), crowded=crowded)
 
     def _write(self, fold: Fold, ciphers: Ciphers, now: datetime, tally: Tally, before: int) -> tuple[set[str], bool]:
         """Write what the fold made; return who lost, and whether it is known that nobody else wrote since the look."""

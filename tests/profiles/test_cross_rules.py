@@ -369,7 +369,7 @@ def test_one_write_asks_no_more_often_for_rules_that_count(tmp_path: Path, mongo
 
     class Watched(MongoStore):
         def __getattribute__(self, name: str) -> object:
-            asked[name] += name in ("look", "holders", "by_record_keys", "by_tokens", "profiles")
+            asked[name] += name in ("look", "holders", "by_record_keys", "near", "profiles")
             return super().__getattribute__(name)
 
     with serving(tmp_path, Watched()) as (service, harness):

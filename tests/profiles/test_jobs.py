@@ -158,7 +158,7 @@ CUTS = [
     ("close_round", 0, False),
     ("close_round", 1, True),
     ("add_data_keys", 1, True),
-    ("by_tokens", 1, True),
+    ("near", 1, True),
     ("rounds", 2, False),
     ("archive", 1, True),
 ]
@@ -265,7 +265,7 @@ def admit(service: Service, people: Mapping[str, dict[str, str]]) -> None:
     admission.admit(settings_of(source), entries)
 
 
-@pytest.mark.parametrize(("looking", "count"), [("look", 1), ("by_tokens", AT_ONCE + 1)])
+@pytest.mark.parametrize(("looking", "count"), [("look", 1), ("near", AT_ONCE + 1)])
 def test_two_takers_that_meet_one_person_at_once_end_with_one_profile(
     service: Service, looking: str, count: int
 ) -> None:

@@ -202,11 +202,13 @@ def decide(
     model: MatchModel,
     rejected: frozenset[str] = frozenset(),
     prepare: Callable[[StandardRecord], Traits] = traits_of,
+    crowded: frozenset[str] = frozenset(),
 ) -> Assignment:
     """Return where a record belongs among the candidates that share a blocking key with it.
 
     `rejected` are profiles a steward has ruled apart from this record. An earlier version of the same record
     inside a candidate is not compared; drop it from the candidate before. `prepare` is traits_of, or remembers it.
+    `crowded` are phones and e-mails of the record that so many have that not all of them are candidates.
     """
     if not candidates:
         return Assignment(AssignmentKind.NEW)
@@ -214,7 +216,7 @@ def decide(
         candidate.profile_id: [prepare(item) for item in candidate.records if item.key != record.key]
         for candidate in candidates
     }
-    shared = shared_identifiers([group for name, group in groups.items() if name not in rejected])
+    shared = crowded | shared_identifiers([group for name, group in groups.items() if name not in rejected])
     own = without_identifiers(prepare(record), shared)
     groups = {name: [without_identifiers(item, shared) for item in group] for name, group in groups.items()}
     callings = callings_among([own, *(item for group in groups.values() for item in group)], own.identifiers)

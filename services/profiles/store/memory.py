@@ -106,13 +106,14 @@ class MemoryStore:
 
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the profiles that carry any of these tokens."""
+        return self.near(tokens)[0]
+
+    def near(self, tokens: Sequence[str]) -> tuple[list[Profile], frozenset[str]]:
+        """Return the same, and the tokens that lead to too many."""
         with self._lock:
-            found: set[str] = set()
-            for token in tokens:
-                ids = self._tokens.get(token, ())
-                if len(ids) <= MAX_PER_TOKEN:
-                    found.update(ids)
-        return list(self.profiles(sorted(found)).values())
+            crowded = frozenset(token for token in tokens if len(self._tokens.get(token, ())) > MAX_PER_TOKEN)
+            found = {item for token in {*tokens} - crowded for item in self._tokens.get(token, ())}
+        return list(self.profiles(sorted(found)).values()), crowded
 
     def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
         """Return the keys of the records that carry these tokens."""
@@ -132,12 +133,12 @@ class MemoryStore:
     ) -> Found:
         """Return all that a few records need."""
         with self._lock:
-            both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
-            profiles = list({item.profile_id: item for item in both}.values())
+            found, crowded = self.near(tokens)
+            profiles = list({item.profile_id: item for item in (*self.by_record_keys(keys), *found)}.values())
             keys_of = self.data_keys([item.key_id for item in profiles])
             rejects = self.rejects.among("record", reject_tokens)
             set_apart = frozenset(item.record for item in rejects if item.state == "open")
-            return Found(profiles, keys_of, self._round, self.holders(counted), set_apart)
+            return Found(profiles, keys_of, self._round, self.holders(counted), set_apart, crowded)
 
     def write_at_once(self, writing: Writing) -> Done | None:
         """Write a small batch."""

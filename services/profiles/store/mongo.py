@@ -145,13 +145,18 @@ class MongoStore(KeysPart, AgeingPart):
 
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the profiles that carry any of these tokens, none for tokens that lead to too many."""
+        return self.near(tokens)[0]
+
+    def near(self, tokens: Sequence[str]) -> tuple[list[Profile], frozenset[str]]:
+        """Return the same, and the tokens that lead to too many."""
         wanted = set(tokens)
         owners: defaultdict[str, set[str]] = defaultdict(set)
         for link in self._links_of(list(wanted)):
             for token in wanted.intersection(link["t"]):
                 owners[token].add(link["p"])
-        found = [profile_id for ids in owners.values() if len(ids) <= MAX_PER_TOKEN for profile_id in ids]
-        return [item for item in self._living(found) if not wanted.isdisjoint(item.tokens)]
+        crowded = frozenset(token for token, ids in owners.items() if len(ids) > MAX_PER_TOKEN)
+        found = self._living(item for token, ids in owners.items() if token not in crowded for item in ids)
+        return [item for item in found if not wanted.isdisjoint(item.tokens)], crowded
 
     def _links_of(self, tokens: Sequence[str]) -> list[dict[str, Any]]:
         """Return the links of tokens; one that leads to very many takes the room of no other."""
@@ -177,9 +182,9 @@ class MongoStore(KeysPart, AgeingPart):
         """Return what a few records need, by one query or by several."""
         found = at_once.look(self._collection("counters"), keys, tokens, counted, reject_tokens)
         if found is None:
-            rounds = self.rounds()
-            both = [*self.by_record_keys(keys), *self.by_tokens(tokens)]
-            found = Found(list({item.profile_id: item for item in both}.values()), {}, rounds, self.holders(counted))
+            rounds, mine, (others, crowded) = self.rounds(), self.by_record_keys(keys), self.near(tokens)
+            profiles = {item.profile_id: item for item in (*mine, *others)}
+            found = Found(list(profiles.values()), {}, rounds, self.holders(counted), crowded=crowded)
         return found
 
     def write_at_once(self, writing: Writing) -> Done | None:
@@ -288,8 +293,7 @@ class MongoStore(KeysPart, AgeingPart):
 
     def page_profiles(self, after: str, limit: int, departments: Sequence[str]) -> list[Profile]:
         """Return living profiles by id, through windows of the id space about as wide as a page."""
-        found: list[Profile] = []
-        start = after
+        found, start = list[Profile](), after
         while len(found) < limit and start < LAST_PLACE:
             end = _window_end(start, self._window)
             with records.driver_errors():

@@ -44,6 +44,8 @@ MAX_PER_TOKEN = KEY_CANDIDATES_LIMIT  # profiles that one blocking key may lead 
 class Found:
     """What a few records need: living profiles, wrapped data keys of theirs, the number of batches written so far.
 
+    `crowded` are the tokens asked for that lead to too many profiles.
+
     `held` are the keys of the records that carry a token, as of `Store.holders`; `set_apart` those of the tokens asked
     for by which open rejects know their record, None where that was not told.
     """
@@ -53,6 +55,7 @@ class Found:
     rounds: int
     held: dict[str, set[str]] = field(default_factory=dict)
     set_apart: frozenset[str] | None = None
+    crowded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,9 @@ class Store(Protocol):
     def by_tokens(self, tokens: Sequence[str]) -> list[Profile]:
         """Return the living profiles that carry any of these tokens, each once."""
 
+    def near(self, tokens: Sequence[str]) -> tuple[list[Profile], frozenset[str]]:
+        """Return the same, and those of the tokens that lead to too many, whose holders are not among them."""
+
     def holders(self, counted: Mapping[str, int]) -> dict[str, set[str]]:
         """Return the keys of the records that carry these tokens: of each as many as it is given with, or all."""
 
@@ -206,7 +212,7 @@ class Store(Protocol):
         counted: Mapping[str, int] = NONE_COUNTED,
         reject_tokens: Sequence[str] = (),
     ) -> Found:
-        """Return what `by_record_keys`, `by_tokens`, `data_keys`, `rounds` and `holders` do, in one query if it can.
+        """Return what `by_record_keys`, `near`, `data_keys`, `rounds` and `holders` do, in one query if it can.
 
         `reject_tokens` are those of the records, as rejects hold them.
         """

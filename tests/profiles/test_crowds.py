@@ -1,0 +1,50 @@
+"""A phone that very many have identifies nobody, in whatever batches its holders come."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.profiles.domain.match import SHARED_LIMIT
+from services.profiles.store import Store
+from services.profiles.store.protocol import MAX_PER_TOKEN
+from services.profiles.vault import Vault
+from tests.profiles.domain.builders import record
+from tests.profiles.test_full_pass import House
+from tests.profiles.test_store import mongo_store, profile, store, write
+from tests.profiles.test_store import record as stored
+
+__all__ = ["mongo_store", "store"]
+
+SURNAMES = "赵钱孙李周吴郑冯陈褚卫蒋沈韩杨朱秦尤许何吕施张孔曹严华金魏陶姜"
+NAMES = [surname + given for surname in SURNAMES for given in ("建国", "海燕", "志强", "丽娟", "文博", "雅琴", "思远")]
+SHOP = {"phone": "13800001111", "email": "counter@shop.cn"}
+
+
+@pytest.fixture(scope="module")
+def vault(tmp_path_factory: pytest.TempPathFactory) -> Vault:
+    return Vault(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.mark.parametrize("identifier", ["phone", "email"])
+@pytest.mark.parametrize(("others", "at_once"), [(4, 1), (20, 1), (45, 50), (60, 1), (60, 50), (60, 100), (200, 50)])
+def test_two_namesakes_on_the_phone_or_mailbox_of_a_shop_stay_two(vault, identifier, others, at_once) -> None:
+    shared = {identifier: SHOP[identifier]}
+    elder = {"birth_date": "1960-05-06", "address": "上海市浦东新区陆家嘴环路1000号", "phone": "13857120946", **shared}
+    younger = {"birth_date": "1991-02-03", "address": "上海市徐汇区漕溪北路88号", "phone": "13911110946", **shared}
+    crowd = [record(str(at), name=NAMES[at], address=f"上海市浦东新区世纪大道{at}号", **shared) for at in range(others)]
+    two = [record(key, name="王伟", gender="男", **known) for key, known in (("1960", elder), ("1991", younger))]
+    house = House(vault)
+    house.take([two[0], *crowd, two[1]], at_once)
+
+    is_one = house.home("till/1960").profile_id == house.home("till/1991").profile_id
+    assert is_one == (others < SHARED_LIMIT)
+
+
+def test_the_store_tells_which_tokens_lead_to_too_many(store: Store) -> None:
+    crowd = [profile(f"p{i}", stored(i), tokens=("common", f"own{i}")) for i in range(MAX_PER_TOKEN + 1)]
+    write(store, *crowd)
+
+    found, crowded = store.near(["common", "own3", "nobody's"])
+    assert ([item.profile_id for item in found], crowded) == ([crowd[3].profile_id], {"common"})
+    assert store.look([], ["common", "own3"]).crowded == {"common"}
+    assert store.look([], ["own3"]).crowded == frozenset()
