@@ -464,6 +464,44 @@ def test_an_issuer_out_of_use_lets_nobody_in_and_ends_its_peoples_tokens(company
         verifier.verify(again)
 
 
+@pytest.mark.parametrize("step", ["save", "delete"])
+def test_when_the_process_dies_as_it_takes_an_issuer_out_of_use_its_peoples_tokens_have_ended_already(
+    company: Company, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = company.exchange().access_token
+    holder, verifier = other_process(company.world)
+    issuers = company.world.context.issuers
+    write = getattr(issuers, step)
+
+    def dies(given: object) -> None:
+        write(given)
+        raise SystemError
+
+    monkeypatch.setattr(issuers, step, dies)
+    with pytest.raises(grpc.RpcError):
+        if step == "save":
+            company.update(disabled=True)
+        else:
+            company.world.stub().DeleteIssuer(pb.DeleteIssuerRequest(issuer_id="acme"), timeout=8)
+    poll(company.world, holder)
+
+    assert company.refused() == "CREDENTIALS_REFUSED"
+    with pytest.raises(Unauthenticated):
+        verifier.verify(token)
+
+
+def test_to_take_an_issuer_out_of_use_again_ends_what_its_people_got_meanwhile(company: Company) -> None:
+    token = company.exchange().access_token
+    holder, verifier = other_process(company.world)
+    issuers = company.world.context.issuers
+    issuers.save(replace(issuers.all()[0], disabled=True))  # as by a process that died before it ended the tokens
+    company.update(disabled=True)
+    poll(company.world, holder)
+
+    with pytest.raises(Unauthenticated):
+        verifier.verify(token)
+
+
 def test_without_provision_only_people_that_were_made_before_come_in(company: Company) -> None:
     company.update(provision=False)
 

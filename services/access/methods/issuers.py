@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -71,16 +72,13 @@ class IssuerMethods(PrincipalMethods):
         with unchanged_since(given.etag, known.version, f"issuers/{known.id}"):
             changed = replace(_issuer(message), version=known.version, create_time=known.create_time)
             domain.checked_issuer(changed, self._roles(), self._context.companies.loopback)
-            if not changed.disabled or known.disabled:
-                return _message(self._context.issuers.save(changed))
-            return _message(self._disabled(known, changed))
+            return _message(self._disabled(known, changed) if changed.disabled else self._context.issuers.save(changed))
 
     def DeleteIssuer(self, request: pb.DeleteIssuerRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Trust one no more; its people stay, and cannot sign in."""
         found, issuers = self._find_issuer(request.issuer_id), self._context.issuers
-        with ending(self._context, found.id, lambda: issuers.insert(found)):
+        with self._ending(found.id, lambda: issuers.insert(found)):
             issuers.delete(found.id)
-        self._end_sessions(found.id)
         return empty_pb2.Empty()
 
     def exchange(self, request: access.CreateTokenRequest, now: datetime) -> tuple[Principal, Grant, datetime]:
@@ -128,10 +126,16 @@ class IssuerMethods(PrincipalMethods):
 
     def _disabled(self, known: domain.Issuer, changed: domain.Issuer) -> domain.Issuer:
         issuers = self._context.issuers
-        with ending(self._context, known.id, lambda: issuers.save(replace(known, version=known.version + 1))):
-            stored = issuers.save(changed)
-        self._end_sessions(known.id)
-        return stored
+        with self._ending(known.id, lambda: issuers.save(replace(known, version=known.version + 1))):
+            return issuers.save(changed)
+
+    @contextmanager
+    def _ending(self, issuer_id: str, undo: Callable[[], object]) -> Iterator[None]:
+        """Take an issuer out of use in the block; its people's tokens end before it, for we may die, and after it."""
+        with ending(self._context, issuer_id, undo):
+            self._end_sessions(issuer_id)
+            yield
+        self._end_sessions(issuer_id)
 
     def _end_sessions(self, issuer_id: str) -> None:
         c = self._context
