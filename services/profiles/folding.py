@@ -169,7 +169,7 @@ class Fold:
         self._put(target, incoming)
         self._note_pairs(target, assignment)
         if home is None and assignment.kind is AssignmentKind.MERGE and is_sampled(incoming.content_hash):
-            self.checks[incoming.key] = assignment.scores[assignment.profile_id]
+            self.checks[incoming.key] = assignment.scores[joined[0].profile_id]
         return outcome
 
     def _traits_of(self, record: StandardRecord) -> Traits:
@@ -204,9 +204,13 @@ class Fold:
         return [self.working[profile_id].candidate() for profile_id in found]
 
     def _joined(self, assignment: Assignment, home: Working | None, incoming: Incoming) -> list[Working]:
-        """Return the profiles that are one person by this record; never two that a steward ruled apart."""
+        """Return the profiles that are one person by this record, its own first, then those that it fits best.
+
+        Of two that a steward ruled apart the first alone is among them.
+        """
         ids = [assignment.profile_id, *assignment.merged_profile_ids]
         found = [self.working[item] for item in ids if assignment.kind is AssignmentKind.MERGE]
+        found.sort(key=lambda item: -assignment.scores[item.profile_id].weight)
         if home is not None:
             is_alone = set(home.records) == {incoming.key}
             found = [home, *(item for item in found if item is not home)] if home in found or is_alone else [home]

@@ -222,6 +222,23 @@ def test_what_a_steward_ruled_apart_is_never_joined_nor_asked_about(vault) -> No
     assert (told.profiles_merged, told.questions, told.doubts) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("is_check", [False, True])
+def test_of_two_who_were_ruled_apart_a_record_joins_the_one_it_fits_best(vault, monkeypatch, is_check) -> None:
+    monkeypatch.setattr("services.profiles.folding.is_sampled", lambda _: is_check)
+    house, known = House(vault), {"name": "祝抒远", "phone": "13857120946"}
+    son = {**known, "email": "son@example.com", "birth_date": "1991-02-03"}
+    house.take([record("father", **known, birth_date="1960-05-06"), record("son", **son)], at_once=2)
+    house.merger.split(house.home("till/father").profile_id, ["till/son"], "f" * 32)
+    house.take([record("new", source_id="shop", **son)])
+
+    expected = frozenset((frozenset(("till/father",)), frozenset(("till/son", "shop/new"))))
+    assert house.partition() == expected
+    assert house.full_pass().doubts == 0
+    checks = [pair for pair in house.store.pairs.page({"state": "check"}, "", 9) if pair.record == "shop/new"]
+    levels = [{comparison: level for comparison, level, _ in pair.steps} for pair in checks]
+    assert [found["birth_date"] for found in levels] == ["same"] * is_check
+
+
 def test_more_merges_than_allowed_change_nothing(vault) -> None:
     house = House(vault)
     for number in range(2):
