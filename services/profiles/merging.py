@@ -19,7 +19,7 @@ from services.profiles.dictionary import Dictionary
 from services.profiles.domain.dictionary import Rule
 from services.profiles.errors import ProfileNotFound, ProfilesBusy
 from services.profiles.facts import profiles_merged
-from services.profiles.folding import Working
+from services.profiles.folding import Working, are_apart
 from services.profiles.shaping import Shaped, ended, load, reshape, write
 from services.profiles.splitting import Splitter
 from services.profiles.store import Store
@@ -43,7 +43,7 @@ class Merger:
     def merge(self, profile_ids: Sequence[str], by: str = "") -> str:
         """Merge profiles into the oldest of them and return its id; those that are one already stay so.
 
-        `by` is the person who says so; empty means the match model.
+        `by` is the person who says so; empty means the match model, which leaves those be that a steward ruled apart.
 
         Raises:
             ProfileNotFound: none of them lives; all were erased.
@@ -85,7 +85,7 @@ class Merger:
         ending: dict[str, str] = {}
         for pair in pairs:
             both = sorted((living[item] for item in pair if item in living), key=_age)
-            if len(both) == PAIR:
+            if len(both) == PAIR and not are_apart(*both):
                 ending[both[1].profile_id] = both[0].profile_id
         now = datetime.now(UTC)
         write(self._store, [ended(living[gone], survivor, now, "") for gone, survivor in ending.items()])
@@ -114,12 +114,13 @@ class Merger:
                 self._settle(item.profile_id)
 
     def _hand_over(self, gone_id: str, survivor_id: str, by: str) -> None:
+        """End a profile in another; its version is that of before the look at verdicts, so none comes between."""
         for _ in range(ATTEMPTS):
             gone = self._store.profiles([gone_id])[gone_id]
-            if gone.merged_into:
+            survivor = resolve_one(self._store, survivor_id)
+            if gone.merged_into or gone_id == survivor.profile_id or (not by and are_apart(gone, survivor)):
                 return
-            now = datetime.now(UTC)
-            if not write(self._store, [ended(gone, survivor_id, now, by)]):
+            if not write(self._store, [ended(gone, survivor.profile_id, datetime.now(UTC), by)]):
                 return
         raise ProfilesBusy("the profile keeps changing; try again")
 
@@ -183,17 +184,25 @@ class Merger:
         merged = profiles_merged(survivor.profile_id, gone.profile_id, gone.ended_version, survivor.version + 1, now)
         return reshape(survivor, grown, working.records, ciphers, self._vault, rules, now, revision, [merged])
 
-    def keep_apart(self, one_id: str, other_id: str) -> None:
-        """Remember on both profiles that they are two persons."""
-        for profile_id, apart_id in ((one_id, other_id), (other_id, one_id)):
-            for _ in range(ATTEMPTS):
-                profile = resolve_one(self._store, profile_id)
-                if apart_id in profile.apart:
-                    break
-                if not self._store.write_profiles([(replace(profile, apart=[*profile.apart, apart_id]), [])]):
-                    break
-            else:
-                raise ProfilesBusy("the profile keeps changing; try again")
+    def keep_apart(self, one_id: str, other_id: str) -> bool:
+        """Remember on both profiles that they are two persons; tell whether they were two.
+
+        The younger is told first, which a merge would end: of the two compare-and-sets one is the first.
+
+        Raises:
+            ProfilesBusy: others kept changing them.
+        """
+        for _ in range(2 * ATTEMPTS):
+            living = {item.profile_id: item for item in resolve(self._store, [one_id, other_id]).values()}
+            if len(living) < PAIR:
+                return False
+            older, younger = sorted(living.values(), key=_age)
+            untold = [(a, b) for a, b in ((younger, older), (older, younger)) if b.profile_id not in a.apart]
+            if not untold:
+                return True
+            profile, other = untold[0]
+            self._store.write_profiles([(replace(profile, apart=[*profile.apart, other.profile_id]), [])])
+        raise ProfilesBusy("the profiles keep changing; try again")
 
     def split(
         self, profile_id: str, keys: Sequence[str], new_id: str, by: str = "", reason: str = ""

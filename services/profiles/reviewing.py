@@ -22,6 +22,7 @@ from services.profiles.errors import (
     ReasonNeeded,
     SecondPersonNeeded,
 )
+from services.profiles.folding import are_apart
 from services.profiles.merging import Merger
 from services.profiles.store import Store
 from services.profiles.values import Pair, Profile
@@ -177,9 +178,12 @@ class Reviews:
 
     def _carry_out(self, pair: Pair, state: str) -> bool:
         """Merge the two, or keep them apart; tell whether there were two, neither of them erased meanwhile."""
-        if state == "rejected":
-            return self._keep_apart(pair)
         both = [pair.one, pair.other]
+        if state == "rejected":
+            return self._merger.keep_apart(*both)
+        living = resolve(self._store, both)
+        if len(living) == len(both) and are_apart(*living.values()):
+            return False
         with suppress(ProfileNotFound):
             self._merger.merge(both, self._steward)
         return len(resolve(self._store, both)) == len(both)
@@ -195,13 +199,6 @@ class Reviews:
             return False
         if state == "rejected":
             self._merger.split(home.profile_id, sorted(leaving), new_id(), self._steward, pair.reason)
-        return True
-
-    def _keep_apart(self, pair: Pair) -> bool:
-        living = resolve(self._store, [pair.one, pair.other])
-        if len({item.profile_id for item in living.values()}) != 2:
-            return False
-        self._merger.keep_apart(living[pair.one].profile_id, living[pair.other].profile_id)
         return True
 
     def _is_free(self, pair: Pair, now: datetime) -> bool:
@@ -229,10 +226,11 @@ def _needs_second(pair: Pair, living: Mapping[str, Profile]) -> bool:
 
 
 def _is_question(pair: Pair, found: list[Profile | None]) -> bool:
-    """Say whether there is anything to ask: two profiles, or for a check other records beside the one."""
+    """Say whether there is anything to ask: two profiles not ruled apart, for a check other records beside the one."""
     if pair.record:
         return all(item is not None and len(item.records) > 1 for item in found)
-    return len({item.profile_id for item in found if item}) == 2
+    unique = {item.profile_id: item for item in found if item}
+    return len(unique) == 2 and not are_apart(*unique.values())
 
 
 def decided(pair: Pair) -> CandidateDecided:

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 
 from services.chassis.records import new_id
 from services.profiles.ageing.retiring import unbarred
+from services.profiles.aliases import resolve
 from services.profiles.asking import check, question
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.match import decide
 from services.profiles.domain.model import ModelSource
+from services.profiles.domain.uniting import unite
 from services.profiles.domain.values import AssignmentKind, MatchScore, Problem
 from services.profiles.errors import ProfilesBusy
 from services.profiles.folding import Fold, Incoming, Outcome, Working, are_apart
@@ -92,6 +94,7 @@ class Round:
     taken: dict[str, Taken] = field(default_factory=dict)
     again: list[Incoming] = field(default_factory=list)
     founded: list[str] = field(default_factory=list)
+    is_vain: bool = False  # nothing was settled and nobody merged
 
 
 class Taker:
@@ -129,14 +132,13 @@ class Taker:
     def _take_part(self, part: Sequence[Incoming], tally: Tally) -> dict[str, Taken]:
         taken: dict[str, Taken] = {}
         waiting = list(part)
-        for attempt in range(ATTEMPTS):
-            if not waiting:
-                return taken
-            done = self._round(waiting, tally, is_retry=attempt > 0)
+        is_retry, in_vain = False, 0
+        while waiting:
+            if in_vain == ATTEMPTS:
+                raise ProfilesBusy("others keep changing the same profiles; try again")
+            done = self._round(waiting, tally, is_retry=is_retry)
             taken.update(done.taken)
-            waiting = done.again
-        if waiting:
-            raise ProfilesBusy("others keep changing the same profiles; try again")
+            waiting, is_retry, in_vain = done.again, True, in_vain + done.is_vain
         return taken
 
     def _round(self, waiting: Sequence[Incoming], tally: Tally, *, is_retry: bool) -> Round:
@@ -158,9 +160,30 @@ class Taker:
         result = self._sort_out(fold, outcomes, lost, problems, clean)
         if result.founded and not (is_alone or self._store.rounds() == seen.rounds + 1):
             tally.merged += self._look_again(result.founded)
-        self.merger.merge_all(fold.merges)
-        tally.merged += [(group[0], gone) for group in fold.merges for gone in group[1:]]
+        merged = self._merge(fold) if fold.merges else []
+        tally.merged += merged
+        result.is_vain = not merged and len(result.again) == len(waiting)
         return result
+
+    def _merge(self, fold: Fold) -> list[tuple[str, str]]:
+        """Merge the profiles that records joined, and that are as the fold saw them; return who ended in whom.
+
+        Of groups that share a profile the first is merged: the others were not compared with all of it. Their records
+        wait, as all do whose profiles did not become one.
+        """
+        stored = self._store.profiles([item for group in fold.merges for item in group])
+        groups: list[tuple[str, ...]] = []
+        seen: set[str] = set()
+        for group in fold.merges:
+            is_as_seen = all(stored[item].version == fold.working[item].profile.version for item in group)
+            if is_as_seen and seen.isdisjoint(group):
+                groups.append(group)
+                seen.update(group)
+        self.merger.merge_all(groups)
+        living = resolve(self._store, sorted(seen))
+        ends = {item: profile.profile_id for item, profile in living.items()}
+        both = [(group[0], gone) for group in groups for gone in group[1:]]
+        return [(one, gone) for one, gone in both if one in ends and ends.get(gone) == ends[one]]
 
     def _look(self, waiting: Sequence[Incoming], counted: Mapping[str, int], reject_tokens: Sequence[str]) -> Found:
         """Return the profiles that may concern these records, how many batches there were before, and who holds what.
@@ -274,12 +297,20 @@ class Taker:
         return merged
 
     def _twins(self, mine: Working, others: Sequence[Working]) -> list[str]:
+        """Return which of the others are the person of `mine`, by all records of each and of one another."""
+        model, name = self._model(), mine.profile_id
         candidates = [item.candidate() for item in others if not are_apart(mine.profile, item.profile)]
-        for record in mine.records.values():
-            found = decide(record, candidates, self._model())
-            if found.kind is AssignmentKind.MERGE:
-                return [found.profile_id, *found.merged_profile_ids]
-        return []
+        decided = (decide(record, candidates, model).kind for record in mine.records.values())
+        if AssignmentKind.MERGE not in decided:
+            return []
+        met = {item.profile_id: item for item in (mine, *others)}
+        united = unite(
+            {key: list(item.records.values()) for key, item in met.items()},
+            lambda one, other: name in (one, other),
+            lambda one, other: are_apart(met[one].profile, met[other].profile),
+            model,
+        )
+        return [key for group in united.joined if name in group for key in group if key != name]
 
 
 def _without_repeats(batch: Sequence[Incoming]) -> Iterator[list[Incoming]]:

@@ -442,7 +442,7 @@ def test_whatever_is_merged_and_split_relationships_are_where_their_records_are(
 
     for step, one, two in steps:
         if step == "merge" and home(one) != home(two):
-            merger.merge([home(one), home(two)])
+            merger.merge([home(one), home(two)], "user:li")
         elif step == "split" and len(service.store.profiles([home(one)])[home(one)].records) > 1:
             merger.split(home(one), [f"till/{one}"], new_name())
         elif step == "relate" and one != two:

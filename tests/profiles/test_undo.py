@@ -120,7 +120,7 @@ def test_merge_unmerge_merge_returns_to_the_same_state(keys_dir: Path, sizes, ov
     assert world.state(ids[0]) == apart[ids[0]]
     assert {item: world.state(part) for item, part in parts.items()} == {item: apart[item] for item in ids[1:]}
     for part in data.draw(st.permutations(list(parts.values()))):
-        world.merger.merge([part, ids[0]])
+        world.merger.merge([part, ids[0]], "user:li")
     assert world.state(ids[0]) == together
     for name in (*ids, *parts.values()):
         assert resolve_one(world.store, name).profile_id == ids[0], "every name ever given answers"
@@ -138,7 +138,8 @@ def test_any_sequence_of_merges_splits_corrections_and_overrides_loses_nothing(k
         profile = world.store.by_record_keys([min(group)])[0]
         if kind == "m" and len(groups) > 1:
             second = groups[(one + 1 + other % (len(groups) - 1)) % len(groups)]
-            world.merger.merge([profile.profile_id, world.store.by_record_keys([min(second)])[0].profile_id])
+            other_id = world.store.by_record_keys([min(second)])[0].profile_id
+            world.merger.merge([profile.profile_id, other_id], "user:li")
             group |= second
             groups.remove(second)
         elif kind == "s" and len(group) > 1:
@@ -242,9 +243,9 @@ def test_an_id_goes_where_its_own_records_go_at_any_depth(keys_dir: Path) -> Non
 
     assert world.merger.split(a, ["till/1"], new_id()) == (a, b), "what was merged into it stays"
     assert resolve_one(world.store, c).profile_id == a
-    world.merger.merge([a, b])
+    world.merger.merge([a, b], "user:li")
     assert world.merger.split(a, ["till/2"], new_id()) == (a, c)
-    world.merger.merge([a, c])
+    world.merger.merge([a, c], "user:li")
     assert world.merger.split(a, ["till/0"], new_id()) == (b, a), "the profile keeps its id with its own records"
     assert [resolve_one(world.store, name).profile_id for name in (a, b, c)] == [a, b, b]
 
@@ -267,7 +268,7 @@ def test_versions_of_an_id_order_its_merges_and_splits(keys_dir: Path) -> None:
     world = World(keys_dir)
     a, b = world.found(2, (1, 1))
     for _ in range(3):
-        world.merger.merge([a, b])
+        world.merger.merge([a, b], "user:li")
         world.merger.split(a, ["till/1"], new_id())
     told = [fact.message for fact in world.store.facts]
     of_b = [
