@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 from google.longrunning import operations_pb2
+from google.protobuf import any_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kehu.profiles.v1 import resolution_pb2
@@ -18,17 +19,20 @@ from kehu.profiles.v1 import resolution_pb2
 from infra.sample.generate import generate
 from infra.sample.reading import read_records
 from services.chassis.jobs import Jobs, MemoryOperations, Owner, Worker
+from services.chassis.jobs.worker import ATTEMPTS
 from services.profiles.dictionary import Dictionary
-from services.profiles.domain.model import default_model
+from services.profiles.domain.model import MatchModel, default_model
 from services.profiles.domain.values import StandardRecord
+from services.profiles.errors import MatchModelNotFound, ProfileNotFound
 from services.profiles.folding import Incoming
 from services.profiles.resolution.full_pass import FullPass, records_of
 from services.profiles.resolution.people import newest_versions, resolve
-from services.profiles.resolution.planning import ChildEngine
+from services.profiles.resolution.planning import ITEMS_PER_PART, ChildEngine
 from services.profiles.resolution.resolving import RESOLVE, Resolver
 from services.profiles.reviewing import Reviews
 from services.profiles.store import MemoryStore
 from services.profiles.taking import Taker
+from services.profiles.values import Profile
 from services.profiles.vault import Vault
 from tests.profiles.conftest import Desk
 from tests.profiles.domain.builders import record
@@ -198,7 +202,7 @@ def test_a_dry_run_counts_shows_samples_without_a_persons_data_and_changes_nothi
     (sample,) = told.samples
     assert set(sample.profiles) == {f"profiles/{older}", f"profiles/{younger}"}
     assert {step.comparison: step.level for step in sample.steps}["phone"] == "same"
-    assert "王" not in str(told) and "139" not in str(told)
+    assert "王" not in str(told) and "1391234" not in str(told)
 
 
 def test_the_oldest_id_survives_and_the_other_one_leads_to_it(vault) -> None:
@@ -381,6 +385,88 @@ def test_a_schedule_begins_when_asked_and_repeats_until_cancelled(vault) -> None
     assert timedelta(hours=22, minutes=50) < wait < timedelta(hours=23, minutes=5)
     jobs.cancel(operation.name, "data")
     assert house.operations.get(operation.name)["done"]
+
+
+def scheduled(house: House) -> dict:
+    """Run a nightly pass once; return its operation as it is stored."""
+    start = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    operation = Jobs("profiles", house.operations).start(
+        RESOLVE, {"merge_limit": 5, "minutes": 1440, "start": start},
+        resolution_pb2.ResolutionProgress(), Owner("user:office", "data"),
+    )  # fmt: skip
+    house.worker.run_one()
+    return house.operations.get(operation.name)
+
+
+def last_failure(stored: dict) -> str:
+    progress = resolution_pb2.ResolutionProgress()
+    any_pb2.Any(**stored["metadata"]).Unpack(progress)
+    return progress.last_failure
+
+
+def test_people_who_are_erased_after_the_look_end_no_pass(vault, monkeypatch) -> None:
+    house = House(vault)
+    split_apart(house)
+
+    def erased(*_: object) -> str:
+        raise ProfileNotFound("the profiles were erased")
+
+    monkeypatch.setattr(house.merger, "merge", erased)
+    stored = scheduled(house)
+
+    assert (stored["done"], last_failure(stored)) == (False, "")
+
+
+def test_a_doubt_about_somebody_who_is_erased_meanwhile_ends_no_pass(vault, monkeypatch) -> None:
+    house = House(vault)
+    strangers_in_one(house)
+    look = house.resolver._looker.look
+
+    def erasing(item: dict) -> object:
+        found = look(item)
+        for profile in house.store.page_profiles("", 9, ()):
+            gone = Profile(profile.profile_id, profile.create_time, profile.update_time, version=profile.version)
+            house.store.write_profiles([(gone, [])])
+        return found
+
+    monkeypatch.setattr(house.resolver._looker, "look", erasing)
+    stored = scheduled(house)
+
+    assert (stored["attempts"], stored["note"], last_failure(stored)) == (0, "until the next pass", "")
+
+
+def test_a_schedule_notes_whatever_refuses_a_pass_and_goes_on_at_its_next_time(vault, monkeypatch) -> None:
+    house = House(vault)
+    split_apart(house)
+
+    def missing() -> MatchModel:
+        raise MatchModelNotFound("there is no such model")
+
+    monkeypatch.setattr(house.resolver, "_model", missing)
+    stored = scheduled(house)
+
+    assert (stored["done"], last_failure(stored)) == (False, "MATCH_MODEL_NOT_FOUND")
+    assert stored["wake_at"] > datetime.now(UTC) + timedelta(hours=22)
+
+
+@pytest.mark.parametrize("items", [0, ITEMS_PER_PART])
+def test_a_pass_whose_child_always_dies_is_given_up(vault, items: int) -> None:
+    class Dying:
+        def differences(self, _model, pages):
+            list(pages)
+            yield from [{"kind": "merge", "profiles": ["a", "b"]}] * items
+            raise RuntimeError("the resolving process ended with -9")
+
+    house = House(vault, Dying())
+    split_apart(house)
+    stored = scheduled(house)
+    for _ in range(ATTEMPTS - 1):
+        assert not stored["done"]
+        house.operations.update(stored["_id"], stored["lease"], {"wake_at": datetime.now(UTC)})
+        house.worker.run_one()
+        stored = house.operations.get(stored["_id"])
+
+    assert stored["done"] and stored["error"]["reason"] == "JOB_FAILED"
 
 
 def test_a_data_office_starts_a_pass_by_a_call_and_others_may_not(desk: Desk) -> None:

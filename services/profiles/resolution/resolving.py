@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,13 +17,13 @@ from typing import Any
 from google.protobuf.message import Message
 from kehu.profiles.v1 import resolution_pb2 as pb
 
-from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.errors import AlreadyExists, Busy, Conflict, KehuError, Unavailable
 from services.chassis.jobs import Handler, Job, Paused
 from services.profiles.asking import check, doubt, question
 from services.profiles.domain.model import ModelSource
 from services.profiles.domain.review import is_sampled
 from services.profiles.domain.values import MatchScore
-from services.profiles.errors import ResolutionOverLimit
+from services.profiles.errors import ProfileNotFound, ResolutionOverLimit
 from services.profiles.folding import Working
 from services.profiles.merging import Merger, resolve
 from services.profiles.messages import record_name
@@ -73,9 +74,12 @@ class Resolver:
         try:
             self._pass(job, progress)
             progress.last_failure = ""
-        except ResolutionOverLimit as error:
+        except (Unavailable, Busy):
+            raise  # the worker soon goes on from the checkpoint
+        except KehuError as error:
             if not minutes:
                 raise
+            self._drop_plan(job)
             progress.last_failure = error.reason
         progress.passes += 1
         progress.end_time.FromDatetime(datetime.now(UTC))
@@ -112,8 +116,7 @@ class Resolver:
 
     def _make_plan(self, job: Job, progress: pb.ResolutionProgress) -> None:
         """Resolve all records and keep what differs; a plan whose making was cut short is dropped."""
-        if "plan" in job.checkpoint:
-            Plan(self._store, self._vault, str(job.checkpoint["plan"])).drop(int(str(job.checkpoint["parts"])))
+        self._drop_plan(job)
         passes, failure, model = progress.passes, progress.last_failure, self._model()
         progress.Clear()
         progress.MergeFrom(
@@ -125,12 +128,16 @@ class Resolver:
         progress.begin_time.FromDatetime(datetime.now(UTC))
         plan = Plan(self._store, self._vault, uuid.uuid4().hex)
         checkpoint: dict[str, object] = {"plan": plan.plan_id, "parts": 0, "crowd": model.crowd_weight}
-        job.save(checkpoint, progress)
+        _save_unready(job, checkpoint, progress)
         found = self._engine.differences(model, self._pages(job, progress))
         for parts in plan.write(_counted(found, progress)):
             checkpoint["parts"] = parts
-            job.save(checkpoint, progress)
+            _save_unready(job, checkpoint, progress)
         job.save({**checkpoint, "ready": True, "done": 0}, progress)
+
+    def _drop_plan(self, job: Job) -> None:
+        if "plan" in job.checkpoint:
+            Plan(self._store, self._vault, str(job.checkpoint["plan"])).drop(int(str(job.checkpoint["parts"])))
 
     def _pages(self, job: Job, progress: pb.ResolutionProgress) -> Iterator[bytes]:
         after = ""
@@ -152,21 +159,24 @@ class Resolver:
             progress.doubts += len(found.doubts)
             return
         for group in found.united.joined:
-            self._merge(group, found)
+            with suppress(ProfileNotFound):  # all of them were erased since the look
+                self._merge(group, found)
         for (one, other), score in found.united.questions.items():
             both = found.living[one], found.living[other]
             progress.questions += self._ask_about(both[0], both[1], score)
         for profile_id, keys, score in found.doubts:
-            home = resolve(self._store, [profile_id])[profile_id]
-            leaving = set(keys).intersection(home.record_keys)
-            if 0 < len(leaving) < len(home.records):
+            home = resolve(self._store, [profile_id]).get(profile_id)
+            leaving = set(keys).intersection(home.record_keys if home else ())
+            if home and 0 < len(leaving) < len(home.records):
                 progress.doubts += self._ask(doubt(home, sorted(leaving), score))
 
     def _merge(self, group: Sequence[str], found: Findings) -> None:
         survivor = self._merger.merge(group)
+        living = resolve(self._store, group)
         for name in group:
             record = min(found.living[name].profile.records, key=lambda item: item.key)
-            if name != survivor and name in found.united.links and is_sampled(record.content_hash):
+            is_merged = name != survivor and name in living and living[name].profile_id == survivor
+            if is_merged and name in found.united.links and is_sampled(record.content_hash):
                 self._store.pairs.add_missing([check(record.key, survivor, found.united.links[name])])
 
     def _ask_about(self, one: Working, other: Working, score: MatchScore) -> bool:
@@ -195,6 +205,13 @@ class Resolver:
         except (AlreadyExists, Conflict):
             pass  # somebody else asked at this moment
         return False
+
+
+def _save_unready(job: Job, checkpoint: dict[str, object], progress: pb.ResolutionProgress) -> None:
+    """Save a plan in the making, which is made anew after a failure: how often it failed goes on being counted."""
+    attempts = job.attempts
+    job.save(checkpoint, progress)
+    job.attempts = attempts
 
 
 def _until_next(start: datetime, interval: timedelta) -> float:
