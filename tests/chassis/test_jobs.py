@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
+import mongoengine
+import pytest
 from google.longrunning import operations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
+from services.chassis import records
 from services.chassis.errors import Busy
-from services.chassis.jobs import ATTEMPTS, Job, Jobs, MemoryOperations, Owner, Paused, Worker
+from services.chassis.jobs import (
+    ATTEMPTS,
+    Job,
+    Jobs,
+    MemoryOperations,
+    MongoOperations,
+    OperationStore,
+    Owner,
+    Paused,
+    Worker,
+)
+
+STUCK = 12  # more than a worker looks at in one go
 
 
 class Failing(RuntimeError):
@@ -92,3 +108,55 @@ def test_a_schedule_that_looks_well_between_failures_is_not_given_up() -> None:
         raise Paused("until the next look")
 
     assert not ended(look).HasField("error")
+
+
+@pytest.fixture(params=["memory", pytest.param("mongo", marks=pytest.mark.mongo)])
+def operations(request: pytest.FixtureRequest) -> Iterator[OperationStore]:
+    if request.param == "memory":
+        yield MemoryOperations()
+        return
+    records.connect(SimpleNamespace(mongo_uri=request.getfixturevalue("mongo_uri"), grpc_threads=4), "chassis_jobs")
+    records.database("chassis_jobs").drop_collection("operations")
+    made = MongoOperations("chassis_jobs")
+    made.ensure_indexes()
+    yield made
+    mongoengine.disconnect("chassis_jobs")
+
+
+def started(store: OperationStore, kind: str) -> str:
+    return Jobs("profiles", store).start(kind, {}, wrappers_pb2.Int64Value(), Owner("user:test", "sales")).name
+
+
+def test_what_has_waited_longest_comes_first_and_only_of_the_kinds_asked_for(operations: OperationStore) -> None:
+    now = datetime.now(UTC)
+    names = {seconds: started(operations, "steps") for seconds in (1, 3, 2)}
+    for seconds, name in names.items():
+        operations.update(name, "", {"wake_at": now - timedelta(seconds=seconds)})
+    other = started(operations, "another")
+    operations.update(other, "", {"wake_at": now - timedelta(seconds=9)})
+
+    assert [names[3], names[2]] == [found["_id"] for found in operations.due(now, 2, ["steps"])]
+    assert [other, names[3]] == [found["_id"] for found in operations.due(now, 2)]
+
+
+def test_jobs_that_never_get_on_keep_no_other_waiting(operations: OperationStore) -> None:
+    def stuck(job: Job) -> Message:
+        raise Paused("for a moment", 0.0)
+
+    for _ in range(STUCK):
+        started(operations, "stuck")
+    waiting = started(operations, "steps")
+    worker = Worker("profiles", {"stuck": stuck, "steps": Steps([0]).run}, operations)
+    for _ in range(STUCK + 1):
+        worker.run_one()
+
+    assert Jobs("profiles", operations).get(waiting, "sales").done
+
+
+def test_jobs_of_a_kind_that_no_worker_here_does_keep_no_other_waiting(operations: OperationStore) -> None:
+    for _ in range(STUCK):
+        started(operations, "of a newer release")
+    waiting = started(operations, "steps")
+
+    assert Worker("profiles", {"steps": Steps([0]).run}, operations).run_one()
+    assert Jobs("profiles", operations).get(waiting, "sales").done

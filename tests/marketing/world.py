@@ -31,6 +31,7 @@ from services.marketing.store_memory import MemoryMarketingStore
 from services.marketing.wire import report_to_proto
 
 START = datetime(2026, 5, 6, 2, 0, tzinfo=UTC)  # ten in the morning in Beijing
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 NEVER = QuietHours(start=QuietHours().end, end=QuietHours().end)
 RULE = audience_pb2.AudienceRule(
     trait=audience_pb2.TraitCondition(trait="tier", operator=audience_pb2.OPERATOR_EQ, values=["gold"])
@@ -237,8 +238,8 @@ class World:
         return operation.name
 
     def work_once(self, name: str) -> None:
-        """Let a fresh worker take the job once, whatever time it would wait for."""
-        self.operations.update(name, str(self.operation(name)["lease"]), {"wake_at": datetime.now(UTC)})
+        """Let a fresh worker take the job once, before any other, whatever time it would wait for."""
+        self.operations.update(name, str(self.operation(name)["lease"]), {"wake_at": LONG_AGO})
         Worker("marketing", {RUN: self.runner()}, self.operations).run_one()
 
     def work(self, name: str, rounds: int = 60, wait: float = 31.0, campaign_id: str = "c1") -> res.CampaignReport:

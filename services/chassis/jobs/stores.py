@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -22,8 +22,11 @@ class OperationStore(Protocol):
     def get(self, operation_id: str) -> Document | None:
         """Return one by id."""
 
-    def due(self, now: datetime, limit: int) -> list[Document]:
-        """Return unfinished ones whose wake_at has come: never taken, paused, or with an expired lease."""
+    def due(self, now: datetime, limit: int, kinds: Collection[str] | None = None) -> list[Document]:
+        """Return unfinished ones whose wake_at has come: never taken, paused, or with an expired lease.
+
+        What has waited longest comes first; of these kinds only, when they are named.
+        """
 
     def newest(self, department: str, limit: int) -> list[Document]:
         """Return a department's latest, newest first."""
@@ -57,10 +60,12 @@ class MongoOperations:
         with records.driver_errors():
             return self._collection().find_one({"_id": operation_id})
 
-    def due(self, now: datetime, limit: int) -> list[Document]:
+    def due(self, now: datetime, limit: int, kinds: Collection[str] | None = None) -> list[Document]:
         """Return what may be taken."""
+        which = {} if kinds is None else {"kind": {"$in": list(kinds)}}
         with records.driver_errors():
-            return list(self._collection().find({"open": True, "wake_at": {"$lte": now}}).limit(limit))
+            found = self._collection().find({"open": True, "wake_at": {"$lte": now}, **which})
+            return list(found.sort([("wake_at", 1)]).limit(limit))
 
     def newest(self, department: str, limit: int) -> list[Document]:
         """Return a department's latest."""
@@ -95,11 +100,12 @@ class MemoryOperations:
             found = self._documents.get(operation_id)
             return dict(found) if found is not None else None
 
-    def due(self, now: datetime, limit: int) -> list[Document]:
+    def due(self, now: datetime, limit: int, kinds: Collection[str] | None = None) -> list[Document]:
         """Return what may be taken."""
         with self._lock:
-            found = [d for d in self._documents.values() if d["open"] and d["wake_at"] <= now]  # type: ignore[operator]
-            return [dict(document) for document in found[:limit]]
+            unfinished = [d for d in self._documents.values() if d["open"] and (kinds is None or d["kind"] in kinds)]
+            found = [d for d in unfinished if d["wake_at"] <= now]  # type: ignore[operator]
+            return [dict(d) for d in sorted(found, key=lambda d: str(d["wake_at"]))[:limit]]
 
     def newest(self, department: str, limit: int) -> list[Document]:
         """Return a department's latest."""

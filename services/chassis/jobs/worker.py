@@ -124,7 +124,7 @@ class Worker:
 
     def run_one(self) -> bool:
         """Run one due job, if any; say whether there was one."""
-        for document in self._store.due(datetime.now(UTC), 10):
+        for document in self._store.due(datetime.now(UTC), 10, self._handlers):
             job = self._take(document)
             if job is not None:
                 self._run(job)
@@ -132,8 +132,6 @@ class Worker:
         return False
 
     def _take(self, document: Mapping[str, object]) -> Job | None:
-        if document["kind"] not in self._handlers:
-            return None
         name, lease = str(document["_id"]), uuid.uuid4().hex
         taken = self._store.update(name, str(document["lease"]), {"lease": lease, "wake_at": datetime.now(UTC) + LEASE})
         if not taken:
