@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.profiles.domain.match import SHARED_LIMIT
+from services.profiles.resolution.planning import Plan
 from services.profiles.store import Store
 from services.profiles.store.protocol import MAX_PER_TOKEN
 from services.profiles.vault import Vault
@@ -38,6 +39,32 @@ def test_two_namesakes_on_the_phone_or_mailbox_of_a_shop_stay_two(vault, identif
 
     is_one = house.home("till/1960").profile_id == house.home("till/1991").profile_id
     assert is_one == (others < SHARED_LIMIT)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_what_the_pass_doubts_is_scored_without_the_phone_that_the_pass_left_out(vault, others) -> None:
+    house, same = House(vault), {"name": "王伟", "gender": "男", "phone": SHOP["phone"]}
+    elder = record("1960", birth_date="1960-05-06", address="上海市浦东新区陆家嘴环路1000号", **same)
+    younger = record("1991", birth_date="1991-02-03", address="上海市徐汇区漕溪北路88号", **same)
+    crowd = [record(str(at), name=NAMES[at], phone=SHOP["phone"]) for at in range(60)]
+    house.take([elder, younger, *crowd], 100)
+    house.merger.merge([house.home("till/1960").profile_id, house.home("till/1991").profile_id])
+    for at in range(others):
+        house.merger.merge([house.home("till/1960").profile_id, house.home(f"till/{at}").profile_id])
+    assert house.full_pass().doubts == 1 + others
+
+    doubts = [pair for pair in house.store.pairs.page({"state": "check"}, "", 9) if pair.is_doubt]
+    assert all(step[0] != "phone" for pair in doubts for step in pair.steps)
+    assert max(pair.probability for pair in doubts) < 0.5
+
+
+def test_a_plan_keeps_no_phone(vault) -> None:
+    store = House(vault).store
+    plan = Plan(store, vault, "plan")
+    item = {"kind": "merge", "profiles": ["a", "b"], "shared": [["phone", "+8613800001111"]]}
+
+    assert list(plan.write([item])) == [1]
+    assert [kept for _, kept in plan.read(1, 0)] == [{**item, "shared": [vault.token("phone", "+8613800001111")]}]
 
 
 def test_the_store_tells_which_tokens_lead_to_too_many(store: Store) -> None:

@@ -28,19 +28,30 @@ class United:
     questions: Mapping[tuple[str, str], MatchScore]
 
 
-def best_score(left: Sequence[StandardRecord], right: Sequence[StandardRecord], model: MatchModel) -> MatchScore:
-    """Return the best score of the pairs across two groups; neither is empty."""
-    return _best(_scores([traits_of(item) for item in left], [traits_of(item) for item in right], model))
+def best_score(
+    left: Sequence[StandardRecord],
+    right: Sequence[StandardRecord],
+    model: MatchModel,
+    shared: frozenset[str] = frozenset(),
+) -> MatchScore:
+    """Return the best score of the pairs across two groups, without what too many share; neither is empty."""
+    own, others = ([without_identifiers(traits_of(item), shared) for item in side] for side in (left, right))
+    return _best(_scores(own, others, model, callings_among([*own, *others])))
 
 
 def unite(
-    groups: Mapping[str, Sequence[StandardRecord]], may_meet: Relation, are_apart: Relation, model: MatchModel
+    groups: Mapping[str, Sequence[StandardRecord]],
+    may_meet: Relation,
+    are_apart: Relation,
+    model: MatchModel,
+    shared: frozenset[str] = frozenset(),
 ) -> United:
     """Return what of the groups joins; two join over their best pair if `may_meet` holds for a group of each.
 
-    Groups that are apart never end in one; what is alike and not joined is a question.
+    Groups that are apart never end in one; what is alike and not joined is a question. `shared` are phones and e-mails
+    that too many have, beside those that too many of the groups have.
     """
-    traits = _without_shared(groups)
+    traits = _without_shared(groups, shared)
     callings = callings_among([item for group in traits.values() for item in group])
     scores = {both: _scores(traits[both[0]], traits[both[1]], model, callings) for both in combinations(groups, 2)}
     homes: dict[str, tuple[str, ...]] = {name: (name,) for name in groups}
@@ -64,9 +75,9 @@ def unite(
     return United(tuple(sorted({item for item in homes.values() if len(item) > 1})), links, questions)
 
 
-def _without_shared(groups: Mapping[str, Sequence[StandardRecord]]) -> dict[str, list[Traits]]:
+def _without_shared(groups: Mapping[str, Sequence[StandardRecord]], known: frozenset[str]) -> dict[str, list[Traits]]:
     traits = {name: [traits_of(item) for item in records] for name, records in groups.items()}
-    shared = shared_identifiers(list(traits.values()))
+    shared = known | shared_identifiers(list(traits.values()))
     return {name: [without_identifiers(item, shared) for item in found] for name, found in traits.items()}
 
 

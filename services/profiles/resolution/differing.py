@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from services.profiles.domain.comparison import traits_of
 from services.profiles.domain.model import ModelSource
 from services.profiles.domain.uniting import United, best_score, unite
 from services.profiles.domain.values import MatchScore
@@ -53,10 +54,10 @@ class Looker:
         profiles = [found.profile for found in living.values()]
         if item.get("mark") != marks or len(living) < 2 or any(are_apart(a, b) for a, b in combinations(profiles, 2)):
             return None
-        names, links = list(living), {}
+        names, links, shared = list(living), {}, self._shared(item, living.values())
         for at, name in enumerate(names[1:], 1):
             rest = [record for other in names[:at] for record in living[other].records.values()]
-            links[name] = best_score(list(living[name].records.values()), rest, self._model())
+            links[name] = best_score(list(living[name].records.values()), rest, self._model(), shared)
         return United((tuple(names),), links, {})
 
     def _checked(self, item: Item, living: dict[str, Working]) -> United:
@@ -67,7 +68,16 @@ class Looker:
             lambda one, other: not clusters[one].isdisjoint(clusters[other]),
             lambda one, other: are_apart(living[one].profile, living[other].profile),
             self._model(),
+            self._shared(item, living.values()),
         )
+
+    def _shared(self, item: Item, living: Iterable[Working]) -> frozenset[str]:
+        """Return the phones and e-mails of the profiles that the pass left out, since too many have them."""
+        tokens = frozenset(item.get("shared", ()))
+        known = [traits_of(record) for found in living for record in found.records.values()] if tokens else []
+        phones = {("phone", value) for traits in known for value in traits.phones | traits.implied_phones}
+        held = phones.union(("email", value) for traits in known for value in traits.emails)
+        return frozenset(value for kind, value in held if self._vault.token(kind, value) in tokens)
 
     def _doubts(
         self, item: Item, living: dict[str, Working], united: United
@@ -80,12 +90,13 @@ class Looker:
         for group in {homes.get(name, (name,)) for name in living}:
             members = [living[name] for name in group]
             oldest = min(members, key=lambda member: member.age)
-            for keys, score in self._leaving(item["clusters"], members):
+            shared = self._shared(item, members)
+            for keys, score in self._leaving(item["clusters"], members, shared):
                 found.append((oldest.profile_id, keys, score))
         return found
 
     def _leaving(
-        self, clusters: Iterable[Sequence[str]], members: Sequence[Working]
+        self, clusters: Iterable[Sequence[str]], members: Sequence[Working], shared: frozenset[str]
     ) -> Iterator[tuple[list[str], MatchScore]]:
         """Yield the records of each cluster but the largest within one profile, unless a person joined them."""
         records = {key: record for member in members for key, record in member.records.items()}
@@ -97,7 +108,7 @@ class Looker:
             is_settled = any(set(keys) <= found and found.difference(keys) for found in settled)
             if not rest or is_settled or any(self._is_confirmed(key) for key in keys):
                 continue
-            yield keys, best_score([records[key] for key in keys], rest, self._model())
+            yield keys, best_score([records[key] for key in keys], rest, self._model(), shared)
 
     def _is_confirmed(self, key: str) -> bool:
         found = self._store.pairs.get(pair_id(key, "check"))

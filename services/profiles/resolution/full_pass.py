@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import orjson
 from services.profiles.domain.model import MatchModel, model_from_json
 from services.profiles.domain.plain import record_from_plain
 from services.profiles.domain.values import StandardRecord
+from services.profiles.resolution.crowding import Crowding
 from services.profiles.resolution.gathering import Codes
 from services.profiles.resolution.judging import Judged
 from services.profiles.resolution.kernels import unite
@@ -56,6 +57,7 @@ class FullPass:
 
         A merge has profiles that are one cluster, with the sum of their records' marks; mixed are profiles of which one
         or more are in several clusters, with the clusters' records; ask names two profiles that may be one person.
+        Each has the phones and e-mails of its records that are known under too many names, if there are any.
         """
         if not self.keys:
             yield {"kind": END, "profiles": len(self.profiles), "records": 0, "clusters": 0}
@@ -63,8 +65,9 @@ class FullPass:
         labels, edges = labels_of(self.people, model, np.array(self.uniques), self.keys)
         homes = np.array(self.homes, np.int32)
         hanging = self._hanging(labels, homes)
-        yield from self._joined(labels, homes, hanging)
-        yield from self._questions(edges, labels, homes, hanging)
+        crowding = Crowding(self.people.gathered, *self.people.shared)
+        yield from self._joined(labels, homes, hanging, crowding)
+        yield from self._questions(edges, homes, hanging, crowding)
         yield {
             "kind": END, "profiles": len(self.profiles), "records": len(self.keys),
             "clusters": int(np.unique(labels).size),
@@ -77,28 +80,40 @@ class FullPass:
         sides = np.concatenate([own, own]), np.concatenate([labels, at_home]).astype(np.int32)
         return unite(*sides, homes.size)
 
-    def _joined(self, labels: np.ndarray, homes: np.ndarray, hanging: np.ndarray) -> Iterator[dict[str, Any]]:
+    def _joined(
+        self, labels: np.ndarray, homes: np.ndarray, hanging: np.ndarray, crowding: Crowding
+    ) -> Iterator[dict[str, Any]]:
         profiles, clusters = (np.bincount(hanging[_firsts(of)], minlength=homes.size) for of in (homes, labels))
         differing = np.flatnonzero((profiles[hanging] > 1) | (clusters[hanging] > 1))
         order = differing[np.argsort(hanging[differing], kind="stable")]
         for members in np.split(order, np.flatnonzero(np.diff(hanging[order])) + 1) if order.size else ():
             ids = [self.profiles[at] for at in np.unique(homes[members]).tolist()]
+            shared = _shared(crowding, members.tolist())
             if clusters[hanging[members[0]]] > 1:
                 groups: defaultdict[int, list[str]] = defaultdict(list)
                 for at in members.tolist():
                     groups[int(labels[at])].append(record_key(*self.keys[at]))
-                yield {"kind": MIXED, "profiles": ids, "clusters": list(groups.values())}
+                yield {"kind": MIXED, "profiles": ids, "clusters": list(groups.values()), **shared}
             else:
-                yield {"kind": MERGE, "profiles": ids, "mark": sum(self._marks[at] for at in members.tolist())}
+                mark = sum(self._marks[at] for at in members.tolist())
+                yield {"kind": MERGE, "profiles": ids, "mark": mark, **shared}
 
     def _questions(
-        self, edges: Judged, labels: np.ndarray, homes: np.ndarray, hanging: np.ndarray
+        self, edges: Judged, homes: np.ndarray, hanging: np.ndarray, crowding: Crowding
     ) -> Iterator[dict[str, Any]]:
         """Yield the pairs of profiles that records link and that nothing yielded so far brings together."""
         linked = hanging[edges.left] != hanging[edges.right]
         pairs = np.stack([homes[edges.left[linked]], homes[edges.right[linked]]], 1)
         for one, other in np.unique(np.sort(pairs, axis=1), axis=0).tolist():
-            yield {"kind": ASK, "profiles": [self.profiles[one], self.profiles[other]]}
+            begins, ends = (np.searchsorted(homes, (one, other), side) for side in ("left", "right"))
+            members = [*range(begins[0], ends[0]), *range(begins[1], ends[1])]
+            yield {"kind": ASK, "profiles": [self.profiles[one], self.profiles[other]], **_shared(crowding, members)}
+
+
+def _shared(crowding: Crowding, members: Sequence[int]) -> dict[str, list[tuple[str, str]]]:
+    """Return what an item says of the phones and e-mails of its records that are no evidence."""
+    found = crowding.of(members)
+    return {"shared": found} if found else {}
 
 
 def _firsts(numbers: np.ndarray) -> np.ndarray:

@@ -93,8 +93,7 @@ class People:
     @cached_property
     def comparisons(self) -> Comparisons:
         """Return the comparisons of these records."""
-        own = self.gathered
-        phones, emails = own.shared(own.phones, self._most_names), own.shared(own.emails, self._most_names)
+        own, (phones, emails) = self.gathered, self.shared
         return Comparisons(
             [
                 self.names,
@@ -155,8 +154,13 @@ class People:
     @cached_property
     def meant(self) -> Meant:
         """Return whom incomplete names mean."""
+        return meant_by(self.gathered, *self.shared)
+
+    @cached_property
+    def shared(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the codes of phones and e-mails that are known under too many names."""
         own = self.gathered
-        return meant_by(own, own.shared(own.phones, self._most_names), own.shared(own.emails, self._most_names))
+        return own.shared(own.phones, self._most_names), own.shared(own.emails, self._most_names)
 
     def name_shares(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the shares of the most frequent surnames and given names among complete names."""
