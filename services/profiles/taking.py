@@ -285,22 +285,26 @@ class Taker:
         """Merge the profiles just founded with those that others wrote at the same time; return who ended in whom."""
         merged: list[tuple[str, str]] = []
         for profile in self._store.profiles(founded).values():
-            loaded, _ = load(self._store, self._vault, self._store.by_tokens(profile.tokens))
+            near, crowded = self._store.near(profile.tokens)
+            loaded, _ = load(self._store, self._vault, near)
             mine = next((item for item in loaded if item.profile_id == profile.profile_id), None)
             others = [item for item in loaded if item is not mine]
             if mine is None or not others:
                 continue
-            twins = self._twins(mine, others)
+            twins = self._twins(mine, others, self._vault.identifiers_of(mine.records.values(), crowded))
             if twins:
                 self.merger.merge([mine.profile_id, *twins])
                 merged += [(twin, mine.profile_id) for twin in twins]
         return merged
 
-    def _twins(self, mine: Working, others: Sequence[Working]) -> list[str]:
-        """Return which of the others are the person of `mine`, by all records of each and of one another."""
+    def _twins(self, mine: Working, others: Sequence[Working], crowded: frozenset[str]) -> list[str]:
+        """Return which of the others are the person of `mine`, by all records of each and of one another.
+
+        `crowded` are phones and e-mails of `mine` that too many have.
+        """
         model, name = self._model(), mine.profile_id
         candidates = [item.candidate() for item in others if not are_apart(mine.profile, item.profile)]
-        decided = (decide(record, candidates, model).kind for record in mine.records.values())
+        decided = (decide(record, candidates, model, crowded=crowded).kind for record in mine.records.values())
         if AssignmentKind.MERGE not in decided:
             return []
         met = {item.profile_id: item for item in (mine, *others)}
@@ -309,6 +313,7 @@ class Taker:
             lambda one, other: name in (one, other),
             lambda one, other: are_apart(met[one].profile, met[other].profile),
             model,
+            crowded,
         )
         return [key for group in united.joined if name in group for key in group if key != name]
 

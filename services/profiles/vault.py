@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -160,6 +160,12 @@ class Vault:
     def tokens(self, record: StandardRecord) -> list[str]:
         """Return the blind tokens of a record's blocking keys, identifiers among them."""
         return [self.token(*key.split(":", 1)) for key in blocking_keys(record)]
+
+    def identifiers_of(self, records: Iterable[StandardRecord], tokens: Collection[str]) -> frozenset[str]:
+        """Return the phones and e-mails of records that these tokens stand for."""
+        keys = {key for record in records for key in blocking_keys(record)} if tokens else set()
+        named = [key.split(":", 1) for key in keys if key.startswith(("phone:", "email:"))]
+        return frozenset(value for kind, value in named if self.token(kind, value) in tokens)
 
     def token(self, kind: str, normalized: str) -> str:
         """Return the blind token of one blocking key; phone, email and resident_id are kinds to look up by."""

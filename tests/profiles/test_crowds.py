@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 
 from services.profiles.domain.match import SHARED_LIMIT
@@ -39,6 +41,27 @@ def test_two_namesakes_on_the_phone_or_mailbox_of_a_shop_stay_two(vault, identif
 
     is_one = house.home("till/1960").profile_id == house.home("till/1991").profile_id
     assert is_one == (others < SHARED_LIMIT)
+
+
+@pytest.mark.parametrize("others", [0, 60])
+def test_namesakes_on_the_phone_of_a_shop_stay_two_when_both_are_written_at_the_same_moment(vault, others) -> None:
+    house, shop = House(vault), {"phone": SHOP["phone"]}
+    house.take([record(str(at), name=NAMES[at], **shop) for at in range(others)], 100)
+    same = {"name": "王伟", "gender": "男", **shop}
+    elder = record("1960", birth_date="1960-05-06", address="上海市浦东新区陆家嘴环路1000号", **same)
+    younger = record("1991", birth_date="1991-02-03", address="上海市徐汇区漕溪北路88号", **same)
+    write, calls = house.taker._write, count()
+
+    def after_other(*args: object) -> object:
+        if next(calls) == 0:
+            house.take([elder])
+        return write(*args)
+
+    house.taker._write = after_other
+    house.take([younger])
+
+    is_one = house.home("till/1960").profile_id == house.home("till/1991").profile_id
+    assert is_one == (others == 0)
 
 
 @pytest.mark.parametrize("others", [0, 1])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from services.profiles.domain.comparison import traits_of
 from services.profiles.domain.model import ModelSource
 from services.profiles.domain.uniting import United, best_score, unite
 from services.profiles.domain.values import MatchScore
@@ -73,11 +72,8 @@ class Looker:
 
     def _shared(self, item: Item, living: Iterable[Working]) -> frozenset[str]:
         """Return the phones and e-mails of the profiles that the pass left out, since too many have them."""
-        tokens = frozenset(item.get("shared", ()))
-        known = [traits_of(record) for found in living for record in found.records.values()] if tokens else []
-        phones = {("phone", value) for traits in known for value in traits.phones | traits.implied_phones}
-        held = phones.union(("email", value) for traits in known for value in traits.emails)
-        return frozenset(value for kind, value in held if self._vault.token(kind, value) in tokens)
+        records = (record for found in living for record in found.records.values())
+        return self._vault.identifiers_of(records, frozenset(item.get("shared", ())))
 
     def _doubts(
         self, item: Item, living: dict[str, Working], united: United
