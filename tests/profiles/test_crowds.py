@@ -98,3 +98,15 @@ def test_the_store_tells_which_tokens_lead_to_too_many(store: Store) -> None:
     assert ([item.profile_id for item in found], crowded) == ([crowd[3].profile_id], {"common"})
     assert store.look([], ["common", "own3"]).crowded == {"common"}
     assert store.look([], ["own3"]).crowded == frozenset()
+
+
+@pytest.mark.parametrize("count", [50, 51, 200])
+def test_a_customer_with_very_many_equal_records_stays_one_in_the_full_pass(vault, count) -> None:
+    house = House(vault)
+    member = {"name": "祝抒远", "phone": "13857120946", "resident_id": "110105199001023014"}
+    house.take([record(f"receipt-{at}", **member) for at in range(count)], 50)
+    house.take([record("card", name="祝抒远", phone="13857120946", email="zhu@example.cn")])
+    told = house.full_pass()
+
+    assert len(house.partition()) == 1
+    assert (told.clusters, told.doubts) == (1, 0)

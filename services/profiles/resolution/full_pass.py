@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import resource
 import sys
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import IO, Any
 
 import numpy as np
 import orjson
 
+from services.profiles.domain.blocking import KEY_CANDIDATES_LIMIT
+from services.profiles.domain.comparison import Traits, traits_of
 from services.profiles.domain.model import MatchModel, model_from_json
 from services.profiles.domain.plain import record_from_plain
 from services.profiles.domain.values import StandardRecord
@@ -37,20 +41,35 @@ class FullPass:
         self.keys: list[tuple[str, str]] = []
         self.homes: list[int] = []
         self._marks: list[int] = []
+        self._rows = array("i")  # of each record, where it stands among those compared
         self._unique = Codes()
         self.uniques: list[int] = []
         self.people = People(())
 
     def add(self, profile_id: str, records: Iterable[tuple[int, StandardRecord]]) -> None:
         """Take a profile with its records, each with a mark that changes when the record does."""
-        home = len(self.profiles)
+        home, found = len(self.profiles), list(records)
         self.profiles.append(profile_id)
-        for mark, record in records:
-            self.people.gathered.add(record)
+        alike: dict[Traits, int] | None = {} if len(found) > KEY_CANDIDATES_LIMIT else None
+        for mark, record in found:
+            self._rows.append(self._row_of(record, alike))
             self.keys.append(record.key)
             self.homes.append(home)
             self._marks.append(mark)
-            self.uniques.append(self._unique.of(record.source_id if record.is_unique_in_source else ""))
+
+    def _row_of(self, record: StandardRecord, alike: dict[Traits, int] | None) -> int:
+        """Return where a record stands among those compared; of a profile with very many, all that are alike are one.
+
+        Else their keys would be void, as a crowd's are. Records of a source that has one for each person stay apart.
+        """
+        row = self.people.gathered.size
+        if alike is not None and not record.is_unique_in_source:
+            known = alike.setdefault(replace(traits_of(record), key=("", "")), row)
+            if known != row:
+                return known
+        self.people.gathered.add(record)
+        self.uniques.append(self._unique.of(record.source_id if record.is_unique_in_source else ""))
+        return row
 
     def differences(self, model: MatchModel) -> Iterator[dict[str, Any]]:
         """Yield what differs, then the figures.
@@ -62,7 +81,7 @@ class FullPass:
         if not self.keys:
             yield {"kind": END, "profiles": len(self.profiles), "records": 0, "clusters": 0}
             return
-        labels, edges = labels_of(self.people, model, np.array(self.uniques), self.keys)
+        labels, edges = self._labels(model)
         homes = np.array(self.homes, np.int32)
         hanging = self._hanging(labels, homes)
         crowding = Crowding(self.people.gathered, *self.people.shared)
@@ -72,6 +91,14 @@ class FullPass:
             "kind": END, "profiles": len(self.profiles), "records": len(self.keys),
             "clusters": int(np.unique(labels).size),
         }  # fmt: skip
+
+    def _labels(self, model: MatchModel) -> tuple[np.ndarray, Judged]:
+        """Return each record's cluster, and the pairs that are not apart: of the records that stand for others."""
+        rows = np.array(self._rows, np.int32)
+        first = _firsts(rows).astype(np.int32)
+        names = [self.keys[at] for at in first.tolist()]
+        labels, edges = labels_of(self.people, model, np.array(self.uniques), names)
+        return first[labels][rows], replace(edges, left=first[edges.left], right=first[edges.right])
 
     def _hanging(self, labels: np.ndarray, homes: np.ndarray) -> np.ndarray:
         """Return for each record the first record that hangs together with it by profiles and clusters."""
@@ -88,7 +115,7 @@ class FullPass:
         order = differing[np.argsort(hanging[differing], kind="stable")]
         for members in np.split(order, np.flatnonzero(np.diff(hanging[order])) + 1) if order.size else ():
             ids = [self.profiles[at] for at in np.unique(homes[members]).tolist()]
-            shared = _shared(crowding, members.tolist())
+            shared = self._shared(crowding, members.tolist())
             if clusters[hanging[members[0]]] > 1:
                 groups: defaultdict[int, list[str]] = defaultdict(list)
                 for at in members.tolist():
@@ -106,14 +133,13 @@ class FullPass:
         pairs = np.stack([homes[edges.left[linked]], homes[edges.right[linked]]], 1)
         for one, other in np.unique(np.sort(pairs, axis=1), axis=0).tolist():
             begins, ends = (np.searchsorted(homes, (one, other), side) for side in ("left", "right"))
-            members = [*range(begins[0], ends[0]), *range(begins[1], ends[1])]
-            yield {"kind": ASK, "profiles": [self.profiles[one], self.profiles[other]], **_shared(crowding, members)}
+            shared = self._shared(crowding, [*range(begins[0], ends[0]), *range(begins[1], ends[1])])
+            yield {"kind": ASK, "profiles": [self.profiles[one], self.profiles[other]], **shared}
 
-
-def _shared(crowding: Crowding, members: Sequence[int]) -> dict[str, list[tuple[str, str]]]:
-    """Return what an item says of the phones and e-mails of its records that are no evidence."""
-    found = crowding.of(members)
-    return {"shared": found} if found else {}
+    def _shared(self, crowding: Crowding, members: Sequence[int]) -> dict[str, list[tuple[str, str]]]:
+        """Return what an item says of the phones and e-mails of its records that are no evidence."""
+        found = crowding.of({self._rows[at] for at in members})
+        return {"shared": found} if found else {}
 
 
 def _firsts(numbers: np.ndarray) -> np.ndarray:
