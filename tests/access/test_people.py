@@ -23,6 +23,7 @@ from services.access.domain.errors import PasswordRefused
 from services.access.domain.passwords import checked_password
 from services.access.domain.principals import Principal, Shown, sign_in_person
 from services.access.domain.recovery import codes_of, plain, spent
+from services.access.domain.sessions import Session
 from services.access.methods.context import Argon2
 from services.chassis.config import ConfigError
 from services.chassis.errors import Unauthenticated, Unavailable
@@ -267,6 +268,26 @@ def test_a_changed_password_replaces_the_old_one_and_ends_other_sessions(world: 
     with pytest.raises(grpc.RpcError):
         sign_in(world, totp=code_of(world))
     assert sign_in(world, password=GOOD + "!", totp=code_of(world))
+
+
+def test_who_signs_in_with_the_old_password_while_it_is_changed_has_no_session(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(world, invite(world))
+    world.clock.forward(30)
+    sessions, shown = world.context.sessions, code_of(world)
+    begin = sessions.add
+
+    def after_the_change(session: Session) -> None:
+        change(world, GOOD, GOOD + "!")
+        begin(session)
+
+    monkeypatch.setattr(sessions, "add", after_the_change)
+    with pytest.raises(grpc.RpcError) as caught:
+        sign_in(world, totp=shown)
+
+    assert refusal(caught.value) == ("UNAUTHENTICATED", "CREDENTIALS_REFUSED")
+    assert not sessions.of("user-li.na", world.clock.time)
 
 
 def test_a_password_is_not_changed_without_the_current_one_or_to_a_bad_one(world: World) -> None:

@@ -112,9 +112,17 @@ class TokenMethods(IssuerMethods):
         return proof
 
     def _session(self, person: Principal, methods: tuple[str, ...], now: datetime) -> str:
-        """Return what the ids of a new session's tokens begin with."""
-        session = opened(self._context.secrets.session_id(), person.id, methods, now)
-        self._context.sessions.add(session)
+        """Return what the ids of a new session's tokens begin with.
+
+        Raises:
+            CredentialsRefused: the password was changed meanwhile; who changed it may not have seen the session.
+        """
+        c, session = self._context, opened(self._context.secrets.session_id(), person.id, methods, now)
+        c.sessions.add(session)
+        known = c.principals.get(person.id)
+        if known is None or known.secret_hash != person.secret_hash:
+            c.sessions.remove(person.id, session.id)
+            raise CredentialsRefused
         return f"{session.id}."
 
     def _visitor(self, request: pb.CreateTokenRequest, now: datetime) -> tuple[Principal, Grant, datetime]:
