@@ -11,9 +11,10 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from urllib.parse import unquote_to_bytes
 
+from gateway.limits import address_of
 from gateway.problems import refusal
 from gateway.reasons import Reason
 from gateway.wire import Exchange
@@ -48,7 +49,7 @@ class CertificateReader:
         if not self._proxies:
             return False
         try:
-            address = ip_address(peer)
+            address = address_of(peer)
         except ValueError:
             return False
         return any(address in network for network in self._proxies)

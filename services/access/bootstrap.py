@@ -11,6 +11,7 @@ import pyotp
 
 from services.access.defaults import ROLES, default_content
 from services.access.domain.errors import PrincipalExists
+from services.access.domain.passwords import normalized
 from services.access.domain.policies import Policy
 from services.access.domain.principals import LOGIN, Kind, Principal
 from services.access.methods.context import Context
@@ -47,7 +48,7 @@ def read_bootstrap(path: Path | None) -> list[Wanted]:
         if raw.get("administrator"):
             people.append({**raw["administrator"], "department": "administration"})
         for person in people:
-            secret, totp = person["password"], person["totp_secret"]
+            secret, totp = normalized(person["password"]), person["totp_secret"]
             pyotp.TOTP(totp)  # raises ValueError below the 112 bits of RFC 4226
             wanted.append(Wanted("user", person["username"], person["department"], secret, totp))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import grpc
 import pytest
 from kehu.access.v1 import access_pb2 as pb
 
-from services.access.bootstrap import Wanted, seed
+from services.access.bootstrap import Wanted, read_bootstrap, seed
 from services.access.domain.principals import Principal
-from tests.access.test_people import GOOD, accept
+from tests.access.test_people import GOOD, accept, code_of
+from tests.access.test_people import sign_in as person_sign_in
 from tests.access.world import PEOPLE, TOTP, World, running_world
 
 APP, ROOT = "app-marketing-app", "user-root"
@@ -75,6 +78,15 @@ def test_an_invited_anew_person_keeps_the_password_of_the_invitation(world: Worl
     seed(world.context, [replace(second, secret="another")])
 
     assert has_secret(world, "user-second", GOOD)
+
+
+def test_a_password_of_the_file_is_good_however_an_input_method_writes_its_signs(world: World, tmp_path: Path) -> None:
+    file, password = tmp_path / "credentials.json", "正月十五 ＬＡＮＴＥＲＮＳ over the river"
+    person = {"username": "wide.wu", "password": password, "department": "service", "totp_secret": TOTP}
+    file.write_text(json.dumps({"clients": [], "people": [person]}), encoding="utf-8")
+    seed(world.context, read_bootstrap(file))
+
+    assert person_sign_in(world, "wide.wu", password, totp=code_of(world, "wide.wu"))
 
 
 def test_a_file_that_changed_is_followed_once(world: World) -> None:

@@ -9,7 +9,9 @@ import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import grpc
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from gateway.certificates import CertificateReader
 from services.access.domain.credentials import thumbprint
 from services.chassis.config import ConfigError, load_config
 from tests.gateway.conftest import a_world
@@ -101,6 +104,14 @@ def test_nobody_but_a_configured_proxy_is_believed(kitchen_file, messages, clien
         with a_world(kitchen_file, messages, proxies=proxies) as world:
             reply = world.http.get(PATH, headers={**bound(der), "Client-Cert": field(der)})
             assert (reply.status_code, reply.json()["reason"]) == (401, "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize("peer", ["10.1.2.3", "::ffff:10.1.2.3"])
+def test_a_proxy_is_believed_however_its_address_is_written(client, peer) -> None:
+    reader = CertificateReader([ip_network("10.1.0.0/16")])
+    header = {b"client-cert": field(client[1]).encode()}
+
+    assert reader.thumbprint(SimpleNamespace(headers=header, peer=peer)) == thumbprint(client[1])
 
 
 def test_a_client_cannot_hand_its_own_word_to_the_service(world, client) -> None:
