@@ -16,7 +16,7 @@ from kehu.client import Kehu
 from kehu.client.connection import UPLOAD_SECONDS, Outgoing
 from kehu.client.operations import Operation, cancel_operation, read_operation
 
-from infra.api import SignIns
+from infra.api import PersonSignIn, SignIns
 
 Json = dict[str, Any]
 BODY = {"Content-Type": "application/json"}
@@ -117,6 +117,15 @@ class RawSignIns:
 
     def person(self, department: str, purpose: str) -> Raw:
         return Raw(self._typed.person(department, purpose))
+
+    def nobody(self) -> Raw:
+        """Return a caller without a token."""
+        return Raw(Kehu(self._typed._base_url, None))
+
+    def invited(self, person: Json, purpose: str) -> Raw:
+        """Return somebody with a user name, a password and the secret of their one-time codes."""
+        token_file = self._typed._folder / f"{person['username']}-token.json"
+        return Raw(self._typed._client(PersonSignIn(**person, token_file=token_file), purpose))
 
     def administrator(self, purpose: str = "administration") -> Raw:
         return Raw(self._typed.administrator(purpose))
