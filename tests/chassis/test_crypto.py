@@ -49,6 +49,13 @@ def test_many_starters_agree_on_one_key(tmp_path: Path) -> None:
     assert len(set(found)) == 1
 
 
+def test_of_keys_that_are_added_at_once_none_is_lost(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = set(pool.map(lambda _: add_key("events", tmp_path), range(16)))
+
+    assert made < set(read_keys("events", tmp_path))
+
+
 def test_a_damaged_key_file_is_refused_with_its_line_and_never_its_content(tmp_path: Path) -> None:
     (tmp_path / "events.key").write_text("00112233 not-base64\n")
 
@@ -125,6 +132,42 @@ def test_a_key_file_under_repair_leaves_a_running_process_with_what_it_read(tmp_
     time.sleep(LOOK_SECONDS + 0.1)
 
     assert sealer.open(sealer.seal(b"x")) == b"x"
+
+
+def test_a_key_file_that_is_away_is_not_made_anew_by_a_running_process(tmp_path: Path) -> None:
+    sealer, file, backup = Sealer("events", tmp_path), tmp_path / "events.key", tmp_path / "backup"
+    before = sealer.seal(b"x")
+    file.rename(backup)
+    sealer.key_ids()
+    during = sealer.seal(b"y")
+    assert not file.exists(), "a fresh key would open nothing that is stored"
+    file.write_bytes(b"\xff\xfe half of a backup")
+    assert len(sealer.key_ids()) == 1
+    backup.rename(file)
+
+    assert [Sealer("events", tmp_path).open(sealed) for sealed in (before, during)] == [b"x", b"y"]
+    assert sealer.open(before) == b"x"
+
+
+def test_the_key_that_seals_until_the_time_of_another_is_not_removed(tmp_path: Path) -> None:
+    sealer = Sealer("events", tmp_path)
+    now = sealer.newest_key_id
+    coming = add_key("events", tmp_path, seals_from=int(time.time()) + 3600)
+    for key_id in (now, coming.key_id):
+        with pytest.raises(SealBroken, match="until its time has come"):
+            remove_key("events", tmp_path, key_id)
+
+    assert [key.key_id for key in read_keys("events", tmp_path)] == [now, coming.key_id]
+
+
+def test_bytes_that_are_sealed_again_keep_their_cipher(tmp_path: Path) -> None:
+    before = Sealer("events", tmp_path, SM4_GCM).seal(b"x", b"here")
+    add_key("events", tmp_path)
+    sealer = Sealer("events", tmp_path)
+    after = sealer.sealed_again(before, b"here")
+
+    assert (after[:1], after[1:5]) == (before[:1], sealer.newest_key_id)
+    assert sealer.open(after, b"here") == b"x"
 
 
 def test_sealing_twice_never_gives_the_same_bytes(tmp_path: Path) -> None:

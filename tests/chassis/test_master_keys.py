@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from services.chassis.crypto import DataKeys, MasterKey, MasterKeyUnavailable, Protection, SealBroken
+from services.chassis.crypto.hsm import Pkcs11Keeper
 from tests.conftest import unavailable
 
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
@@ -223,6 +224,22 @@ def test_a_hardware_module_that_is_away_is_unavailable_and_comes_back(hsm, tmp_p
 
     keeper._settings["token"] = hsm["pkcs11.token"]
     assert master.unwrap(wrapped) == {"key-1": b"k" * 32}
+
+
+def test_processes_that_start_at_once_open_what_each_other_wrapped(hsm, tmp_path, monkeypatch):
+    protection = Protection(master_key="pkcs11", settings={**hsm, "pkcs11.label": "kehu-at-once"})
+    one, look = MasterKey(tmp_path, protection), Pkcs11Keeper.versions
+    empty: list[list[str]] = [[], []]  # the other looked before the one had made its key
+    monkeypatch.setattr(Pkcs11Keeper, "versions", lambda keeper: empty.pop() if empty else look(keeper))
+    other = MasterKey(tmp_path, protection)._current
+
+    assert one.newest() == f"pkcs11/{other.newest()}"
+    twins = other._keys[other.newest()]
+    assert len(twins) == 2
+    for key in twins:  # whichever the module names first
+        other._keys = {other.newest(): [key]}
+        wrapped = other.wrap({"key-1": b"k" * 32})
+        assert one._current.unwrap(wrapped) == {"key-1": b"k" * 32}
 
 
 def test_an_unknown_keeper_or_a_missing_setting_is_refused_at_the_start(tmp_path):

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Pkcs11Keeper:
         self._label = settings.get("label", "kehu-master")
         self._lock = threading.RLock()
         self._session: Any = None
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, list[Any]] = {}
         self._looked = 0.0
         if not self.versions():
             self.create()
@@ -64,13 +64,19 @@ class Pkcs11Keeper:
         return max(self._keys)
 
     def versions(self) -> list[str]:
-        """Return the ids of the keys on the token, in the order they were made."""
+        """Return the ids of the keys on the token, in the order they were made.
+
+        Processes that start at once may each make the first key: several of one id, any of which may have wrapped.
+        """
         with self._opened() as session:
             from pkcs11 import Attribute, KeyType, ObjectClass
 
             kind = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES}
             query = {**kind, Attribute.LABEL: self._label}
-            self._keys = {key.id.hex(): key for key in session.get_objects(query)}
+            keys: dict[str, list[Any]] = {}
+            for key in session.get_objects(query):
+                keys.setdefault(key.id.hex(), []).append(key)
+            self._keys = keys
             self._looked = time.monotonic()
             return sorted(self._keys)
 
@@ -91,7 +97,8 @@ class Pkcs11Keeper:
     def retire(self, version: str) -> None:
         """Destroy a key on the token."""
         with self._opened():
-            self._key(version).destroy()
+            for key in self._of(version):
+                key.destroy()
         self.versions()
 
     def _each(self, values: Mapping[str, bytes], work: Callable[[str, bytes], bytes]) -> dict[str, bytes]:
@@ -103,23 +110,34 @@ class Pkcs11Keeper:
 
         nonce = os.urandom(NONCE_BYTES)
         params = GCMParams(nonce, key_id.encode(), TAG_BYTES * 8)
-        body = self._key(version).encrypt(data_key, mechanism=Mechanism.AES_GCM, mechanism_param=params)
+        body = self._of(version)[0].encrypt(data_key, mechanism=Mechanism.AES_GCM, mechanism_param=params)
         return bytes.fromhex(version) + nonce + bytes(body)
 
     def _decrypt(self, key_id: str, wrapped: bytes) -> bytes:
+        if len(wrapped) != VERSION_BYTES + NONCE_BYTES + KEY_BYTES + TAG_BYTES:
+            raise SealBroken("a wrapped data key is cut")
+        version = self.version_of(wrapped)
+        plain = self._tried(self._of(version), key_id, wrapped)
+        if plain is None:  # another process may have made one of the same id since we looked
+            self.versions()
+            plain = self._tried(self._of(version), key_id, wrapped)
+        if plain is None:
+            raise SealBroken("a wrapped data key was changed or moved")
+        return plain
+
+    @staticmethod
+    def _tried(keys: list[Any], key_id: str, wrapped: bytes) -> bytes | None:
         from pkcs11 import GCMParams, Mechanism
         from pkcs11.exceptions import EncryptedDataInvalid, EncryptedDataLenRange, FunctionFailed, GeneralError
 
         nonce, body = wrapped[VERSION_BYTES:][:NONCE_BYTES], wrapped[VERSION_BYTES + NONCE_BYTES :]
-        if len(body) != KEY_BYTES + TAG_BYTES:
-            raise SealBroken("a wrapped data key is cut")
-        key, params = self._key(self.version_of(wrapped)), GCMParams(nonce, key_id.encode(), TAG_BYTES * 8)
-        try:
-            return bytes(key.decrypt(body, mechanism=Mechanism.AES_GCM, mechanism_param=params))
-        except (EncryptedDataInvalid, EncryptedDataLenRange, FunctionFailed, GeneralError):
-            raise SealBroken("a wrapped data key was changed or moved") from None
+        params = GCMParams(nonce, key_id.encode(), TAG_BYTES * 8)
+        for key in keys:
+            with suppress(EncryptedDataInvalid, EncryptedDataLenRange, FunctionFailed, GeneralError):
+                return bytes(key.decrypt(body, mechanism=Mechanism.AES_GCM, mechanism_param=params))
+        return None
 
-    def _key(self, version: str) -> Any:
+    def _of(self, version: str) -> list[Any]:
         if version not in self._keys:
             self.versions()
         if version not in self._keys:

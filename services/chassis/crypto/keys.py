@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +42,12 @@ def read_keys(name: str, keys_dir: Path) -> tuple[Key, ...]:
     path = keys_dir / f"{name}.key"
     if not path.exists():
         _publish(path, _line(_new_key()), exclusive=True)
+    return _keys_of(path)
+
+
+def _keys_of(path: Path) -> tuple[Key, ...]:
     keys = []
-    for number, line in enumerate(path.read_text(encoding="ascii").split("\n"), start=1):
+    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").split("\n"), start=1):
         if line.strip():
             keys.append(_parse_line(line, path, number))
     if not keys:
@@ -55,9 +61,10 @@ def add_key(name: str, keys_dir: Path, seals_from: int = 0) -> Key:
     Where processes read copies of the file that are renewed at different times (secrets of Kubernetes), let the time
     be one at which all have it.
     """
-    keys = read_keys(name, keys_dir)
-    made = _new_key(seals_from)
-    _publish(keys_dir / f"{name}.key", "".join(map(_line, (*keys, made))), exclusive=False)
+    with _alone(keys_dir):
+        keys = read_keys(name, keys_dir)
+        made = _new_key(seals_from)
+        _publish(keys_dir / f"{name}.key", "".join(map(_line, (*keys, made))), exclusive=False)
     return made
 
 
@@ -65,13 +72,34 @@ def remove_key(name: str, keys_dir: Path, key_id: bytes) -> None:
     """Remove a key for ever: what it sealed cannot be opened any more.
 
     Raises:
-        SealBroken: it is the newest or the only one, which is in use.
+        SealBroken: it is the newest or the only one, or seals until the time of the newest comes.
     """
-    keys = read_keys(name, keys_dir)
-    if keys[-1].key_id == key_id:
-        raise SealBroken(f"{name}.key seals with this key: add another first")
-    kept = [key for key in keys if key.key_id != key_id]
-    _publish(keys_dir / f"{name}.key", "".join(map(_line, kept)), exclusive=False)
+    with _alone(keys_dir):
+        keys = read_keys(name, keys_dir)
+        if key_id in (keys[-1].key_id, _sealing(keys).key_id):
+            raise SealBroken(f"{name}.key seals with this key: add another first, and wait until its time has come")
+        kept = [key for key in keys if key.key_id != key_id]
+        _publish(keys_dir / f"{name}.key", "".join(map(_line, kept)), exclusive=False)
+
+
+@contextlib.contextmanager
+def _alone(keys_dir: Path) -> Iterator[None]:
+    """Let one process at a time change key files: of two that read the same keys, one would lose the other's."""
+    keys_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = os.open(keys_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _sealing(keys: Sequence[Key]) -> Key:
+    """Return the last key whose time has come."""
+    if not keys[-1].seals_from:
+        return keys[-1]
+    now = time.time()
+    return next((key for key in reversed(keys) if key.seals_from <= now), keys[0])
 
 
 def _new_key(seals_from: int = 0) -> Key:
@@ -106,12 +134,10 @@ class KeyFile:
 
     def __init__(self, name: str, keys_dir: Path) -> None:
         """Read, or make, `<name>.key` in `keys_dir`."""
-        self.name = name
-        self._keys_dir = keys_dir
         self._path = keys_dir / f"{name}.key"
         self._lock = threading.Lock()
-        self._keys = read_keys(name, keys_dir)
         self._stamp = self._now_stamp()
+        self._keys = read_keys(name, keys_dir)
         self._looked = time.monotonic()
 
     def keys(self) -> Sequence[Key]:
@@ -125,18 +151,14 @@ class KeyFile:
         with self._lock:
             self._looked = time.monotonic()
             stamp = self._now_stamp()
-            if stamp and stamp != self._stamp:
+            if stamp != self._stamp:
                 with contextlib.suppress(OSError, SealBroken):
-                    self._keys, self._stamp = read_keys(self.name, self._keys_dir), stamp
+                    self._keys, self._stamp = _keys_of(self._path), stamp
         return self._keys
 
     def newest(self) -> Key:
         """Return the key that seals now: the last whose time has come."""
-        keys = self.keys()
-        if not keys[-1].seals_from:
-            return keys[-1]
-        now = time.time()
-        return next((key for key in reversed(keys) if key.seals_from <= now), keys[0])
+        return _sealing(self.keys())
 
     def find(self, key_id: bytes) -> Key | None:
         """Return a key by id."""

@@ -39,7 +39,15 @@ class Sealer:
 
     def seal(self, plain: bytes, aad: bytes = b"") -> bytes:
         """Return header, nonce and ciphertext; the same `aad` is needed to open them."""
-        header = bytes((self._code,)) + self._file.newest().key_id
+        return self._sealed(self._code, plain, aad)
+
+    def sealed_again(self, sealed: bytes, aad: bytes = b"") -> bytes:
+        """Return the same sealed by the newest key, and by the cipher it was sealed by."""
+        plain = self.open(sealed, aad)
+        return self._sealed(sealed[0], plain, aad)
+
+    def _sealed(self, code: int, plain: bytes, aad: bytes) -> bytes:
+        header = bytes((code,)) + self._file.newest().key_id
         cipher = self._cipher(header)
         assert cipher is not None
         nonce = os.urandom(NONCE_BYTES)

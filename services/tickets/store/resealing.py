@@ -14,6 +14,8 @@ PAGE = 500
 def reseal(sealer: Sealer) -> int:
     """Seal all tickets and comments by the newest key and return how many were not; others may write meanwhile.
 
+    Each keeps its cipher: who calls need not know which one the installation asks for.
+
     Raises:
         SealBroken: something carries a key that is not in the file.
     """
@@ -33,7 +35,7 @@ def _reseal(kind: type[TicketRecord | CommentRecord], sealer: Sealer) -> int:
                 before, place = bytes(row["sealed_text"]), str(row["_id"]).encode()
                 if key_id_of(before) != newest:
                     stale += 1
-                    fresh = sealer.seal(sealer.open(before, place), place)
+                    fresh = sealer.sealed_again(before, place)
                     collection.update_one({"_id": row["_id"], "sealed_text": before}, {"$set": {"sealed_text": fresh}})
             if len(page) < PAGE:
                 return stale
