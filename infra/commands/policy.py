@@ -11,8 +11,10 @@ import typer
 from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, signing_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
-    from kehu.access.v1.access_pb2 import Policy
+    from kehu.access.v1.access_pb2 import PolicyRule
     from kehu.client import Kehu
 
     from infra.policy_files import Document
@@ -21,18 +23,24 @@ app = typer.Typer(no_args_is_help=True)
 CONTENT = (
     "comment", "model", "rules", "role_links", "row_filters", "tests", "conditions", "departments", "teams", "quotas",
 )  # fmt: skip
+PART_BYTES, NAMES_BYTES = 512 * 1024, 100  # of rules in one request: half of a body; of a rule the names of its words
 Folder = Annotated[Path, typer.Argument(file_okay=False, help="A folder of its own, such as one of a Git repository.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A policy as `show` writes it.")]
 
 
 def _read(file: Path) -> Document:
     """Return the content of a policy file, or end with what is wrong."""
+    from kehu.access.v1.access_pb2 import Policy
+
     try:
         document = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         fail(f"{file} is no JSON: {error}")
     if not isinstance(document, dict):
         fail(f"{file} must hold one JSON object, as `kehu policy show` writes it")
+    unknown = sorted(set(document) - set(Policy.DESCRIPTOR.fields_by_name))
+    if unknown:  # left out without a word, a filter whose name is mistyped would let everybody see everything
+        fail(f"{file}: a policy has no {', '.join(unknown)}; it may hold {', '.join(CONTENT)}")
     return {name: document[name] for name in CONTENT if name in document}
 
 
@@ -50,17 +58,40 @@ def _checked(client: Kehu, document: Document) -> str:
         policy = ParseDict(document, Policy())
     except ParseError as error:
         fail(f"this is no policy: {error}")
-    policy_id = client.access.create_policy(policy=policy).name.removeprefix("policies/")
+    first, *more = _parts(policy.rules)
+    del policy.rules[:]
+    policy.rules.extend(first)
+    draft = client.access.create_policy(policy=policy)
+    policy_id = draft.name.removeprefix("policies/")
+    for part in more:
+        draft = client.access.extend_policy(policy_id=policy_id, rules=part, etag=draft.etag)
     checked = client.access.validate_policy(policy_id=policy_id)
     if not checked.valid:
         fail("\n".join(f"{fault.field}: {fault.description}" for fault in checked.faults))
     return policy_id
 
 
-def _document(policy: Policy) -> Document:
-    """Return a revision as JSON."""
+def _parts(rules: Iterable[PolicyRule]) -> list[list[PolicyRule]]:
+    """Return the rules in parts that the gateway takes in one body; one part at least."""
+    parts: list[list[PolicyRule]] = [[]]
+    size = 0
+    for rule in rules:
+        size += rule.ByteSize() + NAMES_BYTES
+        if size > PART_BYTES:
+            parts.append([])
+            size = rule.ByteSize() + NAMES_BYTES
+        parts[-1].append(rule)
+    return parts
+
+
+def _document(client: Kehu, policy_id: str) -> Document:
+    """Return a revision as JSON, with all of its rules: a reply has a part of those of a large one."""
     from google.protobuf.json_format import MessageToDict
 
+    policy = client.access.get_policy(policy_id=policy_id)
+    found = policy.name.removeprefix("policies/")  # which one is in force may change meanwhile
+    while len(policy.rules) < policy.rule_count:
+        policy.rules.extend(client.access.get_policy(policy_id=found, first_rule=len(policy.rules)).rules)
     return MessageToDict(policy, preserving_proto_field_name=True)
 
 
@@ -87,7 +118,7 @@ def list_policies(data: Data = DEFAULT_DATA) -> None:
 def show(policy: Annotated[str, typer.Argument(help="Its id.")] = "current", data: Data = DEFAULT_DATA) -> None:
     """Print a revision as JSON: save it, edit it, apply it."""
     with signing_in(data) as sign_ins:
-        document = _document(sign_ins.administrator().access.get_policy(policy_id=policy))
+        document = _document(sign_ins.administrator(), policy)
     typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
 
 
@@ -122,7 +153,7 @@ def export_policy(
     if folder.is_dir() and any(folder.iterdir()) and MAIN not in present:
         fail(f"{folder} holds other files and no {MAIN}: give a folder of its own")
     with signing_in(data) as sign_ins:
-        files = to_files(_document(sign_ins.administrator().access.get_policy(policy_id=policy)), MODEL)
+        files = to_files(_document(sign_ins.administrator(), policy), MODEL)
     for path, text in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

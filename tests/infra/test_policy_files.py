@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from infra.commands import policy as command
 from infra.policy_files import CONTENT, FilesWrong, from_files, to_files
 from services.access.defaults import default_content
 from services.access.domain.policies import Policy
+from services.access.methods import messages
 from services.access.methods.messages import policy_message
 from services.chassis.access import MODEL
 from tests.access.world import World, running_world
@@ -196,3 +198,30 @@ def test_a_folder_of_something_else_is_not_written_into(world: World, tmp_path: 
     assert code == 1
     assert "folder of its own" in output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_policy_larger_than_a_reply_is_exported_and_imported_whole(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "REPLY_BYTES", 4_000)
+    monkeypatch.setattr(command, "PART_BYTES", 4_000)
+    folder, current = tmp_path / "policy", pb.GetPolicyRequest(policy_id="current")
+    count = world.stub().GetPolicy(current, timeout=5).rule_count
+    assert len(world.stub().GetPolicy(current, timeout=5).rules) < count / 2, "a reply has a part of it"
+
+    assert kehu("export", str(folder))[0] == 0
+    code, output = kehu("import", str(folder))
+    assert code == 0, output
+    assert not {"added", "removed", "changed"} & set(output.split()), "the round trip is exact"
+    assert len(json.loads(kehu("show")[1])["rules"]) == count
+
+
+def test_a_file_with_a_name_that_no_policy_has_is_refused(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    shown = json.loads(kehu("show")[1])
+    file.write_text(json.dumps({**shown, "row_filter": shown.get("row_filters", []), "row_filters": []}))
+
+    code, output = kehu("apply", str(file))
+
+    assert code == 1
+    assert "a policy has no row_filter" in output
