@@ -114,6 +114,15 @@ def alerts(world: World) -> list[tuple[str, str]]:
     return [(a.subject, a.detail) for a in world.context.alerts.page("", None, 100) if a.rule == "recertification"]
 
 
+def link(world: World, *links: tuple[str, ...]) -> None:
+    """Put a policy in force that links roles."""
+    current = world.context.directory.policy
+    content = replace(current.content, links=links)
+    number = current.number + 1
+    world.context.policies.insert(replace(current, id="in-force", number=number, content=content, version=0))
+    world.context.directory.refresh(at_once=True)
+
+
 def test_quarters_begin_at_midnight_in_shanghai() -> None:
     last = datetime(2026, 12, 31, 15, 59, tzinfo=UTC)
 
@@ -331,16 +340,12 @@ def test_who_came_in_the_quarter_is_not_in_it_and_is_in_the_next(world: World) -
 
 
 def test_roles_that_the_policy_links_are_kept_and_told(world: World) -> None:
-    current = world.context.directory.policy
-    links = (
+    link(
+        world,
         ("user:ann", "role:owner", "service"),
         ("user:sam", "role:agent", "service"),  # of another department: it decides nothing
         ("user:ann", "role:steward", "service", "0", str(int(START.timestamp()) - 1)),  # over
     )
-    content = replace(current.content, links=links)
-    number = current.number + 1
-    world.context.policies.insert(replace(current, id="in-force", number=number, content=content, version=0))
-    world.context.directory.refresh(at_once=True)
     recertifier = look(world)
     listed = grants(world)
     later(world, 31)
@@ -350,6 +355,17 @@ def test_roles_that_the_policy_links_are_kept_and_told(world: World) -> None:
     assert set(listed) & {("user:sam", "role:agent"), ("user:ann", "role:steward")} == set()
     assert states(world)["user:ann", "role:owner"] == "kept"
     assert ("user:ann", "role:owner: it stands in the policy: take it out by a policy change") in alerts(world)
+
+
+def test_a_revoke_of_what_the_policy_links_is_kept_and_said_again_changes_nothing(world: World) -> None:
+    link(world, ("user:ann", "role:owner", "service"))
+    look(world)
+    answers = (("user:ann", "role:owner", "revoke"), ("user:otto", "role:owner", "confirm"))
+    first = answer(world, OLGA, *answers[:1])
+
+    assert answer(world, OLGA, *answers)[0] == first[0], "a request that was cut is sent again whole"
+    assert states(world)["user:ann", "role:owner"] == "kept"
+    assert states(world)["user:otto", "role:owner"] == "confirmed"
 
 
 def test_lent_roles_are_not_in_it(world: World) -> None:

@@ -272,6 +272,25 @@ def test_members_of_another_team_are_not_taken_for_alike() -> None:
     }
 
 
+def test_whoever_is_a_value_of_a_row_filter_is_not_taken_for_all_of_their_role() -> None:
+    from services.access.domain.policies import Content, named_subjects
+    from services.access.domain.simulation import compare
+    from services.chassis.access import MODEL, PolicySnapshot, RowFilter
+
+    rule = ("role:seller", "sales", "tickets", "read", "*", "allow")
+    people = [(f"user:{name}", "sales") for name in ("ann", "bob")]
+    links = [(subject, "role:seller", "sales") for subject, _ in people]
+    owners = [(RowFilter("role:seller", "sales", "tickets", "owner", (value,)),) for value in ("user:ann", "$subject")]
+    sides = [PolicySnapshot(1, MODEL, [rule], links, rows) for rows in owners]
+    named = named_subjects(*(Content((rule,), row_filters=rows) for rows in owners))
+
+    report = compare(*sides, [], people, Inventory({"tickets": frozenset({"read"})}, frozenset()), [], named)
+
+    assert {(change.before, change.after): who.subjects for change, who in report.changes.items()} == {
+        ("owner in (user:ann)", "owner in ($subject)"): {"user:bob"},
+    }
+
+
 def test_a_row_filter_that_a_method_cannot_apply_takes_the_method_away_as_the_guard_will() -> None:
     """Who lists tickets is told the rows they keep; who exports them loses that, for an export cannot narrow."""
     from services.access.domain.simulation import asked_of, compare

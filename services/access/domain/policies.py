@@ -11,6 +11,7 @@ from services.access.domain import errors
 from services.access.domain.tables import PolicyTest
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
 from services.chassis.access import MODEL, CompiledRules, NamedCondition, PlainRules, RowFilter, build_rules
+from services.chassis.access.conditions import RecordAttribute
 from services.chassis.access.quotas import Quota
 from services.chassis.access.values import NO_PURPOSE
 from services.chassis.access.verdicts import Rules
@@ -178,9 +179,16 @@ def whatever_purpose(resources: Iterable[str], *contents: Content) -> frozenset[
 
 
 def named_subjects(*contents: Content) -> frozenset[str]:
-    """Return the people, apps and roles that have a rule or row filter of their own."""
-    rules = {rule[0] for content in contents for rule in content.rules}
-    return frozenset(rules | {found.subject for content in contents for found in content.row_filters})
+    """Return the people, apps and roles that have a rule or row filter of their own, or are a value of one."""
+    found: set[str] = set()
+    for content in contents:
+        tests = (condition.test for condition in content.conditions)
+        found.update(rule[0] for rule in content.rules)
+        for values in (test.values for test in tests if isinstance(test, RecordAttribute)):
+            found.update(values)
+        for row_filter in content.row_filters:
+            found.update((row_filter.subject, *row_filter.values))
+    return frozenset(found)
 
 
 def can_administer(rules: Rules, subject: str, department: str) -> bool:

@@ -152,7 +152,7 @@ def answered(
     if department != grant.department and not (oversees and not set(owners) - {grant.subject}):
         raise NotDataOwner("An owner of that department's data answers.", metadata={"department": grant.department})
     if review.state != OPEN or now >= review.due_time or grant.state not in (OPEN, CONFIRMED):
-        if grant.state in (REVOKING, REVOKED) and decision == "revoke":
+        if decision == "revoke" and (grant.state in (REVOKING, REVOKED) or (grant.state == KEPT and grant.answerer)):
             return grant
         metadata = {"recertification_id": review.id, "state": grant.state if review.state == OPEN else review.state}
         raise RecertificationState("It is not to be answered any more.", metadata=metadata)
