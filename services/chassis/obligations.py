@@ -41,9 +41,9 @@ def mask_name(value: str, today: date) -> str:
 
 
 def mask_phone(value: str, today: date) -> str:
-    """+8613812348000 or 13812348000 → 138****8000; anything shorter than eight digits → ***."""
+    """+8613812348000 or 13812348000 → 138****8000; anything shorter than ten characters → ***."""
     digits = value.removeprefix("+86")
-    return f"{digits[:3]}****{digits[-4:]}" if len(digits) >= 8 else "***"
+    return f"{digits[:3]}****{digits[-4:]}" if len(digits) >= 10 else "***"
 
 
 def mask_email(value: str, today: date) -> str:
@@ -69,11 +69,15 @@ def mask_document(value: str, today: date) -> str:
 
 
 _CODE = re.compile(r"[0-9]{6}")
-_TO_CITY = re.compile(r"^(?:.{1,12}?(?:省|自治区|特别行政区))?.{1,12}?(?:市|自治州|地区|盟)")
+_WORDS = r"[^\d号弄巷路街道栋幢楼室区县]{1,12}?"  # of a province or city: what comes behind one is no part of its name
+_TO_CITY = re.compile(rf"^(?:{_WORDS}(?:省|自治区|特别行政区))?{_WORDS}(?:市|自治州|地区|盟)")
 
 
 def mask_address(value: str, today: date) -> str:
-    """浙江省杭州市西湖区文三路1号 → 浙江省杭州市***; a code of GB/T 2260 → its city's, 330106 → 330100."""
+    """浙江省杭州市西湖区文三路1号 → 浙江省杭州市***; a code of GB/T 2260 → its city's, 330106 → 330100.
+
+    Without a city in front nothing is shown: of 文三路1号城市花园 no word but ***.
+    """
     if _CODE.fullmatch(value):
         return value[:4] + "00"
     found = _TO_CITY.match(value)
