@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -26,7 +29,7 @@ def export(
     from services.access.domain.proof import block_line, checkpoint_line, header
 
     blocks = 0
-    with signing_in(data) as sign_ins, _new(file).open("xb") as out, sign_ins.administrator() as client:
+    with signing_in(data) as sign_ins, _new(file) as out, sign_ins.administrator() as client:
         following, size = first, 0
         while following or not size:
             page = client.access.export_audit_blocks(first_block=following, last_block=last)
@@ -59,6 +62,8 @@ def verify(
         fail("the checkpoints are signed by another key than the one you noted down")
     if found.fault:
         fail(found.fault)
+    if key and not found.covered_to:
+        fail("no checkpoint covers these blocks: nothing here is signed by the key you noted down; export later ones")
     typer.echo(f"blocks {found.first_block} to {found.last_block} fit: {found.entries} entries")
     if found.covered_to:
         typer.echo(f"a checkpoint of {found.covered_at} covers them to block {found.covered_to}")
@@ -68,7 +73,16 @@ def verify(
         typer.echo(f"signed by {found.checkpoint_key}: compare it with the key you noted down, or give --key")
 
 
-def _new(file: Path) -> Path:
-    if file.exists():
+@contextmanager
+def _new(file: Path) -> Iterator[BinaryIO]:
+    """Give a file that its owner alone may read; a trail that was cut is not left: it would look like a whole one."""
+    try:
+        out = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    except FileExistsError:
         fail(f"{file} is there already: choose another name")
-    return file
+    try:
+        with out:
+            yield out
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise

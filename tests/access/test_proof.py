@@ -237,6 +237,17 @@ def test_a_part_of_the_trail_says_how_far_a_checkpoint_covers_it(world: World, t
     assert "no checkpoint covers them" in verified(tmp_path, exported(world, first_block=2, last_block=4))[1]
 
 
+def test_a_key_that_was_noted_down_proves_nothing_of_blocks_that_no_checkpoint_covers(
+    world: World, tmp_path: Path
+) -> None:
+    filled(world, 6)
+    key = world.context.chain.public_keys[1].hex()
+    lines = [line for line in exported(world) if b'"checkpoint":' not in line]  # as whoever has the blocks' key writes
+
+    assert verified(tmp_path, lines)[0] == 0
+    assert verified(tmp_path, lines, "--key", key)[0] == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_is_done_to_the_file_is_found(seed: int) -> None:
