@@ -111,6 +111,17 @@ def test_a_parked_event_comes_back_when_replayed(amqp_uri, publisher, tmp_path):
         assert [letter[1] for letter in dead(amqp_uri)] == ["profiles/b"]
 
 
+def test_a_replay_of_what_is_parked_again_at_once_comes_to_an_end(amqp_uri, publisher):
+    parked = Outgoing("", CHANGED.dead_queue, b"{no json")
+    publisher.publish([parked, parked])
+    left = [parked] * 20
+
+    def parked_again(letter: object) -> bool:  # by a consumer that is as fast as the operator
+        return publisher.publish([left.pop()] if left else []).all_routed
+
+    assert replay(amqp_uri, parked_again, [CHANGED]) == 2
+
+
 def test_an_outage_of_others_does_not_use_up_the_tries(amqp_uri, publisher, tmp_path):
     with consumer(amqp_uri, tmp_path) as process:
         publisher.publish([changed("profiles/outage")])

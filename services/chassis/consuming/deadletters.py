@@ -65,9 +65,13 @@ def replay(
 def _replay_queue(
     amqp_uri: str, subscription: Subscription, choose: Callable[[DeadLetter], bool], publisher: ConfirmingPublisher
 ) -> int:
+    """Look once at each that is parked now: what nobody can handle is parked again behind them, at once."""
     count = 0
     with _channel(amqp_uri, subscription) as channel:
-        while (message := channel.basic_get(subscription.dead_queue)) is not None:
+        for _ in range(channel.queue_declare(subscription.dead_queue, passive=True).message_count):
+            message = channel.basic_get(subscription.dead_queue)
+            if message is None:
+                break
             if not choose(_describe(subscription, message)):
                 continue  # goes back to its place when the channel closes
             if publisher.publish([Outgoing("", subscription.queue, _bytes(message))]).all_routed:
