@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -46,7 +46,8 @@ def generate(directory: Path, seed: int = SEED, reference_date: date = REFERENCE
     directory.mkdir(parents=True, exist_ok=True)
     households = demographics_of_households()
     people = make_people(households, seed)
-    rows = {source_id: make_rows(people, source_id, seed) for source_id in _CHANCES}
+    latest = datetime.combine(reference_date - timedelta(days=1), observations.LATEST.time())
+    rows = {source_id: make_rows(people, source_id, seed, latest) for source_id in _CHANCES}
     (directory / "till.csv").write_bytes(_as_csv(rows["till"]))
     (directory / "shop.jsonl").write_text(_as_json_lines([dict(row.columns) for row in rows["shop"]]), "utf-8")
     workbook.write(directory / "callcentre.xlsx", "客户", [dict(row.columns) for row in rows["callcentre"]])
@@ -67,8 +68,11 @@ def generate(directory: Path, seed: int = SEED, reference_date: date = REFERENCE
     return manifest
 
 
-def make_rows(people: list[Person], source_id: str, seed: int) -> list[Row]:
-    """Return a source's rows in the order of its file; the cards of first persons are never broken."""
+def make_rows(people: list[Person], source_id: str, seed: int, latest: datetime = observations.LATEST) -> list[Row]:
+    """Return a source's rows, none of a time after `latest`, in the order of its file.
+
+    The cards of first persons are never broken.
+    """
     first, second, again, older = _CHANCES[source_id]
     rows: list[Row] = []
     extra: list[Row] = []
@@ -78,10 +82,10 @@ def make_rows(people: list[Person], source_id: str, seed: int) -> list[Row]:
         is_first = person.person_id.endswith("a")
         if random.random() >= (first if is_first else second):
             continue
-        row = observations.observe(person, source_id, serial, random)
+        row = observations.observe(person, source_id, serial, random, latest)
         rows.append(row)
         if random.random() < again:
-            extra.append(observations.observe(person, source_id, 500_000 + serial, random))
+            extra.append(observations.observe(person, source_id, 500_000 + serial, random, latest))
         if random.random() < older:
             extra.append(observations.stale_copy(row, person, random))
     random = Random(f"{seed}/{source_id}/order")

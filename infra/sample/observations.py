@@ -69,8 +69,8 @@ class Sight:
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
-def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
-    """Return what a source with these habits has written down of a person."""
+def look(person: Person, habits: SourceHabits, random: Random, latest: datetime = LATEST) -> Sight:
+    """Return what a source with these habits has written down of a person until then."""
     knows = random.random
     is_stale = knows() < habits.stale
     old_phone, old_address = random.choices(((True, False), (False, True), (True, True)), (35, 50, 15))[0]
@@ -96,7 +96,7 @@ def look(person: Person, habits: SourceHabits, random: Random) -> Sight:
         resident_id,
         place,
         street if any(place) and knows() < 0.9 else "",
-        LATEST - timedelta(days=days_ago, seconds=random.randrange(40_000)),
+        latest - timedelta(days=days_ago, seconds=random.randrange(40_000)),
     )
 
 
@@ -208,11 +208,9 @@ _HABITS = {"till": TILL, "shop": SHOP, "callcentre": CALLS}
 _PREFIX = {"till": "K", "shop": "U", "callcentre": "C"}
 
 
-def observe(person: Person, source_id: str, serial: int, random: Random, *, sticky_name: str = "") -> Row:
-    """Return one row of a source for a person; `sticky_name` repeats a name already written there."""
-    sight = look(person, _HABITS[source_id], random)
-    if sticky_name:
-        sight = replace(sight, name=sticky_name)
+def observe(person: Person, source_id: str, serial: int, random: Random, latest: datetime = LATEST) -> Row:
+    """Return one row of a source for a person, changed at `latest` or before."""
+    sight = look(person, _HABITS[source_id], random, latest)
     record_id = f"{_PREFIX[source_id]}{serial:06d}"
     columns = _FORMATTERS[source_id](record_id, person, sight, random)
     return Row(source_id, record_id, person.person_id, columns)

@@ -49,8 +49,8 @@ def review_pairs(story: Context) -> list[str]:
     require(said, "the review queue is empty, though pairs were found; see logs/profiles.log")
     after = _quality(story)
     return [
-        f"{shown(sum(said.values()))} pairs answered: {shown(said[SAME])} one person, {shown(said[TWO])} two people; "
-        f"{shown(twice)} of them by two stewards",
+        f"{shown(sum(said.values()))} pairs answered as the truth has them: {shown(said[SAME])} one person, "
+        f"{shown(said[TWO])} two people; {shown(twice)} of them by two stewards",
         f"against the truth: recall {before[1]:.4f} → {after[1]:.4f}, precision {before[0]:.4f} → {after[0]:.4f}, "
         f"F1 {before[2]:.4f} → {after[2]:.4f}",
     ]

@@ -16,7 +16,7 @@ import pytest
 from stdnum.cn import ric
 
 from infra.sample import evaluate as measure
-from infra.sample.generate import Manifest, generate
+from infra.sample.generate import Manifest, generate, make_rows
 from infra.sample.journey import demographics_of_households
 from infra.sample.people import AGE_BANDS, REFERENCE_YEAR, make_people
 from infra.sample.reading import load_sources, read_records, read_rows
@@ -233,6 +233,13 @@ def test_transactions_fall_in_the_year_before_the_reference_date_on_known_cards(
     assert all(truth.people["till", card].endswith("a") for card in cards)
     assert pc.min(table["amount_cents"]).as_py() >= 0
     assert pc.sum(table["amount_cents"]).as_py() == pytest.approx(459_392_900, rel=0.02)
+
+
+def test_a_sample_of_an_earlier_day_has_no_row_of_a_later_one():
+    people = make_people(demographics_of_households()[:200], 1)
+    times = {row.columns["updated_at"] for row in make_rows(people, "shop", 1, datetime(2026, 2, 28, 20))}
+
+    assert "2026-02" < max(times) <= "2026-02-28T20:00:00+08:00"
 
 
 def test_the_plan_mixes_consents_and_names_only_known_cards(sample, truth):

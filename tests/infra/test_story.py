@@ -261,7 +261,7 @@ def queue(gateway, story):
 def test_pairs_are_answered_as_the_truth_has_them_by_two_stewards_where_two_must(gateway, story, queue):
     lines = stewardship.review_pairs(story)
 
-    assert lines[0] == "1 pairs answered: 1 one person, 0 two people; 1 of them by two stewards"
+    assert lines[0] == "1 pairs answered as the truth has them: 1 one person, 0 two people; 1 of them by two stewards"
     assert gateway.asked["/v1/matchCandidates/ab:confirm"] == 2
     assert gateway.asked["/v1/matchCandidates/cd:reject"] == 0, "the pair of two people is left for the wrong verdict"
     assert story.kept["mistaken"]["pair"] == "matchCandidates/cd"
