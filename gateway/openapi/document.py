@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.limits import Limits
+from gateway.openapi.composed import composed_operations
 from gateway.openapi.schemas import Schema, Schemas, component_name, is_required, path_schema
-from gateway.openapi.standards import standard_of
+from gateway.openapi.standards import SCIM, STANDARDS, Standard, standard_of
 from gateway.transcoding.catalog import Binding, Method
 from gateway.transcoding.paths import Template, parse_template
 from gateway.transcoding.query import is_leaf
@@ -17,6 +18,10 @@ from gateway.wire import MULTIPART, SHORTEST_TIMEOUT, URLENCODED
 
 QUERY_DEPTH = 3
 LINES = "application/x-ndjson"
+ABOUT = (
+    "The customer-data middle office. A reply leaves out the fields that its caller may not see for the purpose stated "
+    "and masks others: of those it promises neither `required` nor `pattern`."
+)
 STEP_UP = "Needs a second factor shown within five minutes; else 401 with the challenge of RFC 9470."
 PROBLEM: Schema = {"$ref": "#/components/responses/Problem"}
 PROBLEM_SCHEMA: Schema = {
@@ -61,18 +66,19 @@ HEADER_PARAMETERS: dict[str, Schema] = {
         "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,63}$"},
     },
     "RequestTimeout": timeout_parameter(Limits().deadline, Limits().longest_deadline),
+    "LinesTimeout": timeout_parameter(Limits().longest_deadline, Limits().longest_deadline),
     "UploadTimeout": timeout_parameter(Limits().upload_deadline, Limits().upload_deadline),
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
         "description": "A repeat of the key returns the first answer; the same as request_id.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$"},
     },
     "IfMatch": {
         "name": "If-Match",
         "in": "header",
         "description": "The ETag the change is meant for; another one is refused with 412.",
-        "schema": {"type": "string", "pattern": '^("[^"]{1,40}"|[*])$'},
+        "schema": {"type": "string", "pattern": '^("[!#-~]{1,62}"|[*])$'},
     },
 }
 
@@ -88,9 +94,11 @@ def build_document(methods: Iterable[Method], comments: dict[str, str], server_u
             template = parse_template(binding.template)
             item = paths.setdefault(path_of(template), {})
             item[binding.verb.lower()] = operation_of(schemas, method, binding, template, index)
+    for (verb, text), operation in composed_operations(PROBLEM, refusal_of(STANDARDS[SCIM])).items():
+        paths.setdefault(path_of(parse_template(text)), {})[verb] = operation
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Kehu", "version": "1", "description": "The customer-data middle office."},
+        "info": {"title": "Kehu", "version": "1", "description": ABOUT},
         "servers": [{"url": server_url}],
         "tags": [{"name": name, "description": text} for name, text in sorted(tags.items())],
         "security": [{"token": []}],
@@ -183,11 +191,16 @@ def responses_of(schemas: Schemas, method: Method, binding: Binding) -> Schema:
     standard = standard_of(binding)
     if standard is None:
         return {"200": success(schemas, method), "default": PROBLEM}
-    refusal = problem_response()
-    content = {**dict(refusal["content"]), standard.refusal_type: {"schema": standard.refusal}}  # type: ignore[call-overload]
     status = standard.success.get(binding.verb, "200")
     done: Schema = {"description": "Done."} if status == "204" else success(schemas, method)
-    return {status: done, "default": {**refusal, "content": content}}
+    return {status: done, "default": refusal_of(standard)}
+
+
+def refusal_of(standard: Standard) -> Schema:
+    """Return the response that a refusal has where a standard says how."""
+    refusal = problem_response()
+    content = {**dict(refusal["content"]), standard.refusal_type: {"schema": standard.refusal}}  # type: ignore[call-overload]
+    return {**refusal, "content": content}
 
 
 def success(schemas: Schemas, method: Method) -> Schema:
@@ -212,7 +225,7 @@ def parameters_of(schemas: Schemas, method: Method, binding: Binding, template: 
         body = "lines" if method.is_lines else binding.body
         taken = frozenset({variable.field for variable in template.variables} | {body} | in_headers(method, binding))
         found.extend(query_parameters(schemas, method.request, taken, ""))
-    timeout = "UploadTimeout" if method.is_upload else "RequestTimeout"
+    timeout = "UploadTimeout" if method.is_upload else "LinesTimeout" if method.is_lines else "RequestTimeout"
     names = [timeout] if method.is_public else ["Purpose", timeout]
     carried = in_headers(method, binding)
     names += [name for field, name in (("request_id", "IdempotencyKey"), ("etag", "IfMatch")) if field in carried]

@@ -39,7 +39,8 @@ def time_filler(example: str) -> Fill:
 
 def fill_mask(message: Message, value: Json) -> None:
     """Accept paths with commas between, snake_case or camelCase."""
-    paths = read_text(value).split(",") if value else []
+    text = read_text(value)
+    paths = text.split(",") if text else []
     for path in paths:
         if not MASK.fullmatch(path):
             raise BadField("must be field names with commas between, such as display_name,address.city")

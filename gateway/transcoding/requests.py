@@ -86,7 +86,7 @@ class RequestReader:
         """
         found = KEY.fullmatch(key)
         if found is None:
-            raise HeaderRefused("Idempotency-Key must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+            raise HeaderRefused("Idempotency-Key must be 1 to 64 of A-Z a-z 0-9 . _ : -, a letter or digit first")
         if not self.has_request_id:
             raise HeaderRefused("this method keeps no request ids; do not send Idempotency-Key")
         if getattr(message, "request_id") not in ("", found[1]):  # noqa: B009 - the type is only known here

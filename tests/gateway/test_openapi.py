@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from kehu.options.v1 import options_pb2
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from gateway.main import routed_methods
+from gateway.main import build_router, routed_methods
 from gateway.openapi import build_document
 from gateway.openapi.comments import descriptor_set_path, load_comments
 from gateway.openapi.errors import error_lines, errors_markdown
+from gateway.routes.bulk import BULK_TEMPLATE
+from gateway.routes.views import VIEW_TEMPLATE
 from gateway.transcoding.catalog import import_protos, methods_of
+from gateway.transcoding.requests import ETAG, KEY
 from infra import docs_errors
+
+COMPOSED = {("get", VIEW_TEMPLATE), ("post", BULK_TEMPLATE)}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +38,33 @@ def test_it_is_valid_openapi(document):
 def test_every_route_is_in_it_once(document, methods):
     operations = [operation for item in document["paths"].values() for operation in item.values()]
 
-    assert len(operations) == sum(len(method.bindings) for method in methods)
+    assert len(operations) == sum(len(method.bindings) for method in methods) + len(COMPOSED)
     assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+def test_the_routes_that_are_composed_of_others_are_in_it(document):
+    for verb, template in COMPOSED:
+        assert document["paths"][template][verb]["responses"]["200"]
+        path = template.replace("{profile_id}", "p1").encode()
+        assert verb.upper() in build_router(None, []).find(path).ends
+
+
+def test_a_stream_of_lines_may_take_as_long_as_its_route_lets_it(document, methods):
+    (lines, *_) = [method for method in methods if method.is_lines]
+    operation = document["paths"]["/v1/sources/{source_id}/records:stream"]["post"]
+
+    assert lines.bindings[0].template.endswith("/records:stream")
+    assert {"$ref": "#/components/parameters/LinesTimeout"} in operation["parameters"]
+    assert "; 60 when absent" in document["components"]["parameters"]["LinesTimeout"]["description"]
+
+
+def test_headers_that_the_document_allows_are_taken(document):
+    for name, taken in (("IdempotencyKey", KEY), ("IfMatch", ETAG)):
+        allowed = re.compile(document["components"]["parameters"][name]["schema"]["pattern"])
+        for text in (*map(chr, range(32, 0x100)), *("a" * n for n in (2, 40, 41, 62, 64, 65))):
+            for given in (text, f'"{text}"'):
+                if given != "*" and allowed.search(given):
+                    assert taken.fullmatch(given), (name, given)
 
 
 def test_every_method_of_the_services_has_a_rule_and_a_route_only_if_outsiders_may_call_it():

@@ -203,6 +203,8 @@ REFUSED = [
     ({"create_time": 5}, "/create_time", "2026-01-31"),
     ({"cooking": "5 minutes"}, "/cooking", "1.5s"),
     ({"mask": "a b"}, "/mask", "field names"),
+    ({"mask": 0}, "/mask", "a string"),
+    ({"mask": {}}, "/mask", "a string"),
     ({"extra": [1]}, "/extra", "object"),
     ({"list": {}}, "/list", "array"),
     ({"packed": {"title": "x"}}, "/packed", "@type"),
