@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import ROOT, LiveStack, a_stack
+from tests.flows.people import customers
 from tests.flows.raw import Raw
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
@@ -37,9 +38,23 @@ SECONDS = 900 if PHASES == "coverage" else 3600
 
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveStack]:
-    """A stack that may be filled with nonsense."""
+    """A stack that may be filled with nonsense, with customers to begin with."""
     with a_stack(tmp_path_factory.mktemp("document")) as running:
+        some_customers(running)
         yield running
+
+
+def some_customers(stack: LiveStack) -> None:
+    """Register two sources with some customers in common, and one question to a steward."""
+    for source in ("till", "shop"):
+        body = {"display_name": source, "owner_department": "sales", "trust_rank": 1, "mapping": []}
+        stack.steward.post("/v1/sources", body, source_id=source)
+        records = [
+            {"source_record_id": p.card, "fields": {"name": p.name, "phone": p.phone, "birth_date": p.born}}
+            for p in customers(10, 0 if source == "till" else 5)
+        ]
+        records.append({"source_record_id": "Q", "fields": {"name": f"王{source}", "phone": "13912345671"}})
+        stack.steward.post(f"/v1/sources/{source}/records:batchUpsert", {"records": records})
 
 
 @pytest.mark.timeout(SECONDS + 60)
