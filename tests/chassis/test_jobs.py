@@ -12,6 +12,7 @@ from google.longrunning import operations_pb2
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
 
+from infra.processes import wait_until
 from services.chassis import records
 from services.chassis.errors import Busy
 from services.chassis.jobs import (
@@ -160,3 +161,17 @@ def test_jobs_of_a_kind_that_no_worker_here_does_keep_no_other_waiting(operation
 
     assert Worker("profiles", {"steps": Steps([0]).run}, operations).run_one()
     assert Jobs("profiles", operations).get(waiting, "sales").done
+
+
+def test_what_ended_three_months_ago_is_forgotten_and_nothing_else(operations: OperationStore) -> None:
+    old, now = datetime.now(UTC) - timedelta(days=91), datetime.now(UTC)
+    gone, late, waiting = (started(operations, kind) for kind in ("ended then", "ended late", "waiting"))
+    operations.update(gone, "", {"open": False, "done": True, "wake_at": old, "update_time": old})
+    operations.update(late, "", {"open": False, "done": True, "wake_at": old, "update_time": now})
+    operations.update(waiting, "", {"wake_at": old, "update_time": old})
+
+    worker = Worker("profiles", {}, operations, threads=1)
+    worker.start()
+    assert wait_until(lambda: operations.get(gone) is None, 20, 0.05)
+    worker.stop()
+    assert operations.get(late) and operations.get(waiting)

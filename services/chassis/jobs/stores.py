@@ -34,6 +34,9 @@ class OperationStore(Protocol):
     def update(self, operation_id: str, lease: str, changes: Mapping[str, object]) -> bool:
         """Set fields if the lease token is still this one; say whether it was."""
 
+    def forget(self, before: datetime) -> int:
+        """Remove those that ended before a time; return how many."""
+
 
 class MongoOperations:
     """Operations in the service's own database."""
@@ -79,6 +82,12 @@ class MongoOperations:
             result = self._collection().update_one({"_id": operation_id, "lease": lease}, {"$set": dict(changes)})
         return result.matched_count == 1
 
+    def forget(self, before: datetime) -> int:
+        """Remove what ended long ago."""
+        ended = {"open": False, "wake_at": {"$lt": before}, "update_time": {"$lt": before}}  # the first two by an index
+        with records.driver_errors():
+            return int(self._collection().delete_many(ended).deleted_count)
+
 
 class MemoryOperations:
     """Operations in memory, for tests; same promises."""
@@ -121,3 +130,12 @@ class MemoryOperations:
                 return False
             found.update(changes)
             return True
+
+    def forget(self, before: datetime) -> int:
+        """Remove what ended long ago."""
+        with self._lock:
+            ended = [d for d in self._documents.values() if not d["open"]]
+            gone = [d for d in ended if d["update_time"] < before]  # type: ignore[operator]
+            for document in gone:
+                del self._documents[str(document["_id"])]
+            return len(gone)

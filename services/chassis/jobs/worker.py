@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ from services.chassis.jobs.operations import Owner, ended, packed
 from services.chassis.jobs.stores import Document, MongoOperations, OperationStore
 
 LEASE = timedelta(seconds=30)
+KEPT = timedelta(days=90)  # how long an operation that has ended can be looked up
+TIDIED_EVERY_SECONDS = 3600.0
 ATTEMPTS = 5  # unexpected failures without progress before a job is given up; outages and restarts do not count
 _log = logging.getLogger(__name__)
 
@@ -96,6 +100,7 @@ class Worker:
         self._handlers = dict(handlers)
         self._store = store or MongoOperations(service)
         self._stop = threading.Event()
+        self._tidied = -math.inf
         self._threads = [
             threading.Thread(target=self._loop, name=f"{service}-job-{i}", daemon=True) for i in range(threads)
         ]
@@ -114,6 +119,7 @@ class Worker:
     def _loop(self) -> None:
         while not self._stop.is_set():
             try:
+                self._tidy()
                 if self.run_one():
                     continue
             except Unavailable:
@@ -121,6 +127,12 @@ class Worker:
             except Exception:
                 _log.exception("worker loop failed")
             self._stop.wait(0.5)
+
+    def _tidy(self) -> None:
+        """Forget now and then what ended long ago."""
+        if time.monotonic() - self._tidied >= TIDIED_EVERY_SECONDS:
+            self._tidied = time.monotonic()
+            self._store.forget(datetime.now(UTC) - KEPT)
 
     def run_one(self) -> bool:
         """Run one due job, if any; say whether there was one."""
