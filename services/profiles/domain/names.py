@@ -23,9 +23,10 @@ _TITLE = re.compile(
     "总监|总裁|副总|主管|店长|队长|书记|院长|[处局科部行厂所站]长|工程师|会计|秘书|博士|校长|[总工董局处哥姐嫂叔姨])$"
 )
 _PLAIN = re.compile(  # two or three characters that neither begin as a nickname nor may end in a title
-    "(?![老小阿].$)[\u4e00-\u9fff]{1,2}(?![先生女士小姐太人老师同志学经理董事长主任医大夫护教授律傅阿姨叔板娘总监裁副管店队书记"
+    "(?![老小阿].$|.?某)[\u4e00-\u9fff]{1,2}(?![先生女士小姐太人老师同志学经理董事长主任医大夫护教授律傅阿姨叔板娘总监裁副管店队书记"
     "院处局科部行厂所站工程会计秘博校哥嫂某])[\u4e00-\u9fff]"
 )
+_PRIVATE = re.compile("(?<=[\u3400-\u9fff])[\ue000-\uf8ff]")  # of one system's own font: nobody else can tell which
 _HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af]")  # as is_han says
 _SEVERAL = re.compile(r"\s*[、/&;,|+]\s*")
 _NICKNAME = re.compile(r"^([老小阿])(\S)$")
@@ -34,7 +35,8 @@ _LATIN_TITLE = re.compile(r"^(mr|mrs|ms|miss|dr|prof|sir|madam)\b\.?\s*", re.IGN
 _LATIN_TITLE_AFTER = re.compile(r"[\s,]+(mr|mrs|ms|miss|dr|prof|jr|sr|phd)\.?$", re.IGNORECASE)
 _LATIN_TITLES = frozenset(("mr", "mrs", "ms", "miss", "dr", "prof", "sir", "madam", "jr", "sr", "phd"))
 _DOTS = re.compile(r"\s*[·•・‧∙⋅．.]\s*")
-_MASK = re.compile(r"[*?xX某]+$")
+# a character that somebody hid, or that no encoding of theirs had: 李*明, 李XX, 王某某, 龚?
+_HIDDEN = re.compile(r"[*?×○●□■某\ufffd]|(?<![A-Za-z])[xX]+(?![A-Za-z])")
 _PLAIN_LIMIT = 4
 _NAME_LENGTH_LIMIT = 60
 
@@ -46,7 +48,7 @@ def parse_name(text: str) -> tuple[PersonName | None, str]:
         if (simple is text or _PLAIN.fullmatch(simple)) and not is_no_name(simple):
             return split_han_name(simple), ""
         text = simple
-    text = clean(text)
+    text = clean(_PRIVATE.sub("?", text))
     if is_empty_word(text):
         return None, "NAME_BLOCKED" if text else ""
     if is_blocked_name(text):
@@ -69,15 +71,19 @@ def _names_several(text: str) -> bool:
 
 
 def _han_name(text: str) -> PersonName | None:
+    """Read a name that has Chinese characters; one with hidden characters tells its surname at most."""
     dotted = _DOTS.sub("·", simplify(text)).strip("·")
     if "·" in dotted and sum(map(is_han, dotted)) >= 4:
         own, title = _without_titles(dotted)
         given, _, surname = own.partition("·")
-        return _checked(PersonName(surname, given, title, "dotted"))
+        return None if _HIDDEN.search(own) else _checked(PersonName(surname, given, title, "dotted"))
     text, latin_title = _without_latin_titles(text)
-    text = "".join(char for char in simplify(text) if is_han(char) or char in "*?xX")
-    text = "".join(char for char in _MASK.sub("", text) if is_han(char))
-    text, title = _without_titles(text)
+    shown, *hidden = _HIDDEN.split(simplify(text))
+    if hidden:
+        surname = split_han_name("".join(filter(is_han, shown))).surname
+        _, title = _without_titles("".join(filter(is_han, surname + hidden[-1])))
+        return PersonName(surname, "", title or latin_title) if surname else None
+    text, title = _without_titles("".join(filter(is_han, shown)))
     title = title or latin_title
     if match := _NICKNAME.match(text) if not title else None:
         return PersonName(match[2], "", match[1])

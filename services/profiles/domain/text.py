@@ -30,7 +30,7 @@ def clean(text: str) -> str:
 
 
 def _visible(char: str) -> str:
-    if char.isprintable():
+    if char.isprintable() or is_han(char):  # newer ones than this Python's table has among them
         return char
     return "" if unicodedata.category(char) in {"Cf", "Cs", "Co", "Cn"} else " "
 

@@ -50,6 +50,31 @@ def test_surname_given_name_and_title_are_told_apart(text, surname, given, title
 
 
 @pytest.mark.parametrize(
+    ("text", "surname", "title"),
+    [
+        ("李*明", "李", ""), ("李＊明", "李", ""), ("李×明", "李", ""), ("李x明", "李", ""), ("李明*", "李", ""),
+        ("李?明", "李", ""), ("李□明", "李", ""), ("李某明", "李", ""), ("王某某先生", "王", "先生"),
+        ("欧阳*娜", "欧阳", ""), ("李**先生", "李", "先生"), ("王\ue81f明", "王", ""),
+        ("王明\ue863", "王", ""), ("龚\ufffd", "龚", ""),
+    ],
+)  # fmt: skip
+def test_of_a_name_with_a_hidden_character_the_surname_is_known_and_no_shorter_name_made(text, surname, title):
+    name, reason = parse_name(text)
+
+    assert (name.surname, name.given, name.title, reason) == (surname, "", title, "")
+
+
+@pytest.mark.parametrize("text", ["*明", "**明", "*三", "*小明", "阿依*·买买提江", "某某"])
+def test_a_name_whose_surname_is_hidden_is_none(text):
+    assert parse_name(text) == (None, "NAME_UNREADABLE")
+
+
+def test_a_latin_x_and_a_character_newer_than_our_tables_are_no_hidden_ones():
+    assert parse_name("Max李明")[0].full == "李明"
+    assert parse_name("李\U0002ebf0明")[0].full == "李\U0002ebf0明"
+
+
+@pytest.mark.parametrize(
     ("text", "full"),
     [
         ("Wang Xiaoming", "Wang Xiaoming"),
