@@ -8,8 +8,8 @@ from services.profiles.domain.text import clean
 EMAILS_LIMIT = 10  # in one cell
 _LOCAL_LIMIT = 64  # octets before the @
 _SEPARATORS = re.compile(r"[\s,;、|<>()\[\]\"']+")
-_EMAIL = re.compile(  # RFC 5321 dot-string, 64 octets before the @ and 253 after it
-    r"(?=.{3,254}$)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+_EMAIL = re.compile(  # RFC 5321 dot-string, 64 octets before the @ and 253 after it; a * hides whose it is: z***@qq.com
+    r"(?=.{3,254}$)[a-z0-9!#$%&'+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'+/=?^_`{|}~-]+)*"
     r"@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}"
 )
 _MALE_WORDS = """

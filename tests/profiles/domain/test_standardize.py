@@ -223,3 +223,14 @@ def _noise(random: Random) -> dict[str, str]:
 def test_a_reason_sets_a_row_apart_only_where_the_dictionary_says_so():
     assert "PHONE_DIGITS_LOST" in DEFAULT_BY_NAME["phone"].reject_reasons
     assert not blocked.is_blocked_phone("13912345671")
+
+
+@pytest.mark.parametrize("text", ["z***@qq.com", "138****5678@163.com", "****@qq.com", "z***@qq.com;*@qq.com"])
+def test_an_address_that_somebody_masked_is_nobodys(text):
+    assert parse_emails(text) == ((), ("EMAIL_UNREADABLE",))
+
+
+def test_what_was_masked_alike_makes_two_people_not_one():
+    masked = [record(name=name, email="z***@qq.com") for name in ("李*明", "李明")]
+    assert [item.emails for item in masked] == [(), ()]
+    assert all(item.is_rejected for item in masked), "nothing is left that tells them from others"
