@@ -5,7 +5,7 @@ import re
 from stdnum import luhn
 from stdnum.cn import uscc
 
-from services.profiles.domain.documents import check_digit
+from services.profiles.domain.documents import birth_date_of, check_digit
 from services.profiles.domain.text import clean
 from services.profiles.domain.values import Document
 
@@ -57,5 +57,5 @@ def _is_right(kind: str, number: str) -> bool:
     if kind == "credit_code":
         return bool(uscc.is_valid(number))
     if kind == "foreigner_card" and len(number) == 18:
-        return check_digit(number[:17]) == number[17]
+        return check_digit(number[:17]) == number[17] and bool(birth_date_of(number))
     return True

@@ -14,6 +14,7 @@ from services.profiles.domain.names import parse_name
 from services.profiles.domain.papers import parse_document
 from services.profiles.domain.phones import parse_phones
 from services.profiles.domain.sources import SourceSettings
+from services.profiles.domain.text import clean
 from services.profiles.domain.values import (
     Address,
     Document,
@@ -87,11 +88,17 @@ def standardize(
 
 
 def _papers(text: str, found: _Findings) -> tuple[str, tuple[Document, ...]]:
-    """Return the resident ID, or the other document that the column holds instead of one."""
+    """Return the resident ID, or the other document that the column holds instead of one.
+
+    No region begins with 9, but companies' codes and foreigners' cards do, and they may be of digits alone.
+    """
     resident_id, reason = parse_resident_id(text)
     document = None
     if reason == "RESIDENT_ID_UNREADABLE":
         document, reason = parse_document(text)
+    elif reason and clean(text).startswith("9"):
+        document, _ = parse_document(text)
+        reason = "" if document else reason
     found.add("resident_id", reason)
     return resident_id, (document,) if document else ()
 

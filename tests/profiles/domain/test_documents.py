@@ -96,6 +96,23 @@ def test_a_passport_in_the_column_of_resident_ids_is_kept_as_what_it_is():
     assert not made.is_rejected
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("911100007109250324", "credit_code"), ("９１１１００００７１０９２５０３２４", "credit_code"),
+     ("911124198108030024", "foreigner_card")],
+)  # fmt: skip
+def test_a_document_of_eighteen_digits_that_begin_with_no_region_is_no_wrong_resident_id(text, kind):
+    made = record(name="John Smith", resident_id=text)
+
+    assert ([item.kind for item in made.documents], made.problems) == ([kind], ())
+
+
+def test_eighteen_digits_that_are_no_document_keep_the_reason_of_a_resident_id():
+    reasons = [record(name="王伟", phone="13912345670", resident_id=text).problems[0].reason
+               for text in ("911100007109250325", "110105194912310021", "999999999999999999")]  # fmt: skip
+    assert reasons == ["RESIDENT_ID_CHECK_DIGIT", "RESIDENT_ID_CHECK_DIGIT", "RESIDENT_ID_BLOCKED"]
+
+
 def test_the_number_tells_birth_date_and_gender():
     assert (birth_date_of(RESIDENT_ID), gender_of(RESIDENT_ID)) == ("1990-01-02", "male")
     assert gender_of(OTHER_RESIDENT_ID) == "female"
