@@ -23,7 +23,7 @@ _YEAR_LAST = re.compile(r"(\d{1,2})\s*[-/. ]\s*(\d{1,2})\s*[-/. ]\s*(\d{4})(?:\s
 _SHORT_YEAR_LAST = re.compile(r"(\d{1,2})\s*[-/]\s*(\d{1,2})\s*[-/]\s*(\d{2})")
 _COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})(?:\d{6})?")
 _SHORT_COMPACT = re.compile(r"(\d{2})(\d{2})(\d{2})")
-_EXCEL_SERIAL = re.compile(r"([1-5]\d{4})(?:\.\d+)?")
+_EXCEL_SERIAL = re.compile(r"([1-5]\d{4})(\.\d+)?")
 _REPUBLIC = re.compile(r"民国\s*(\d{1,3})\s*年\s*(\d{1,2})\s*月\s*(\d{1,2})\s*[日号]?")
 _DAY_MONTH_NAME = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[-\s/.]*([a-z]{3,9})[-\s/.,]*(\d{4}|\d{2})")
 _MONTH_NAME_DAY = re.compile(r"([a-z]{3,9})[-\s/.]*(\d{1,2})(?:st|nd|rd|th)?[-\s/.,]+(\d{4})")
@@ -148,7 +148,9 @@ def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int, this_ye
     if text.isascii() and text.isdigit() and len(text) in (10, 13):
         return datetime.fromtimestamp(int(text[:10]), UTC)
     if match := _COMPACT_TIME.fullmatch(text):
-        text = "{}T{}".format(*match.groups())
+        text = "{}T{}.{}".format(*match.groups("000"))
+    elif text.isdigit() and len(text) > len("YYYYMMDD"):  # fromisoformat takes any digit for the T before a clock
+        return None
     try:
         found = datetime.fromisoformat(text.replace("/", "-"))
     except ValueError:
@@ -168,7 +170,7 @@ def _day_and_clock(text: str, date_order: str, this_year: int) -> datetime | Non
     if not day or (clock is None and _HAS_CLOCK.search(text)):
         return None
     if clock is None:
-        return datetime.fromisoformat(day)
+        return datetime.fromisoformat(day) + _clock_of_serial(text)
     half = clock["before"] or clock["after"] or ""
     hour, minute, second = (int(clock[name] or 0) for name in ("hour", "minute", "second"))
     if half in _AFTERNOON and hour < 12:
@@ -178,6 +180,12 @@ def _day_and_clock(text: str, date_order: str, this_year: int) -> datetime | Non
     if hour > 23 or minute > 59 or second > 59:
         return None
     return datetime.fromisoformat(f"{day}T{hour:02}:{minute:02}:{second:02}{_offset(clock['zone'] or '')}")
+
+
+def _clock_of_serial(text: str) -> timedelta:
+    """Return how far into its day the number is that a spreadsheet keeps for a time: 45231.75 is at 18:00."""
+    match = _EXCEL_SERIAL.fullmatch(text)
+    return timedelta(seconds=round(float(match[2] or 0) * 86_400)) if match else timedelta()
 
 
 def _offset(zone: str) -> str:
@@ -191,7 +199,7 @@ def _zone(utc_offset_minutes: int) -> timezone:
     return timezone(timedelta(minutes=utc_offset_minutes))
 
 
-_COMPACT_TIME = re.compile(r"(\d{8})(\d{6})")
+_COMPACT_TIME = re.compile(r"(\d{8})(\d{6})(\d{3})?")
 _CLOCK = re.compile(
     r"(?:(?P<before>上午|下午|晚上|凌晨|[ap]m)\s*)?(?<!\d)(?P<hour>\d{1,2})\s*(?:[:时点]\s*(?P<minute>\d{1,2})?)"
     r"(?:\s*[:分]\s*(?P<second>\d{1,2})?(?:\.\d+)?)?\s*秒?\s*(?P<after>[ap]m)?\s*"

@@ -125,6 +125,18 @@ def test_an_evening_is_no_morning(text):
     assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2026, 10, 1, 12, 30, 15, tzinfo=UTC)
 
 
+def test_milliseconds_without_any_sign_are_of_the_second_and_no_clock_of_their_own():
+    moment = datetime(2026, 10, 1, 0, 30, 15, 123_000, tzinfo=UTC)
+    assert parse_timestamp("20261001083015123", "ymd", 480, 2026) == moment
+    assert parse_timestamp("202610010830151", "ymd", 480, 2026) is None
+
+
+@pytest.mark.parametrize(("text", "hour"), [("45231", 16), ("45231.75", 10), ("45231.7500000001", 10)])
+def test_a_time_that_lost_its_format_in_a_spreadsheet_keeps_its_clock(text, hour):
+    day = 31 if hour == 16 else 1
+    assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2023, 10 + (day == 1), day, hour, tzinfo=UTC)
+
+
 @pytest.mark.parametrize("text", ["05-JAN-23", "23-01-05", "23/01/05", "230105"])
 def test_two_digits_of_a_year_are_of_the_past(text):
     assert parse_timestamp(text, "ymd", 0, 2026) == datetime(2023, 1, 5, tzinfo=UTC)
