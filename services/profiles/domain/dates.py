@@ -34,6 +34,7 @@ _AROUND = re.compile(
     r"^(?:出?生于|出生日期|生日|公元|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\b[,.]?)[:\s]*|"
     r"[\s,(]*(?:星期|周|礼拜)[一二三四五六日天1-7][\s)]*|\s*(?:出?生|生日)$|\s+\d{2}:\d{2}(?::\d{2})?\s*(?:gmt|utc)$"
 )
+_MOMENT = re.compile(r"\s*\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|\+00:00)\s*", re.ASCII)
 _EXCEL_EPOCH = date(1899, 12, 30)  # ECMA-376 part 1, 18.17.4.1, with its leap-year slip folded in
 
 
@@ -66,6 +67,21 @@ def parse_birth_date(text: str, date_order: str, this_year: int) -> tuple[str, s
     if found and not EARLIEST_BIRTH_YEAR <= int(found[:4]) <= this_year:
         return "", "DATE_OUT_OF_RANGE"
     return found, reason
+
+
+def day_of_moment(text: str, utc_offset_minutes: int) -> str:
+    """Return the day that a midnight told in UTC begins at the source, any other text as it is.
+
+    1990-05-19T16:00:00Z is how a system in China tells 20 May 1990, and T15:00:00Z where clocks went an hour ahead
+    (1986 to 1991). A day without a clock is often told as T00:00:00Z: that day it stays.
+    """
+    if not _MOMENT.fullmatch(text):
+        return text
+    try:
+        found = datetime.fromisoformat(text.strip()) + timedelta(minutes=utc_offset_minutes + 60)
+    except (ValueError, OverflowError):
+        return text
+    return found.date().isoformat()
 
 
 def _tidy(text: str) -> str:

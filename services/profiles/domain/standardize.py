@@ -7,7 +7,7 @@ from typing import TypeVar
 from services.profiles.domain.addresses import parse_address
 from services.profiles.domain.ages import parse_birth_years
 from services.profiles.domain.contacts import gender_of_title, parse_emails, parse_gender
-from services.profiles.domain.dates import parse_birth_date
+from services.profiles.domain.dates import day_of_moment, parse_birth_date
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME, FieldDefinition, severity_of
 from services.profiles.domain.documents import birth_date_of, gender_of, parse_resident_id
 from services.profiles.domain.names import parse_name
@@ -71,7 +71,7 @@ def standardize(
     phones = found.many("phone", parse_phones(text.get("phone", ""), source.default_region))
     emails = found.many("email", parse_emails(text.get("email", "")))
     resident_id, documents = _papers(text.get("resident_id", ""), found)
-    birth_date, birth_years = _born(text.get("birth_date", ""), source.date_order, raw.updated_time.year, found)
+    birth_date, birth_years = _born(text.get("birth_date", ""), source, raw.updated_time.year, found)
     gender = found.one("gender", parse_gender(text.get("gender", "")))
     address = found.one("address", parse_address(" ".join([text[item] for item in ADDRESS_FIELDS if item in text])))
     if resident_id:
@@ -103,9 +103,10 @@ def _papers(text: str, found: _Findings) -> tuple[str, tuple[Document, ...]]:
     return resident_id, (document,) if document else ()
 
 
-def _born(text: str, date_order: str, year: int, found: _Findings) -> tuple[str, tuple[int, int] | None]:
+def _born(text: str, source: SourceSettings, year: int, found: _Findings) -> tuple[str, tuple[int, int] | None]:
     """Return the date of birth, or the years between which it lies when the text says no more."""
-    birth_date, reason = parse_birth_date(text, date_order, year)
+    text = day_of_moment(text, source.utc_offset_minutes)
+    birth_date, reason = parse_birth_date(text, source.date_order, year)
     birth_years = parse_birth_years(text, year) if reason == "DATE_UNREADABLE" else None
     found.add("birth_date", "BIRTH_YEARS_ONLY" if birth_years else reason)
     return birth_date, birth_years

@@ -234,3 +234,15 @@ def test_what_was_masked_alike_makes_two_people_not_one():
     masked = [record(name=name, email="z***@qq.com") for name in ("李*明", "李明")]
     assert [item.emails for item in masked] == [(), ()]
     assert all(item.is_rejected for item in masked), "nothing is left that tells them from others"
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("1990-01-01T16:00:00.000Z", "1990-01-02"), ("1990-01-01 16:00:00+00:00", "1990-01-02"),
+        ("1990-05-19T15:00:00Z", "1990-05-20"), ("1990-01-02T00:00:00Z", "1990-01-02"),
+        ("1990-01-02T00:00:00+08:00", "1990-01-02"), ("1990-01-02T16:00:00", "1990-01-02"),
+    ],
+)  # fmt: skip
+def test_a_birth_date_told_as_a_moment_in_utc_is_the_day_that_began_at_the_source(text, day):
+    assert record(name="王伟", birth_date=text).birth_date == day
