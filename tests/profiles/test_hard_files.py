@@ -393,3 +393,8 @@ def peak_kib(rows: int) -> int:
 def test_memory_does_not_grow_with_the_rows_of_a_file() -> None:
     """400,000 rows more are 18 MB of file; held as rows they would be 250 MB."""
     assert peak_kib(420_000) - peak_kib(20_000) < 8 * 1024
+
+
+def test_a_line_of_json_nested_however_deep_is_its_own_row_set_apart_and_the_next_is_read() -> None:
+    deep = b"".join(b'{"id": "%d", "a": %s1%s}\n' % (depth, b"[" * depth, b"]" * depth) for depth in (3, 4, 900))
+    assert faults_of(deep + b'{"id": "2"}\n') == ["", "ROW_NESTED", "ROW_NESTED", ""]

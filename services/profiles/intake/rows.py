@@ -27,6 +27,7 @@ FAULTS = {
     FIELD_UNKNOWN: "The dictionary has no such field; define it first or leave it out.",
 }
 MAX_EXACT_NUMBER = 10**15  # a spreadsheet keeps 15 significant digits
+MAX_DEPTH = 3  # of lists in one another
 WHOLE_ROW = ""  # the column, which no header can be, of a row that has no cells
 REPLACEMENT = "\ufffd"
 
@@ -80,12 +81,12 @@ def check_header(cells: Sequence[str]) -> tuple[str, ...]:
     return tuple(columns)
 
 
-def to_text(value: object) -> str:
-    """Return a cell's value as text: whole numbers without a point, dates as YYYY-MM-DD.
+def to_text(value: object, depth: int = 0) -> str:
+    """Return a cell's value, `depth` lists deep, as text: whole numbers without a point, dates as YYYY-MM-DD.
 
     Raises:
         DigitsLost: a number with more digits than are exact.
-        CellNested: a value that is no scalar nor a list of scalars.
+        CellNested: a value that is neither scalar nor a list of such, MAX_DEPTH lists deep at most.
     """
     if value is None:
         return ""
@@ -100,7 +101,9 @@ def to_text(value: object) -> str:
     if isinstance(value, Decimal):
         return _decimal_text(value)
     if isinstance(value, list | tuple):
-        return ";".join(to_text(item) for item in value)
+        if depth == MAX_DEPTH:
+            raise CellNested
+        return ";".join(to_text(item, depth + 1) for item in value)
     return _time_text(value)
 
 
