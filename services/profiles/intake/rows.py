@@ -69,11 +69,11 @@ def check_header(cells: Sequence[str]) -> tuple[str, ...]:
     if any(REPLACEMENT in column for column in columns):
         raise HeaderInvalid("the header is not in the file's encoding; save it as UTF-8",
                             metadata={"cause": "encoding"})  # fmt: skip
+    firsts: dict[str, int] = {}
     for position, column in enumerate(columns, start=1):
         if not column:
             raise HeaderInvalid(f"column {position} has no header", metadata={"cause": f"empty {position}"})
-        if column in columns[: position - 1]:
-            first = columns.index(column) + 1
+        if (first := firsts.setdefault(column, position)) != position:
             raise HeaderInvalid(
                 f"columns {first} and {position} have the same header; rename one",
                 metadata={"cause": f"repeated {first} {position}"},
