@@ -19,6 +19,7 @@ from services.chassis.access import Obligations
 from services.profiles.domain.mapping import (
     CLEAR,
     KEEP,
+    LONGEST,
     REFUSE,
     Concatenate,
     Constant,
@@ -63,6 +64,11 @@ STEPS: list[tuple[Transform, str, str]] = [
 @pytest.mark.parametrize(("step", "text", "expected"), STEPS)
 def test_each_step_does_what_it_says(step: Transform, text: str, expected: str) -> None:
     assert step.apply(text, {"区": "西湖"}) == expected
+
+
+def test_replacements_upon_replacements_do_not_grow_a_text_without_end() -> None:
+    grown = ColumnMapping("a", "note", (Replace("a", "a" * 200),) * 3).read({"a": "a"})
+    assert grown == "a" * LONGEST, "a mapping may have twenty: 200 to the power of 20 characters"
 
 
 @given(st.text(max_size=80), st.sampled_from([step for step, _, _ in STEPS if step != ValueMap({"1": "男"}, REFUSE)]))

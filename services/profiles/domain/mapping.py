@@ -10,6 +10,7 @@ from typing import TypeAlias
 from services.profiles.domain.dates import parse_date
 
 BLANKS = " \t\r\n\v\f\u00a0\u2000\u2001\u2002\u2003\u200b\u200c\u200d\u3000\ufeff"
+LONGEST = 64 * 1024  # characters that a replacement leaves: step after step a text could grow without end
 KEEP, CLEAR, REFUSE = "keep", "clear", "refuse"
 
 
@@ -73,8 +74,8 @@ class Replace:
     instead: str
 
     def apply(self, text: str, row: Mapping[str, str]) -> str:
-        """Return the text so changed."""
-        return text.replace(self.find, self.instead)
+        """Return the text so changed, LONGEST characters of it at most."""
+        return text[:LONGEST].replace(self.find, self.instead)[:LONGEST]
 
 
 @dataclass(frozen=True, slots=True)
