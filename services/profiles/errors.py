@@ -84,7 +84,7 @@ class ExportNotFound(NotFound):
 
 
 class ExportWithdrawn(NotAllowed):
-    """A person in the export was erased: its file is gone."""
+    """A person in the export was erased, or retention took something of theirs: its file is gone."""
 
     reason = "EXPORT_WITHDRAWN"
 

@@ -1,12 +1,12 @@
 """Who is in an export: ids in parts of up to 500, in order, so that one look-up finds a person in it, however large.
 
 The parts tell at each download whose data goes to whom (PIPL art. 44, 45), and find the files that hold a person who is
-erased; they go with the file.
+erased or of whom retention takes something; they go with the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
@@ -66,13 +66,20 @@ def holds(store: Store, export_id: str, profile_id: str) -> bool:
     return any(profile_id in part.members for part in store.export_parts.page({"export": export_id}, after, 1))
 
 
+def _holds_any(store: Store, export_id: str, wanted: Set[str]) -> bool:
+    """Tell whether an export has one of these ids in it: a few are looked up, for many all of it is read."""
+    if len(wanted) <= PARTS_PER_READ:
+        return any(holds(store, export_id, profile_id) for profile_id in wanted)
+    return any(not wanted.isdisjoint(part) for part in members(store, export_id))
+
+
 def withdraw(store: Store, profile_ids: Sequence[str]) -> int:
     """Make files that hold one of these people unreadable for good; return how many. A repeat changes nothing."""
-    count, after = 0, ""
+    count, after, wanted = 0, "", frozenset(profile_ids)
     while found := store.exports.page({"state": READY}, after, EXPORTS_PER_READ):
         after = found[-1].id
         for kept in found:
-            if any(holds(store, kept.id, profile_id) for profile_id in profile_ids):
+            if _holds_any(store, kept.id, wanted):
                 end(store, kept, WITHDRAWN)
                 count += 1
     return count

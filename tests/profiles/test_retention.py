@@ -14,7 +14,7 @@ import pytest
 from google.longrunning import operations_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from kehu.profiles.v1 import profiles_pb2, resources_pb2
+from kehu.profiles.v1 import export_pb2, profiles_pb2, resources_pb2
 from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.errors import Unavailable
@@ -30,6 +30,7 @@ from services.profiles.domain.retention import WHOLE, Action, RecordType, Retent
 from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord
+from services.profiles.exporting import Exporter
 from services.profiles.store import Store
 from services.profiles.values import HISTORY_AT_HAND, Ageing, StoredHold, StoredReceipt, record_key
 from tests.profiles.conftest import Desk, reason_of
@@ -869,3 +870,25 @@ def test_a_role_without_the_right_may_not_run_hold_or_see(archive: Archive) -> N
 
     allowed = {role for role, rights in ACTIONS.items() if "retention" in rights}
     assert allowed == {"role:steward"}
+
+
+def test_what_a_run_took_is_in_no_file_of_an_export_either(archive: Archive) -> None:
+    desk, ann = archive.desk, {"caller": "user:ann@marketing", "purpose": "marketing"}
+    desk.upsert("till", "T-1", person(1), OLD)
+    exporter = Exporter(archive.store, archive.vault)
+
+    def export() -> str:
+        operation = desk.call("ExportProfiles", export_pb2.ExportProfilesRequest(), **ann)
+        while Worker("profiles", exporter.handlers(), desk.service.operations).run_one():
+            pass
+        made = export_pb2.Export()
+        assert desk.service.jobs.get(operation.name, "marketing").response.Unpack(made)
+        return made.name
+
+    archive.rule("stale_phone", field="phone")
+    before = export()
+    assert done(archive.run()) == {"stale_phone": (1, 1, 0)}
+
+    request = export_pb2.DownloadExportRequest(name=before)
+    assert reason_of(lambda: desk.call("DownloadExport", request, **ann)) == "EXPORT_WITHDRAWN"
+    desk.call("DownloadExport", export_pb2.DownloadExportRequest(name=export()), **ann)

@@ -13,6 +13,7 @@ from services.profiles.domain.cross_record import Index
 from services.profiles.domain.retention import Held, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import ProfilesBusy
+from services.profiles.exported import withdraw
 from services.profiles.folding import Incoming, Working
 from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
@@ -119,6 +120,9 @@ class Retirer:
             taken += [item for change in changes for item in change.done_before]
             kept += [item for change in changes for item in change.held]
             lost = self._write([change for change in changes if change.due], ciphers, now)
+            gone = [c.working.profile for c in changes if c.done_before or (c.due and c.working.profile_id not in lost)]
+            if gone:
+                withdraw(self._store, [name for item in gone for name in (item.profile_id, *item.aliases)])
             taken += [i for c in changes if c.working.profile_id not in lost for found in c.due.values() for i in found]
             again = [key for c in changes if c.working.profile_id in lost for key in c.due]
             waiting = {key: waiting[key] for key in again}

@@ -58,7 +58,8 @@ class ExportsPart:
         if kept is None or kept.recipient != call.caller.subject or kept.expire_time <= datetime.now(UTC):
             raise _missing(request.name)
         if kept.state == WITHDRAWN:
-            raise ExportWithdrawn("a person in it was erased; export again", metadata={"name": request.name})
+            said = "a person in it was erased, or retention took something of theirs; export again"
+            raise ExportWithdrawn(said, metadata={"name": request.name})
         try:
             content = Exporter(self.tools.store, self.tools.vault).read(kept)
         except OSError:
