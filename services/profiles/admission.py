@@ -12,6 +12,7 @@ import orjson
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain import problems
 from services.profiles.domain.dictionary import DEFAULT_BY_NAME
+from services.profiles.domain.retention import without
 from services.profiles.domain.sources import (
     DELETED,
     SOURCE_RECORD_ID,
@@ -218,11 +219,14 @@ class Admission:
         return found
 
     def _follow_relations(self, records: Sequence[StandardRecord]) -> None:
-        """Keep what the columns of the records' source say of relationships; nothing for a source without such."""
+        """Keep what the columns of the records' source say of relationships, but for what retention took of them."""
         columns = self._taker.dictionary.relations()
         source_id = records[0].source_id if records else ""
         if source_id in columns.columns or source_id in columns.code_fields:
-            ColumnFollower(self._store, self._vault).follow(records, columns)
+            profiles = self._store.by_record_keys([record_key(*item.key) for item in records])
+            retired = {item.key: item.retired for profile in profiles for item in profile.records}
+            left = [without(item, retired.get(record_key(*item.key), ())) for item in records]
+            ColumnFollower(self._store, self._vault).follow(left, columns)
 
     def _without_idle(self, prepared: Prepared) -> tuple[list[tuple[Entry, Incoming]], dict[int, str]]:
         """Return what is to be written, and by number the ids of records to delete that nobody ever sent."""

@@ -14,7 +14,7 @@ import pytest
 from google.longrunning import operations_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from kehu.profiles.v1 import export_pb2, profiles_pb2, resources_pb2
+from kehu.profiles.v1 import export_pb2, profiles_pb2, relations_pb2, resources_pb2
 from kehu.profiles.v1 import retention_pb2 as pb
 
 from services.chassis.errors import Unavailable
@@ -892,3 +892,29 @@ def test_what_a_run_took_is_in_no_file_of_an_export_either(archive: Archive) -> 
     request = export_pb2.DownloadExportRequest(name=before)
     assert reason_of(lambda: desk.call("DownloadExport", request, **ann)) == "EXPORT_WITHDRAWN"
     desk.call("DownloadExport", export_pb2.DownloadExportRequest(name=export()), **ann)
+
+
+@pytest.mark.parametrize("bars", [False, True])
+def test_what_a_column_said_of_two_is_taken_with_its_field_and_the_same_row_does_not_bring_it_back(
+    archive: Archive, bars: bool
+) -> None:
+    desk, created = archive.desk, profiles_pb2.CreateFieldDefinitionRequest(field_id="spouse", field_definition={})
+    desk.call("CreateFieldDefinition", created)
+    made = source_request("club")
+    made.source.relations.add(field="spouse", type="relationTypes/spouse")
+    desk.call("CreateSource", made)
+    row = {**person(1), "spouse": "2"}
+    one, _ = desk.upsert("club", "1", row, OLD), desk.upsert("club", "2", person(2), FRESH)
+    archive.rule("stale_spouse", field="spouse", bars_newer_versions=bars)
+
+    def said() -> int:
+        request = relations_pb2.ListRelationshipsRequest(parent=one)
+        return len(desk.call("ListRelationships", request).relationships)
+
+    assert said() == 1
+    assert done(archive.run()) == {"stale_spouse": (1, 1, 0)}
+    assert said() == 0
+    desk.upsert("club", "1", row, OLD)
+    assert said() == 0, "the row is unchanged"
+    desk.upsert("club", "1", {**row, "email": "new@mail.example.cn"}, FRESH)
+    assert said() == (not bars), "a sign of life brings it back, unless newer versions are barred"

@@ -17,6 +17,7 @@ from services.profiles.exported import withdraw
 from services.profiles.folding import Incoming, Working
 from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
+from services.profiles.relations.columns import ColumnFollower
 from services.profiles.shaping import Shaped, load, reshape
 from services.profiles.store import Store
 from services.profiles.values import Ageing, Profile, Revision, StoredOverride, StoredRecord
@@ -120,9 +121,7 @@ class Retirer:
             taken += [item for change in changes for item in change.done_before]
             kept += [item for change in changes for item in change.held]
             lost = self._write([change for change in changes if change.due], ciphers, now)
-            gone = [c.working.profile for c in changes if c.done_before or (c.due and c.working.profile_id not in lost)]
-            if gone:
-                withdraw(self._store, [name for item in gone for name in (item.profile_id, *item.aliases)])
+            self._let_go([c for c in changes if c.done_before or (c.due and c.working.profile_id not in lost)])
             taken += [i for c in changes if c.working.profile_id not in lost for found in c.due.values() for i in found]
             again = [key for c in changes if c.working.profile_id in lost for key in c.due]
             waiting = {key: waiting[key] for key in again}
@@ -135,6 +134,14 @@ class Retirer:
         lost = set(self._store.write_profiles([(item.profile, item.facts) for _, item in shaped])) if shaped else set()
         self._forget([change for change in changes if change.working.profile_id not in lost])
         return lost
+
+    def _let_go(self, changes: Sequence[_Change]) -> None:
+        """Remove what stands elsewhere of what is gone: files of exports, and what columns said of relationships."""
+        if changes:
+            profiles = [change.working.profile for change in changes]
+            withdraw(self._store, [name for item in profiles for name in (item.profile_id, *item.aliases)])
+            left = [record for change in changes for record in change.left()]
+            ColumnFollower(self._store, self._vault).follow(left, self._dictionary.relations())
 
     def _forget(self, changes: Sequence[_Change]) -> None:
         """Remove former versions, before and after the write: a writer who lost against it may have kept one more."""
@@ -203,6 +210,11 @@ class _Change:
     def rules_of(self, key: str) -> list[RetentionRule]:
         """Return the rules that take from a record."""
         return [self._rules[item.rule] for item in self.due.get(key, ())]
+
+    def left(self) -> list[StandardRecord]:
+        """Return what is left of the records that the run takes from, now or before it was killed."""
+        keys = dict.fromkeys([*self.due, *(item.ref for item in self.done_before)])
+        return [without(self.working.records[key], [rule.mark for rule in self.rules_of(key)]) for key in keys]
 
     def takes(self, override: StoredOverride, now: datetime) -> bool:
         """Tell whether a steward's value goes with the record it stands on: it is of the field, and as old."""
