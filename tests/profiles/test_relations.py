@@ -511,6 +511,16 @@ def test_a_column_that_names_a_code_finds_who_holds_it(club: Desk, consents: Sta
     assert "KH-77" not in kept
 
 
+def test_a_code_that_was_typed_into_the_wrong_row_is_whose_it_is_after_the_correction(club: Desk) -> None:
+    guest = club.upsert("club", "9", {**person(9), "referred_by": "KH-77"})
+    wrong = club.upsert("club", "4", {**person(4), "my_code": "KH-77"}, "2026-01-01T00:00:00Z")
+    club.upsert("club", "4", {**person(4), "my_code": "KH-78"}, "2026-01-02T00:00:00Z")
+    host = club.upsert("club", "3", {**person(3), "my_code": "KH-77"})
+
+    assert relations(club, wrong) == []
+    assert [(item.profile, item.other_profile) for item in relations(club, host)] == [(host, guest)]
+
+
 def test_a_row_that_says_otherwise_changes_the_relationship_and_one_that_says_nothing_ends_it(club: Desk) -> None:
     one = club.upsert("club", "1", {**person(1), "spouse_card": "2"}, "2026-01-01T00:00:00Z")
     two, three = club.upsert("club", "2", person(2)), club.upsert("club", "3", person(3))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from services.chassis.errors import Conflict
 from services.profiles.domain.relations import BY_RECORD, STATED, Relation
 from services.profiles.domain.validation import texts_of
 from services.profiles.domain.values import StandardRecord
@@ -67,21 +69,33 @@ class ColumnFollower:
     def follow(self, records: Sequence[StandardRecord], columns: RelationColumns) -> None:
         """Keep what these records say, which are in the store already; a repeat changes nothing.
 
-        Of two records with one code the first keeps it.
+        Of two records with one code the first keeps it, until it says another.
         """
-        codes = [
-            RelationCode(self._code(record.source_id, name, text), record_key(*record.key))
-            for record in records
-            for name in columns.code_fields.get(record.source_id, ())
-            for text in texts_of(record, name)[:1]
-        ]
-        self._store.relation_codes.add_missing(codes)
+        self._follow_codes({record_key(*item.key): item for item in records if item.source_id in columns.code_fields},
+                           columns)  # fmt: skip
         ended: list[str] = []
         for record in records:
             for column in columns.columns.get(record.source_id, ()):
                 if not self._follow(record, column):
                     ended.append(self._id_of(record, column))
         self._relations.drop(ended)
+
+    def _follow_codes(self, records: Mapping[str, StandardRecord], columns: RelationColumns) -> None:
+        """Keep the codes that records hold, each by its key, and no others of theirs."""
+        if not records:
+            return
+        said = [
+            RelationCode(self._code(record.source_id, name, text), key)
+            for key, record in records.items()
+            for name in columns.code_fields[record.source_id]
+            for text in texts_of(record, name)[:1]
+        ]
+        held = {(item.id, item.record) for item in said}
+        for code in self._store.relation_codes.among("record", list(records)):
+            if (code.id, code.record) not in held:
+                with suppress(Conflict):  # somebody else removed it
+                    self._store.relation_codes.delete(code)
+        self._store.relation_codes.add_missing(said)
 
     def _follow(self, record: StandardRecord, column: RelationColumn) -> bool:
         """Keep what one column says; False when it says nothing."""
