@@ -918,3 +918,18 @@ def test_what_a_column_said_of_two_is_taken_with_its_field_and_the_same_row_does
     assert said() == 0, "the row is unchanged"
     desk.upsert("club", "1", {**row, "email": "new@mail.example.cn"}, FRESH)
     assert said() == (not bars), "a sign of life brings it back, unless newer versions are barred"
+
+
+def test_what_was_believed_of_a_record_while_two_were_one_goes_with_it_after_the_split(archive: Archive) -> None:
+    desk = archive.desk
+    name = desk.upsert("till", "T-1", {**person(1), "phone": "13711112222"}, FRESH)
+    assert desk.upsert("shop", "S-1", {**person(1), "phone": "13733334444"}, OLD) == name
+    split_off(archive, name, "S-1")
+    archive.rule("stale", source="sources/shop")
+    assert "13733334444" in archive.everything_stored()
+
+    assert done(archive.run()) == {"stale": (1, 1, 0)}
+
+    stored = archive.everything_stored()
+    assert "13733334444" not in stored
+    assert "13711112222" in stored

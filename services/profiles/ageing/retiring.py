@@ -17,6 +17,7 @@ from services.profiles.exported import withdraw
 from services.profiles.folding import Incoming, Working
 from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
+from services.profiles.protection.resealing import Resealer
 from services.profiles.relations.columns import ColumnFollower
 from services.profiles.shaping import Shaped, load, reshape
 from services.profiles.store import Store
@@ -52,6 +53,7 @@ class Retirer:
         self._store = store
         self._vault = vault
         self._dictionary = dictionary
+        self._resealer = Resealer(store, vault)
 
     def due(self, kind: RecordType, rules: Sequence[RetentionRule], after: str, limit: int, now: datetime) -> Due:
         """Return what is due at `now` on the page after a key, nothing changed."""
@@ -136,7 +138,14 @@ class Retirer:
         return lost
 
     def _let_go(self, changes: Sequence[_Change]) -> None:
-        """Remove what stands elsewhere of what is gone: files of exports, and what columns said of relationships."""
+        """Remove what stands elsewhere of what is gone.
+
+        That is files of exports, what columns said of relationships, and what whoever was split from them was believed
+        to be before.
+        """
+        for change in changes:
+            for relative in self._resealer.relatives(change.working.profile):
+                self._resealer.forget_together(relative, change.keys)
         if changes:
             profiles = [change.working.profile for change in changes]
             withdraw(self._store, [name for item in profiles for name in (item.profile_id, *item.aliases)])
@@ -211,10 +220,14 @@ class _Change:
         """Return the rules that take from a record."""
         return [self._rules[item.rule] for item in self.due.get(key, ())]
 
+    @property
+    def keys(self) -> list[str]:
+        """Return the keys of the records that the run takes from, now or before it was killed."""
+        return list(dict.fromkeys([*self.due, *(item.ref for item in self.done_before)]))
+
     def left(self) -> list[StandardRecord]:
-        """Return what is left of the records that the run takes from, now or before it was killed."""
-        keys = dict.fromkeys([*self.due, *(item.ref for item in self.done_before)])
-        return [without(self.working.records[key], [rule.mark for rule in self.rules_of(key)]) for key in keys]
+        """Return what is left of these records."""
+        return [without(self.working.records[key], [rule.mark for rule in self.rules_of(key)]) for key in self.keys]
 
     def takes(self, override: StoredOverride, now: datetime) -> bool:
         """Tell whether a steward's value goes with the record it stands on: it is of the field, and as old."""
