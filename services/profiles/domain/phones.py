@@ -12,6 +12,7 @@ _MOBILE = re.compile(r"1[3-9]\d{9}")
 _PLAIN = re.compile(r"(?:(?:\+|00)?86[ -]?)?(1[3-9][0-9])[ -]?([0-9]{4})[ -]?([0-9]{4})")
 _MOBILES_RUN_TOGETHER = re.compile(r"(?:1[3-9]\d{9}){2,}")
 _MOBILES_APART = re.compile(r"(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{4}[ -]?\d{4}(?!\d)")
+_MOBILE_WITHIN = re.compile(r"(?<![\d+])1[3-9]\d{9}(?!\d)")  # beside what is none: 13912345678 2楼
 _SCIENTIFIC = re.compile(r"\d(?:\.\d+)?e\+?\d{1,2}")
 _SEPARATORS = re.compile(r"[、,;/|或和&\\]+")
 _EXTENSION = re.compile(r"(?:转|分机号?|ext(?:ension)?\.?|#|x)\s*[:=]?\s*(\d{1,6})\s*$")
@@ -58,12 +59,19 @@ def parse_phones(text: str, region: str = "CN") -> tuple[tuple[Phone, ...], tupl
             phones.setdefault(last.number, last)
         elif reason:
             reasons[reason] = None
-    return tuple(phones.values()), tuple(reasons)
+            if reason == "PHONE_UNREADABLE" and region == "CN":
+                phones.update({item.number: item for item in _mobiles_within(part) if item.number not in phones})
+    return tuple(phones.values())[:PHONES_LIMIT], tuple(reasons)
 
 
 def national_digits(number: str) -> str:
     """Return an E.164 number's digits without the Chinese country code."""
     return number[3:] if number.startswith("+86") else number.lstrip("+")
+
+
+def _mobiles_within(part: str) -> list[Phone]:
+    """Return the whole mobiles in a text that is no number itself."""
+    return [Phone(f"+86{digits}", "mobile") for digits in _MOBILE_WITHIN.findall(part) if not is_blocked_phone(digits)]
 
 
 def _split(text: str) -> list[str]:

@@ -68,6 +68,21 @@ def test_placeholders_and_ruins_are_refused_with_their_reason(text, reason):
     assert ((), (reason,)) == parse_phones(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "last"),
+    [
+        ("62345678 13912345671", "1"), ("13912345671 2楼", "1"), ("0755-83456789--13912345671", "1"),
+        ("13912345671(妈妈)13912345672", "12"), ("13912345671-13912345672", "12"), ("138****5678 13912345671", "1"),
+        ("+13912345671", ""), ("139123456712", ""), ("13812345678 2楼", ""),
+    ],
+)  # fmt: skip
+def test_a_whole_mobile_beside_what_is_no_number_is_not_lost_with_it(text, last):
+    phones, reasons = parse_phones(text)
+
+    assert [phone.number for phone in phones] == [f"+861391234567{digit}" for digit in last]
+    assert reasons == ("PHONE_UNREADABLE",)
+
+
 @pytest.mark.parametrize("text", ["010-62345678、62345679", "010-62345678/9", "(010)62345678,62345679转1"])
 def test_a_number_without_area_takes_that_of_the_landline_before_it(text):
     assert [phone.number for phone in parse_phones(text)[0]] == ["+861062345678", "+861062345679"]
