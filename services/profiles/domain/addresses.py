@@ -171,6 +171,9 @@ def _take_province(text: str, code: str, table: DivisionTable) -> tuple[str, str
     name = _longest(text, table.provinces, table)
     if not name or len(_longest(text, table.cities, table)) > len(name):
         return code, text, ""
+    county = _county_at(text, "", table)[0]
+    if len(county) > len(name) and is_full(county):  # 河北区 is 天津's, 海南区 is 乌海's
+        return code, text, ""
     found = table.provinces[name]
     if not _is_whole(name, text, bool(code)) and not _has_child(text[len(name) :], found[:2], table):
         return code, text, ""

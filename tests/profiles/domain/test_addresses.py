@@ -209,3 +209,11 @@ def test_every_division_of_today_is_found_by_its_own_full_name():
             lost.append(text)
 
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("河北区中山路1号", "120105"), ("海南区拉僧庙镇", "150303"), ("河南蒙古族自治县", "632324")],
+)
+def test_a_county_that_begins_as_a_province_is_called_is_not_in_that_province(text, code):
+    assert parse_address(text)[0].district_code == code
