@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -269,3 +270,10 @@ def test_an_id_that_repeats_is_not_suggested_as_record_id() -> None:
     found = {item.column: item.field for item in suggest(("编号", "member_id"), rows)}
 
     assert found == {"member_id": "source_record_id"}
+
+
+def test_the_columns_of_a_preview_that_are_looked_at_are_bounded() -> None:
+    columns = tuple(f"c{number}" for number in range(60_000))
+    started = time.process_time()
+    assert suggest(("手机", *columns), [{"手机": "13912345671", **dict.fromkeys(columns, "1")}])[0].field == "phone"
+    assert time.process_time() - started < 1, "32 MiB of short cells would take minutes"

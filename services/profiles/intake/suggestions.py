@@ -39,6 +39,7 @@ WORDS = {
 }
 BY_NAME, BY_PART, BY_CONTENT = 0.9, 0.6, 0.8
 LEAST = 0.5
+MOST_COLUMNS = 1000  # looked at: every cell of theirs is tried as each kind of value
 PART_LENGTH = 2  # a word of one character within a header tells nothing
 TOGETHER = frozenset(("phone", "email", "address"))  # several columns may feed them
 _NOISE = re.compile(r"[\s_\-./:：()（）\[\]【】*#]+")
@@ -63,7 +64,8 @@ class Suggestion:
 
 
 def suggest(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[Suggestion]:
-    """Return suggestions, surest first; a field that one column feeds goes to the surest."""
+    """Return suggestions for the first MOST_COLUMNS, surest first; a field that one column feeds goes to the surest."""
+    columns = columns[:MOST_COLUMNS]
     found = [item for column in columns for item in _candidates(column, [row.get(column, "") for row in rows])]
     found.sort(key=lambda item: (-item.score, columns.index(item.column)))
     chosen: dict[str, Suggestion] = {}
