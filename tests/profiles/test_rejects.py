@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+import openpyxl
 import pytest
 from kehu.profiles.v1 import profiles_pb2, profiles_pb2_grpc, resources_pb2
 
@@ -153,3 +155,16 @@ def test_a_bad_record_is_the_same_one_in_whatever_order_its_fields_come(tmp_path
         admission.admit(settings_of(source), [Entry(1, values, False, "1", datetime(2025, 1, 2, tzinfo=UTC))])
 
     assert len(service.store.rejects.page({}, "", 10)) == 1
+
+
+def test_rows_that_lost_digits_keep_their_other_cells_and_those_of_two_files_are_two(service: Service) -> None:
+    for name in ("张三", "李四"):
+        book = openpyxl.Workbook()
+        book.active.append(["编号", "姓名", "手机", "卡号"])
+        book.active.append([name, name, "13912345670", 6222021234567890123])
+        content = io.BytesIO()
+        book.save(content)
+        assert dict(summary_of(send(service, content.getvalue())).rejects_by_reason) == {"DIGITS_LOST": 1}
+
+    admission = Admission(service.store, service.vault, service.taker)
+    assert sorted(admission.reopen(item, {}).values["姓名"] for item in rejects(service)) == ["张三", "李四"]

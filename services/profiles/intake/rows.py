@@ -28,6 +28,7 @@ FAULTS = {
 }
 MAX_EXACT_NUMBER = 10**15  # a spreadsheet keeps 15 significant digits
 MAX_DEPTH = 3  # of lists in one another
+MAX_KEPT = 4000  # characters of what cannot be read
 WHOLE_ROW = ""  # the column, which no header can be, of a row that has no cells
 REPLACEMENT = "\ufffd"
 
@@ -140,9 +141,9 @@ def read_cells(number: int, columns: Sequence[str], cells: Sequence[object], *, 
     try:
         texts = [to_text(cell) for cell in cells]
     except DigitsLost:
-        return Row(number, {}, "DIGITS_LOST", _column_of(columns, cells))
+        return Row(number, _zip(columns, list(map(_kept, cells))), "DIGITS_LOST", _column_of(columns, cells))
     except CellNested:
-        return Row(number, {}, "ROW_NESTED")
+        return Row(number, _zip(columns, list(map(_kept, cells))), "ROW_NESTED")
     if not any(text and not text.isspace() for text in texts):
         return None
     extra = texts[len(columns) :]
@@ -154,6 +155,16 @@ def read_cells(number: int, columns: Sequence[str], cells: Sequence[object], *, 
     if len(columns) > 1 and texts[0].strip() == columns[0] and tuple(map(str.strip, texts)) == tuple(columns):
         return Row(number, values, "HEADER_REPEATED")
     return Row(number, values)
+
+
+def _kept(cell: object) -> str:
+    """Return what is kept of a cell of a row that is set apart; of rounded digits nothing, a replay would take them."""
+    try:
+        return to_text(cell)
+    except DigitsLost:
+        return ""
+    except CellNested:
+        return str(cell)[:MAX_KEPT]
 
 
 def _zip(columns: Sequence[str], texts: Sequence[str]) -> dict[str, str]:

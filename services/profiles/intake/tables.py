@@ -95,7 +95,7 @@ def _sheet_rows(
 
 def _without_errors(row: Row) -> Row:
     """Set a row apart that holds an error as text, as other writers store it."""
-    bad = next((column for column, text in row.values.items() if text in ERRORS), "")
+    bad = "" if row.fault else next((column for column, text in row.values.items() if text in ERRORS), "")
     return Row(row.number, row.values, "CELL_ERROR", bad) if bad else row
 
 

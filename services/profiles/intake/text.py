@@ -14,11 +14,19 @@ import charset_normalizer
 import orjson
 
 from services.profiles.errors import FileUnreadable
-from services.profiles.intake.rows import REPLACEMENT, WHOLE_ROW, CellNested, Row, check_header, read_cells, to_text
+from services.profiles.intake.rows import (
+    MAX_KEPT,
+    REPLACEMENT,
+    WHOLE_ROW,
+    CellNested,
+    Row,
+    check_header,
+    read_cells,
+    to_text,
+)
 
 SAMPLE_BYTES = 64 * 1024
 MAX_ROW_LINES = 100  # of one row with quoted line breaks; more is a quote that somebody left open
-MAX_KEPT = 4000  # characters of a row that cannot be read
 MAX_LINE = 1024 * 1024  # characters; a longer line is no table but something else
 DELIMITERS = (",", "\t", ";", "|")
 SNIFFED_ROWS = 20
