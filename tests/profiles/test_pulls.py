@@ -19,7 +19,7 @@ from kehu.profiles.v1 import intake_pb2, profiles_pb2_grpc
 from services.chassis.jobs import Worker
 from services.profiles.intake.places import TARGETS_FILE, Target, load_targets
 from services.profiles.intake.pulls import Puller
-from services.profiles.intake.sql_pulls import cursor_from_plain, cursor_to_plain
+from services.profiles.intake.sql_pulls import cursor_from_plain, cursor_to_plain, read_table
 from tests.profiles.people import MAPPING, Service, csv_of, person
 from tests.profiles.test_deletions import believed, registered
 from tests.profiles.test_jobs import CUTS, Cut, killing, lease_of, state_of
@@ -337,3 +337,16 @@ def test_a_table_cut_anywhere_ends_in_the_same_state(tmp_path: Path, method: str
 def test_a_cursor_is_kept_as_it_is(cursor: int | str | datetime) -> None:
     assert cursor_from_plain(cursor_to_plain(cursor)) == cursor
     assert cursor_from_plain(None) is None
+
+
+def test_columns_of_other_kinds_than_text_and_number_are_read_as_text(tmp_path: Path) -> None:
+    sqlite3.register_converter("UUID", lambda raw: uuid.UUID(raw.decode()))
+    sqlite3.register_converter("JSONB", orjson.loads)
+    with sqlite3.connect(tmp_path / "crm.db") as made:
+        made.execute("CREATE TABLE members (id UUID, name TEXT, extra JSONB, tags JSONB)")
+        name = uuid.uuid4()
+        made.execute("INSERT INTO members VALUES (?, ?, ?, ?)", (str(name), "张三", '{"等级": 1}', '["a", "b"]'))
+    (page,) = read_table(f"sqlite:///{tmp_path}/crm.db", {"detect_types": sqlite3.PARSE_DECLTYPES}, {}, "members", "")
+
+    values = {"id": str(name), "name": "张三", "extra": '{"等级": 1}', "tags": "a;b"}
+    assert [(row.fault, dict(row.values)) for row in page.rows] == [("", values)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -13,6 +14,7 @@ from services.profiles.intake.rows import Row, check_header, read_cells
 
 Cursor: TypeAlias = "int | Decimal | str | date | None"
 ROWS_AT_ONCE = 500
+PLAIN = (str, int, float, Decimal, date, time, timedelta)
 TEXT = "text"  # of a place's options: the encoding of texts that the database takes for Latin-1, or for bytes
 
 
@@ -86,9 +88,15 @@ def _next_page(
 
 
 def _read(cell: object, encoding: str) -> object:
-    """Return a cell with its text read in the encoding that it was written in, as far as it can be."""
+    """Return a cell with its text read in the encoding that it was written in, as text where it is no plain value."""
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell).decode(encoding or "utf-8", "replace")
+    if isinstance(cell, dict):  # of a JSON column
+        return json.dumps(cell, ensure_ascii=False, default=str)
+    if isinstance(cell, list | tuple):
+        return [_read(item, encoding) for item in cell]
+    if cell is not None and not isinstance(cell, PLAIN):  # UUIDs, addresses, ranges
+        return str(cell)
     if encoding and isinstance(cell, str) and not cell.isascii():
         raw = _latin_bytes(cell)
         return cell if raw is None else raw.decode(encoding, "replace")
