@@ -406,3 +406,14 @@ def test_a_header_of_a_hundred_thousand_columns_costs_no_more_than_its_length() 
     started = time.process_time()
     check_header([f"c{number}" for number in range(100_000)])
     assert time.process_time() - started < 5, "it was minutes when each column was compared with all before it"
+
+
+def test_a_parquet_file_of_some_kilobytes_does_not_unpack_to_gigabytes() -> None:
+    texts, rows = pyarrow.array(["汉" * 200_000]), pyarrow.array([0] * 500, pyarrow.int32())
+    packed = pyarrow.DictionaryArray.from_arrays(rows, texts)
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"id": [str(n) for n in range(500)], "note": packed}), content)
+    assert content.tell() < 1_000_000
+    with pytest.raises(FileUnreadable) as caught:
+        rows_of(content.getvalue())
+    assert caught.value.metadata["cause"] == "unpacked size"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet
 
 BATCH_ROWS = 500
+MOST_TEXT_BYTES = 64 * 1024 * 1024  # of one batch of a Parquet file, which may pack them into nearly nothing
 Range: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"  # of cells: first and last, row and column, from 0
 ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!"))
 
@@ -109,7 +110,8 @@ def open_parquet(file: BinaryIO) -> tuple[tuple[str, ...], Iterator[Row]]:
     import pyarrow.parquet  # 40 MB that only these files need
 
     try:
-        table = pyarrow.parquet.ParquetFile(file)
+        texts = [item.name for item in pyarrow.parquet.read_schema(file) if _is_text(item.type)]
+        table = pyarrow.parquet.ParquetFile(file, read_dictionary=texts)  # one long text for many rows is held once
         columns = check_header(table.schema_arrow.names)
     except (pyarrow.ArrowException, OSError) as error:
         raise FileUnreadable("the Parquet file is cut or damaged; send it again",
@@ -123,6 +125,9 @@ def _parquet_rows(table: pyarrow.parquet.ParquetFile, columns: tuple[str, ...]) 
     number = 0
     try:
         for batch in table.iter_batches(batch_size=BATCH_ROWS):
+            if sum(map(_text_bytes, batch.columns)) > MOST_TEXT_BYTES:
+                raise FileUnreadable("the Parquet file unpacks to more than an import takes; send shorter values",
+                                     metadata={"cause": "unpacked size"})  # fmt: skip
             lists = [column.to_pylist() for column in batch.columns]
             for cells in zip(*lists, strict=True):
                 row = read_cells(number + 1, columns, cells, is_exact=True)
@@ -135,3 +140,19 @@ def _parquet_rows(table: pyarrow.parquet.ParquetFile, columns: tuple[str, ...]) 
     except (OverflowError, ValueError) as error:
         text = "the Parquet file has a time beyond our calendar or finer than microseconds; write it as text"
         raise FileUnreadable(text, metadata={"cause": "time"}) from error
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    import pyarrow
+
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_binary(kind))
+
+
+def _text_bytes(column: pyarrow.Array) -> int:
+    """Return how many bytes the texts of a column have, that of each row counted."""
+    import pyarrow.compute
+
+    if not pyarrow.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
+        return 0
+    lengths = pyarrow.compute.binary_length(column.dictionary).take(column.indices)
+    return int(pyarrow.compute.sum(lengths).as_py() or 0)
