@@ -417,3 +417,10 @@ def test_a_parquet_file_of_some_kilobytes_does_not_unpack_to_gigabytes() -> None
     with pytest.raises(FileUnreadable) as caught:
         rows_of(content.getvalue())
     assert caught.value.metadata["cause"] == "unpacked size"
+
+
+def test_texts_that_a_parquet_file_keeps_as_bytes_are_read_and_what_is_no_text_is_set_apart() -> None:
+    content, names = io.BytesIO(), ["张三".encode(), "张三".encode("gb18030")]
+    pyarrow.parquet.write_table(pyarrow.table({"姓名": pyarrow.array(names, pyarrow.binary())}), content)
+    first, second = rows_of(content.getvalue())
+    assert (first.fault, first.values["姓名"], second.fault) == ("", "张三", "CHARACTERS_UNREADABLE")

@@ -93,6 +93,8 @@ def to_text(value: object, depth: int = 0) -> str:
         return ""
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):  # as some writers of Parquet leave their texts
+        return value.decode(errors="replace")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
