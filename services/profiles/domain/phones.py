@@ -21,7 +21,7 @@ _LABEL = re.compile(
     r"^(?:手机号?码?|(?:联系|家庭|办公|固定)?电话(?:号码)?|座机|固话|tel|phone|mobile|mob|cell|[住手家单]?机?)[:.\s]*(?=[+\d(])"
 )
 _NOISE = re.compile(r"\([^)\d]*\)|[\s\-‐-―().·_*]+")
-_COUNTRY = re.compile(r"^(?:\+|00)*86(?=0?1[3-9]\d{9}$|0?[2-9]\d{8,10}$)")
+_COUNTRY = re.compile(r"^(?:\+|00)*86(?=0?1[3-9]\d{9}$|0?[2-9]\d{8,10}$|0?10\d{8}$)")
 # Codes of the carriers' cheap long-distance services, dialled before the number.
 _CARRIER = re.compile(r"^(?:179\d\d|1259\d|1010[12]\d|1019[03]|11808)(?=0?1[3-9]\d{9}$|0\d{9,11}$)")
 _TRUNK = re.compile(r"^0(?=1[3-9]\d{9}$)")

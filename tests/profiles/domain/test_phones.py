@@ -83,6 +83,11 @@ def test_a_whole_mobile_beside_what_is_no_number_is_not_lost_with_it(text, last)
     assert reasons == ("PHONE_UNREADABLE",)
 
 
+@pytest.mark.parametrize("text", ["010-88888888", "+86 10 8888 8888", "86-010-88888888", "0086 10 88888888"])
+def test_a_number_of_beijing_is_the_same_with_its_country_before_it(text):
+    assert [phone.number for phone in parse_phones(text)[0]] == ["+861088888888"]
+
+
 @pytest.mark.parametrize("text", ["010-62345678、62345679", "010-62345678/9", "(010)62345678,62345679转1"])
 def test_a_number_without_area_takes_that_of_the_landline_before_it(text):
     assert [phone.number for phone in parse_phones(text)[0]] == ["+861062345678", "+861062345679"]
