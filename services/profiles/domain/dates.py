@@ -35,6 +35,7 @@ _AROUND = re.compile(
     r"[\s,(]*(?:星期|周|礼拜)[一二三四五六日天1-7][\s)]*|\s*(?:出?生|生日)$|\s+\d{2}:\d{2}(?::\d{2})?\s*(?:gmt|utc)$"
 )
 _MOMENT = re.compile(r"\s*\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|\+00:00)\s*", re.ASCII)
+_EXCEL_ZERO = (1900, 1, 0)  # what a spreadsheet shows for an empty date
 _EXCEL_EPOCH = date(1899, 12, 30)  # ECMA-376 part 1, 18.17.4.1, with its leap-year slip folded in
 
 
@@ -56,7 +57,7 @@ def parse_date(text: str, date_order: str, this_year: int) -> tuple[str, str]:
     try:
         found = date(*parts).isoformat()
     except ValueError:
-        return "", "DATE_PLACEHOLDER" if not any(parts) else "DATE_IMPOSSIBLE"
+        return "", "DATE_PLACEHOLDER" if not any(parts) or parts == _EXCEL_ZERO else "DATE_IMPOSSIBLE"
     return ("", "DATE_PLACEHOLDER") if found in _PLACEHOLDERS else (found, "")
 
 

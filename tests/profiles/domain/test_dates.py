@@ -147,3 +147,8 @@ def test_two_digits_of_a_year_are_of_the_past(text):
 )
 def test_an_unreadable_time_is_none(text):
     assert parse_timestamp(text, "ymd", 480, 2026) is None
+
+
+@pytest.mark.parametrize("text", ["1900/1/0", "1900-01-00", "1900-1-0 0:00", "1900年1月0日"])
+def test_the_day_that_a_spreadsheet_shows_for_nothing_is_a_placeholder_and_sets_no_row_apart(text):
+    assert parse_birth_date(text, "ymd", 2026) == ("", "DATE_PLACEHOLDER")
