@@ -31,6 +31,7 @@ from services.profiles.domain.sources import SourceSettings
 from services.profiles.domain.standardize import standardize
 from services.profiles.domain.values import RawRecord
 from services.profiles.exporting import Exporter
+from services.profiles.relations.suggesting import Suggester
 from services.profiles.store import Store
 from services.profiles.values import HISTORY_AT_HAND, Ageing, StoredHold, StoredReceipt, record_key
 from tests.profiles.conftest import Desk, reason_of
@@ -933,3 +934,28 @@ def test_what_was_believed_of_a_record_while_two_were_one_goes_with_it_after_the
     stored = archive.everything_stored()
     assert "13733334444" not in stored
     assert "13711112222" in stored
+
+
+def test_a_household_that_an_address_suggested_goes_with_the_address_unless_somebody_confirmed_it(
+    archive: Archive,
+) -> None:
+    desk, suggester = archive.desk, Suggester(archive.store, archive.vault)
+    names = []
+    for number, room in enumerate(("301", "301", "302", "302")):
+        home = {"name": f"欧阳{'甲乙丙丁'[number]}", "address": f"浙江省杭州市西湖区文三路8号1幢2单元{room}室"}
+        names.append(desk.upsert("till", str(number), {**person(number), **home}, OLD))
+    desk.call("SuggestRelationships", relations_pb2.SuggestRelationshipsRequest())
+    assert Worker("profiles", suggester.handlers(), desk.service.operations).run_one()
+
+    def said(name: str) -> list[relations_pb2.Relationship]:
+        request = relations_pb2.ListRelationshipsRequest(parent=name)
+        return list(desk.call("ListRelationships", request).relationships)
+
+    confirmed = said(names[2])[0].name
+    desk.call("ConfirmRelationship", relations_pb2.ConfirmRelationshipRequest(name=confirmed))
+    assert len(said(names[0])) == 1
+    archive.rule("stale_address", field="address")
+    assert done(archive.run()) == {"stale_address": (4, 4, 0)}
+
+    assert said(names[0]) == []
+    assert [item.name for item in said(names[2])] == [confirmed]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from services.profiles.ageing.holding import held_now
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.cross_record import Index
+from services.profiles.domain.relations import household_key
 from services.profiles.domain.retention import Held, RecordType, RetentionRule, due_rules, without
 from services.profiles.domain.values import StandardRecord
 from services.profiles.errors import ProfilesBusy
@@ -19,9 +20,10 @@ from services.profiles.intake.neighbours import value_tokens
 from services.profiles.merging import ATTEMPTS
 from services.profiles.protection.resealing import Resealer
 from services.profiles.relations.columns import ColumnFollower
+from services.profiles.relations.relating import Relations
 from services.profiles.shaping import Shaped, load, reshape
 from services.profiles.store import Store
-from services.profiles.values import Ageing, Profile, Revision, StoredOverride, StoredRecord
+from services.profiles.values import Ageing, Profile, Revision, StoredOverride, StoredRecord, record_key
 from services.profiles.vault import Ciphers, Vault
 
 
@@ -140,8 +142,8 @@ class Retirer:
     def _let_go(self, changes: Sequence[_Change]) -> None:
         """Remove what stands elsewhere of what is gone.
 
-        That is files of exports, what columns said of relationships, and what whoever was split from them was believed
-        to be before.
+        That is files of exports, what columns said of relationships or an address suggested, and what whoever was split
+        from them was believed to be before.
         """
         for change in changes:
             for relative in self._resealer.relatives(change.working.profile):
@@ -151,6 +153,8 @@ class Retirer:
             withdraw(self._store, [name for item in profiles for name in (item.profile_id, *item.aliases)])
             left = [record for change in changes for record in change.left()]
             ColumnFollower(self._store, self._vault).follow(left, self._dictionary.relations())
+            homeless = [record_key(*record.key) for record in left if not household_key(record)]
+            Relations(self._store, self._vault).drop_suggested(homeless)
 
     def _forget(self, changes: Sequence[_Change]) -> None:
         """Remove former versions, before and after the write: a writer who lost against it may have kept one more."""

@@ -238,6 +238,12 @@ class Relations:
         for item in self._store.relations.among("id", relation_ids):
             self._drop(item)
 
+    def drop_suggested(self, record_keys: Sequence[str]) -> None:
+        """Remove what a rule suggests by these records and nobody confirmed."""
+        for item in self._all_at(record_keys):
+            if item.state == SUGGESTED:
+                self._drop(item)
+
     def reseal(self, record_keys: Sequence[str]) -> None:
         """Seal the relationships of records under the data keys that the records have by now.
 
