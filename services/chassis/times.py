@@ -1,13 +1,14 @@
-"""Moments as protobuf timestamps."""
+"""Moments as protobuf timestamps, and the day it is."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CHINA = timezone(timedelta(hours=8))  # one zone without summer time since 1991
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -16,6 +17,11 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
         return None
     since = moment - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+def china_today() -> date:
+    """Return the day it is in China, whatever the zone of the machine: ages and ends of relationships are of it."""
+    return datetime.now(_CHINA).date()
 
 
 def set_times(message: Message, **moments: datetime | None) -> None:

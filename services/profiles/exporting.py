@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from google.protobuf.message import Message
@@ -21,6 +21,7 @@ from services.chassis.config import MESSAGE_BYTES
 from services.chassis.jobs import Handler, Job, Paused
 from services.chassis.obligations import apply_obligations
 from services.chassis.server import seen_in
+from services.chassis.times import china_today
 from services.profiles.domain.cells import dead, without_controls
 from services.profiles.errors import ExportNotFound, ExportTooLarge
 from services.profiles.exported import EXPIRED, READY, checked, end, file_of, forget_members, keep_members
@@ -109,7 +110,7 @@ class Exporter:
     def _pages(self, job: Job, groups: _Groups) -> Iterator[list[Row]]:
         rights = Obligations(frozenset(_words(job, "shown")), frozenset(_words(job, "masked")))
         departments = _words(job, "departments")
-        after, count, today = "", 0, date.today()
+        after, count, today = "", 0, china_today()
         while found := self._store.page_profiles(after, PER_READ, departments):
             after, count = found[-1].profile_id, count + len(found)
             if count > MOST_ROWS:

@@ -170,6 +170,25 @@ def test_damaged_and_unknown_files_are_refused(content: bytes) -> None:
         rows_of(content)
 
 
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b'[{"id": 1}, {"id": 2}]', "json"), (b'\xef\xbb\xbf[\n  {"id": 1}]', "json"), (b"[]", "json"),
+        (b"<html><body><table><tr><td>id</td></tr></table>", "markup"), (b"<Table border=1>", "markup"),
+        (b'\n<?xml version="1.0"?><Workbook>', "markup"),
+    ],
+)  # fmt: skip
+def test_a_page_or_an_array_that_is_called_a_workbook_is_refused_with_what_to_do(content: bytes, cause: str) -> None:
+    with pytest.raises(FileUnreadable) as refused:
+        rows_of(content, file_name="report.xls")
+
+    assert refused.value.metadata["cause"] == cause
+
+
+def test_a_header_that_begins_with_a_bracket_is_a_header() -> None:
+    assert values_of("[id],name\n1,张三\n".encode()) == [{"[id]": "1", "name": "张三"}]
+
+
 def test_a_workbook_that_unpacks_to_too_much_is_refused() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

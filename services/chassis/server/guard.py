@@ -38,6 +38,7 @@ from services.chassis.server.peers import GATEWAY, peer_of
 from services.chassis.server.plans import MethodPlan
 from services.chassis.server.requests import check_readable, readable, validate, validated
 from services.chassis.server.seen import NOTHING, Seen, seen_in
+from services.chassis.times import china_today
 
 LONGEST_DEADLINE_SECONDS = 6 * 3600.0  # a call without a deadline reports one in the far future
 NO_STANDING = "the app has no role in that department: disabled, moved or unknown"  # one that a service calls for
@@ -91,7 +92,7 @@ class Guard(grpc.ServerInterceptor):
         tokens: TokenVerifier,
         trail: Trail,
         peer: Callable[[grpc.ServicerContext], str] = peer_of,
-        today: Callable[[], date] = date.today,
+        today: Callable[[], date] = china_today,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._service = service

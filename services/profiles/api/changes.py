@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import grpc
 from google.longrunning import operations_pb2
@@ -15,6 +15,7 @@ from services.chassis.jobs import Owner
 from services.chassis.obligations import HIDE, MASKS
 from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
 from services.chassis.server import current_call, validate
+from services.chassis.times import china_today
 from services.profiles.admission import MAPPABLE
 from services.profiles.api.common import Tools, changed, id_of, is_in_reach, page_of
 from services.profiles.api.fields import start_rederivation
@@ -201,4 +202,4 @@ def _masked(item: Field | None, value: str) -> str:
         return "***" if value else ""
     if call.decision.obligations.disposition(CLASSES[item.classification], item.group) == HIDE:
         return "***" if value else ""
-    return MASKS[item.mask](value, date.today())
+    return MASKS[item.mask](value, china_today())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -18,6 +17,7 @@ from services.chassis.errors import FieldViolation, Invalid
 from services.chassis.jobs import Jobs
 from services.chassis.server import current_call
 from services.chassis.server.lending import Lending
+from services.chassis.times import china_today
 from services.profiles.admission import DERIVED, MAPPABLE, Admission
 from services.profiles.aliases import resolve_one
 from services.profiles.believed import Believed
@@ -162,7 +162,7 @@ def shown(tools: Tools, profile: Profile, believed: Believed) -> resources_pb2.P
     """Return the message of a profile with the custom fields the caller may see."""
     call = current_call()
     attributes = visible_attributes(
-        believed, tools.dictionary.get, call.decision.obligations, call.caller.purpose, date.today()
+        believed, tools.dictionary.get, call.decision.obligations, call.caller.purpose, china_today()
     )
     return profile_message(profile, believed, attributes)
 

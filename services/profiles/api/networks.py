@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 
 import grpc
 from kehu.profiles.v1 import relations_pb2 as pb
 
 from services.chassis.server import current_call
+from services.chassis.times import china_today
 from services.profiles.api.common import Tools, id_of, is_in_reach, profile_in_reach
 from services.profiles.domain.relations import Reached, Walk
 from services.profiles.relations.messages import edge_message, organization_message
@@ -27,7 +27,7 @@ class NetworksPart:
         root = profile_in_reach(self.tools.store, request.name)
         question = Question(
             root, request.depth or 1, frozenset(map(id_of, request.types)), request.include_inferred,
-            current_call().caller.purpose, request.channel, date.today(),
+            current_call().caller.purpose, request.channel, china_today(),
         )  # fmt: skip
         relations = Relations(self.tools.store, self.tools.vault)
         networks = Networks(relations, self.tools.consents, is_in_reach)

@@ -169,15 +169,18 @@ def parse_timestamp(text: str, date_order: str, utc_offset_minutes: int, this_ye
     elif text.isdigit() and len(text) > len("YYYYMMDD"):  # fromisoformat takes any digit for the T before a clock
         return None
     try:
-        found = datetime.fromisoformat(text.replace("/", "-"))
-    except ValueError:
-        found_or_none = _day_and_clock(text.lower(), date_order, this_year)
-        if found_or_none is None:
+        found = _iso(text) or _day_and_clock(text.lower(), date_order, this_year)
+        if found is None:
             return None
-        found = found_or_none
-    try:
         return (found if found.tzinfo else found.replace(tzinfo=_zone(utc_offset_minutes))).astimezone(UTC)
     except OverflowError:
+        return None
+
+
+def _iso(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text.replace("/", "-"))
+    except ValueError:
         return None
 
 
@@ -190,13 +193,25 @@ def _day_and_clock(text: str, date_order: str, this_year: int) -> datetime | Non
         return datetime.fromisoformat(day) + _clock_of_serial(text)
     half = clock["before"] or clock["after"] or ""
     hour, minute, second = (int(clock[name] or 0) for name in ("hour", "minute", "second"))
-    if half in _AFTERNOON and hour < 12:
-        hour += 12
-    elif half in _MORNING and hour == 12:
-        hour = 0
-    if hour > 23 or minute > 59 or second > 59:
+    hour = _hour_of_day(half, hour)
+    if hour > 24 or minute > 59 or second > 59:
         return None
-    return datetime.fromisoformat(f"{day}T{hour:02}:{minute:02}:{second:02}{_offset(clock['zone'] or '')}")
+    start = datetime.fromisoformat(f"{day}T00:{minute:02}:{second:02}{_offset(clock['zone'] or '')}")
+    return start + timedelta(hours=hour)
+
+
+def _hour_of_day(half: str, hour: int) -> int:
+    """Return the hours since the day began, more than 24 where none can be meant.
+
+    晚上12点 is the end of the day; whether 晚上1点 belongs to the day or to the next, no text tells.
+    """
+    if half == "晚上" and hour in (*range(5), 12):
+        return 24 if hour == 12 else UNCLEAR
+    if half in _AFTERNOON and hour < 12 or (half == "中午" and hour < 3):
+        return hour + 12
+    if half in _MORNING and hour == 12:
+        return 0
+    return hour if hour < 24 else UNCLEAR
 
 
 def _clock_of_serial(text: str) -> timedelta:
@@ -218,9 +233,10 @@ def _zone(utc_offset_minutes: int) -> timezone:
 
 _COMPACT_TIME = re.compile(r"(\d{8})(\d{6})(\d{3})?")
 _CLOCK = re.compile(
-    r"(?:(?P<before>上午|下午|晚上|凌晨|[ap]m)\s*)?(?<!\d)(?P<hour>\d{1,2})\s*(?:[:时点]\s*(?P<minute>\d{1,2})?)"
+    r"(?:(?P<before>上午|下午|晚上|凌晨|早上|中午|傍晚|[ap]m)\s*)?(?<!\d)(?P<hour>\d{1,2})\s*(?:[:时点]\s*(?P<minute>\d{1,2})?)"
     r"(?:\s*[:分]\s*(?P<second>\d{1,2})?(?:\.\d+)?)?\s*秒?\s*(?P<after>[ap]m)?\s*"
     r"(?P<zone>z|utc|gmt|[+-]\d{2}:?[0-5]\d)?$"
 )
 _HAS_CLOCK = re.compile("[:时点]")
-_MORNING, _AFTERNOON = frozenset(("上午", "凌晨", "am")), frozenset(("下午", "晚上", "pm"))
+_MORNING, _AFTERNOON = frozenset(("上午", "凌晨", "早上", "am")), frozenset(("下午", "傍晚", "晚上", "pm"))
+UNCLEAR = 99

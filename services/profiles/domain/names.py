@@ -29,6 +29,8 @@ _PLAIN = re.compile(  # two or three characters that neither begin as a nickname
 _PRIVATE = re.compile("(?<=[\u3400-\u9fff])[\ue000-\uf8ff]")  # of one system's own font: nobody else can tell which
 _HAN = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U000323af]")  # as is_han says
 _SEVERAL = re.compile(r"\s*[、/&;,|+]\s*")
+_BETWEEN_CALLED = re.compile(r"\s*[、/&;,|+和与及]\s*|\s+")
+_CALLED = re.compile(".{1,6}(?:先生|女士|小姐|太太|夫人)")
 _NICKNAME = re.compile(r"^([老小阿])(\S)$")
 _PARENTHESES = re.compile(r"[(\[【<「].*?[)\]】>」]|[(\[【<「].*$")
 _LATIN_TITLE = re.compile(r"^(mr|mrs|ms|miss|dr|prof|sir|madam)\b\.?\s*", re.IGNORECASE)
@@ -63,7 +65,10 @@ def parse_name(text: str) -> tuple[PersonName | None, str]:
 
 
 def _names_several(text: str) -> bool:
-    """Say whether every part between separators is a whole Chinese name: 张三、李四, not 欧阳,娜娜."""
+    """Say whether each part is a whole Chinese name (张三、李四, not 欧阳,娜娜) or one with a title (李女士 王先生)."""
+    called = _BETWEEN_CALLED.split(text)
+    if len(called) > 1 and all(map(_CALLED.fullmatch, called)):
+        return True
     if not _SEVERAL.search(text):
         return False
     parts = _SEVERAL.split(text)

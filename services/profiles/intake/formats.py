@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ PACKED = (
 ZIP = b"PK\x03\x04"
 OLE = b"\xd0\xcf\x11\xe0"
 PARQUET = b"PAR1"
+_JSON_ARRAY = re.compile(rb"\[\s*(?:[{\]]|$)")
+_MARKUP = re.compile(rb"<(?:[?!]|html|head|table|body|div|style|workbook)", re.IGNORECASE)
 ENDINGS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".xlsx": "xlsx", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -87,8 +90,15 @@ def tell_format(file: BinaryIO, file_name: str) -> str:
         return "parquet"
     if head.startswith(ZIP):
         return _check_xlsx(file)
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start.startswith(b"{"):
         return "jsonl"
+    if _JSON_ARRAY.match(start):
+        raise FileUnreadable("this is one JSON array; write each of its objects on a line of its own (JSON Lines)",
+                             metadata={"cause": "json"})  # fmt: skip
+    if _MARKUP.match(start):
+        raise FileUnreadable("this is a page or XML, whatever its name; open it in Excel and save it as .xlsx or CSV",
+                             metadata={"cause": "markup"})  # fmt: skip
     ending = file_name[file_name.rfind(".") :].lower() if "." in file_name else ""
     found = ENDINGS.get(ending, "csv")
     if found == "xlsx" or ending == ".parquet":

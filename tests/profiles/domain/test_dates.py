@@ -1,6 +1,6 @@
 """Dates of birth and of change."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -123,6 +123,28 @@ def test_a_clock_of_any_form_is_heeded_with_its_half_of_the_day_and_its_zone(tex
 )
 def test_an_evening_is_no_morning(text):
     assert parse_timestamp(text, "ymd", 480, 2026) == datetime(2026, 10, 1, 12, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "hour"),
+    [
+        ("2026/10/1 晚上12:00", 1, 16), ("2026/10/1 晚上8点", 1, 12), ("2026/10/1 中午12:00", 1, 4),
+        ("2026/10/1 12:00 am", 0, 16),
+        ("2026/10/1 中午1:00", 1, 5), ("2026/10/1 中午11:00", 1, 3), ("2026/10/1 凌晨12:00", 0, 16),
+        ("2026/10/1 傍晚6点", 1, 10),
+    ],
+)  # fmt: skip
+def test_noon_and_midnight_are_half_a_day_apart(text, day, hour):
+    expected = datetime(2026, 9, 30, hour, tzinfo=UTC) + timedelta(days=day)
+    assert parse_timestamp(text, "ymd", 480, 2026) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026/10/1 晚上1:30", "2026/10/1 晚上0:30", "2026/10/1 24:00:01", "2026/10/1 25:00", "9999/12/31 晚上12:00"],
+)
+def test_an_hour_that_may_be_of_the_next_day_or_of_none_is_no_time(text):
+    assert parse_timestamp(text, "ymd", 480, 2026) is None
 
 
 def test_milliseconds_without_any_sign_are_of_the_second_and_no_clock_of_their_own():

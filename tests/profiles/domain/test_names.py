@@ -90,9 +90,16 @@ def test_a_chinese_name_in_latin_letters_has_its_surname_first_whatever_order_it
     assert parse_name(text)[0].full == full
 
 
-@pytest.mark.parametrize("text", ["张三、李四", "张三/李四", "张三,李四"])
+@pytest.mark.parametrize(
+    "text", ["张三、李四", "张三/李四", "张三,李四", "李女士 王先生", "李女士和王先生", "李先生、王太太"]
+)
 def test_a_cell_with_two_people_is_not_one_name(text):
     assert parse_name(text) == (None, "NAME_SEVERAL")
+
+
+@pytest.mark.parametrize("text", ["李 女士", "和珅先生", "李医生 主任医生", "张经理 先生"])
+def test_a_person_with_a_title_apart_or_with_two_is_one(text):
+    assert parse_name(text)[1] == ""
 
 
 def test_a_comma_may_part_surname_and_given_name():
