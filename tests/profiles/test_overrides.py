@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from kehu.options.v1 import options_pb2
 from kehu.profiles.v1 import profiles_pb2, resources_pb2
 
 from services.chassis.access import Obligations
@@ -195,6 +196,19 @@ def test_nobody_overrules_a_field_that_he_may_not_read(desk: Desk) -> None:
 
     assert reason_of(lambda: desk.call("CreateOverride", request_of(name))) == "PERMISSION_DENIED"
     assert desk.call("CreateOverride", request_of(name, "name", "王小明")).value.name == "王小明"
+
+
+def test_nobody_overrules_a_field_for_a_purpose_that_may_not_use_it(desk: Desk) -> None:
+    hobby = resources_pb2.FieldDefinition(display_name="爱好", group="behaviour", permitted_purposes=["service"])
+    hobby.classification = options_pb2.CLASSIFICATION_PERSONAL
+    desk.change("hobby", hobby)
+    name = desk.upsert("till", "1", {**person(1), "hobby": "chess"})
+
+    assert desk.refused("CreateOverride", request_of(name, "hobby", "go")) == "PERMISSION_DENIED"
+    set_for_service = desk.call("CreateOverride", request_of(name, "hobby", "go"), purpose="service")
+    delete = profiles_pb2.DeleteOverrideRequest(name=set_for_service.name)
+    assert desk.refused("DeleteOverride", delete) == "PERMISSION_DENIED"
+    assert desk.call("DeleteOverride", delete, purpose="service") is not None
 
 
 def test_an_override_stays_sealed_in_what_is_stored(desk: Desk) -> None:

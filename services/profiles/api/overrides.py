@@ -68,13 +68,14 @@ class OverridesPart:
         return Overrider(self.tools.store, self.tools.vault, self.tools.dictionary)
 
     def _check_right(self, field: str) -> None:
-        """Refuse who may not see the field unmasked: nobody overrules what they may not read."""
+        """Refuse who may not see the field unmasked for this purpose: nobody overrules what they may not read."""
         definition = self.tools.dictionary.get(field)
         if definition is None:
             raise FieldNotFound("there is no such field", metadata={"name": f"fields/{field}"})
         name = CLASSES.get(definition.classification, "")
-        rights = current_call().decision.obligations
-        if not name or rights.disposition(name, definition.group) != SHOW:
+        call, purposes = current_call(), definition.permitted_purposes
+        is_shown = call.decision.obligations.disposition(name, definition.group) == SHOW if name else False
+        if not is_shown or (purposes and call.caller.purpose not in purposes):
             raise Denied(f"setting {field} is not permitted for this purpose")
 
     def _messages(self, profile: Profile) -> list[resources_pb2.Override]:
