@@ -136,6 +136,7 @@ class Deliverer(Repeating):
                 lane, asked = self._deliver(subscription, delivery, lane)
                 if lane.failures:
                     wake = self._now() + max(schedule.rest(lane.failures, self._chance()), asked)
+                    lane = replace(lane, rests_until=wake)
                     break
         except Exception:
             wake = self._now() + AFTER_A_FAULT

@@ -216,6 +216,18 @@ def test_after_three_days_a_delivery_is_given_up_and_the_subscription_disabled_a
     assert 10 < len(receiver.got) < 60
 
 
+def test_a_failing_target_rests_however_many_events_come(world: World) -> None:
+    with receiving(Receiver(lambda got: (500, {}))) as receiver:
+        world.subscribe(receiver.url)
+        for number in range(120):
+            world.queue(1, first=number)
+            for lane in world.store.due_lanes(world.now, 9):
+                world.deliverer.take_turn(lane.subscription_id)
+            world.forward(seconds=1)
+
+    assert len(receiver.got) <= 8
+
+
 def test_gone_disables_at_once(world: World) -> None:
     with receiving(Receiver(lambda got: (410, {}))) as receiver:
         world.subscribe(receiver.url)

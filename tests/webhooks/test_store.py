@@ -176,14 +176,38 @@ def test_a_failing_lane_rests_whatever_comes_meanwhile(store: WebhookStore) -> N
     store.enqueue([delivery(0)])
     store.take(WANTED.id, "me", NOW, NOW + timedelta(seconds=45))
     store.enqueue([delivery(1)])
-    failing = Lane(WANTED.id, 3, NOW, "status 500")
-    store.release(failing, "me", NOW + timedelta(minutes=1))
+    failing = Lane(WANTED.id, 3, NOW, "status 500", rests_until=NOW + timedelta(minutes=1))
+    store.release(failing, "me", failing.rests_until)
 
     assert store.due_lanes(NOW + timedelta(seconds=59), 10) == []
     assert store.due_lanes(NOW + timedelta(seconds=60), 10) == [failing]
     assert store.lane(WANTED.id) == failing
     store.wake(WANTED.id, NOW + timedelta(seconds=2))
     assert store.due_lanes(NOW + timedelta(seconds=2), 10) == [Lane(WANTED.id)]
+
+
+def test_what_comes_while_a_lane_rests_waits_for_the_end_of_its_rest(store: WebhookStore) -> None:
+    rested, repeated = NOW + timedelta(minutes=1), NOW + timedelta(hours=6)
+    failing = Lane(WANTED.id, 3, NOW, "status 500", rests_until=rested)
+    after = NOW + timedelta(seconds=90)
+    for came, wake, woken in ((30, rested, rested), (31, repeated, rested), (90, repeated, after)):
+        store.wake(WANTED.id, NOW)
+        store.enqueue([delivery(0)])
+        store.take(WANTED.id, "me", NOW, NOW + timedelta(seconds=45))
+        store.release(failing, "me", wake)
+        store.enqueue([delivery(came)])
+
+        assert store.due_lanes(woken - timedelta(seconds=1), 10) == [], (came, wake)
+        assert store.due_lanes(woken, 10) == [failing], (came, wake)
+
+
+def test_what_comes_in_the_turn_of_a_failing_lane_does_not_wait_for_the_next_repeat(store: WebhookStore) -> None:
+    store.enqueue([delivery(0)])
+    store.take(WANTED.id, "me", NOW, NOW + timedelta(seconds=45))
+    store.enqueue([delivery(1)])
+    store.release(Lane(WANTED.id, 3, NOW, "status 500", rests_until=NOW), "me", NOW + timedelta(hours=6))
+
+    assert len(store.due_lanes(NOW + timedelta(seconds=1), 10)) == 1
 
 
 def test_deliveries_are_listed_newest_first_in_pages(store: WebhookStore) -> None:

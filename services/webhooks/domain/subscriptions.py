@@ -140,3 +140,4 @@ class Lane:
     failures: int = 0
     failing_since: datetime | None = None
     outcome: str = ""
+    rests_until: datetime | None = None  # nothing new is tried before

@@ -91,7 +91,7 @@ class MemoryWebhookStore:
             for delivery in deliveries:
                 self._deliveries.setdefault(delivery.id, delivery)
                 turn = self._turn(delivery.subscription_id)
-                turn.wake = min(turn.wake, delivery.create_time)
+                turn.wake = min(turn.wake, max(delivery.create_time, turn.lane.rests_until or delivery.create_time))
 
     def _lined(self, subscription_id: str) -> list[Delivery]:
         with self._lock:
@@ -136,8 +136,8 @@ class MemoryWebhookStore:
         with self._lock:
             turn = self._turn(lane.subscription_id)
             if turn.holder == holder:
-                woken = turn.wake < turn.until and not lane.failures
-                turn.wake = min(wake or NEVER, turn.wake) if woken else wake or NEVER
+                woken = turn.wake if turn.wake < turn.until else NEVER
+                turn.wake = max(min(wake or NEVER, woken), lane.rests_until or LONG_AGO)
                 turn.lane, turn.holder, turn.until = lane, "", LONG_AGO
 
     def wake(self, subscription_id: str, now: datetime) -> None:

@@ -110,7 +110,8 @@ def _delivery(row: Mapping[str, Any]) -> Delivery:
 
 
 def _lane(row: Mapping[str, Any]) -> Lane:
-    return Lane(row["_id"], row.get("failures", 0), row.get("failing_since"), row.get("outcome", ""))
+    failures, rests_until = row.get("failures", 0), row.get("rests_until")
+    return Lane(row["_id"], failures, row.get("failing_since"), row.get("outcome", ""), rests_until)
 
 
 class MongoWebhookStore:
@@ -192,11 +193,14 @@ class MongoWebhookStore:
                 self._wake(delivery.subscription_id, delivery.create_time)
 
     def _wake(self, subscription_id: str, now: datetime) -> None:
-        changed = self._lanes.update_one({"_id": subscription_id, "wake": {"$gt": now}}, {"$set": {"wake": now}})
-        if changed.matched_count == 0 and self._lanes.find_one({"_id": subscription_id}, {"_id": 1}) is None:
+        """Have a lane looked at now, or when its rest is over."""
+        lane = self._lanes.find_one({"_id": subscription_id}, {"rests_until": 1})
+        if lane is None:
             self._lanes.update_one(
                 {"_id": subscription_id}, {"$setOnInsert": {"wake": now, "until": LONG_AGO, "holder": ""}}, upsert=True
             )
+        at = max(now, (lane or {}).get("rests_until") or now)
+        self._lanes.update_one({"_id": subscription_id, "wake": {"$gt": at}}, {"$set": {"wake": at}})
 
     def waiting(self, subscription_id: str, limit: int) -> int:
         """Count what waits."""
@@ -228,15 +232,15 @@ class MongoWebhookStore:
         return bool(held.matched_count)
 
     def release(self, lane: Lane, holder: str, wake: datetime | None) -> None:
-        """Give a lane back; what woke it meanwhile counts, unless the target fails."""
+        """Give a lane back; what woke it meanwhile counts, though not before its rest is over."""
         with records.driver_errors():
             held = self._lanes.find_one({"_id": lane.subscription_id, "holder": holder})
             if held is None:
                 return
-            woken = held["wake"] < held["until"] and not lane.failures
-            after = min(wake or NEVER, held["wake"]) if woken else wake or NEVER
+            woken = held["wake"] if held["wake"] < held["until"] else NEVER
+            after = max(min(wake or NEVER, woken), lane.rests_until or LONG_AGO)
             state = {"failures": lane.failures, "failing_since": lane.failing_since, "outcome": lane.outcome,
-                     "holder": "", "until": LONG_AGO}  # fmt: skip
+                     "rests_until": lane.rests_until, "holder": "", "until": LONG_AGO}  # fmt: skip
             seen = {"_id": lane.subscription_id, "holder": holder, "wake": held["wake"]}
             found = self._lanes.update_one(seen, {"$set": {**state, "wake": after}})
             if found.matched_count == 0:  # woken between the two: leave that as it is
@@ -244,7 +248,7 @@ class MongoWebhookStore:
 
     def wake(self, subscription_id: str, now: datetime) -> None:
         """Forget failures."""
-        fresh = {"failures": 0, "failing_since": None, "outcome": "", "wake": now}
+        fresh = {"failures": 0, "failing_since": None, "outcome": "", "rests_until": None, "wake": now}
         with records.driver_errors():
             self._wake(subscription_id, now)
             self._lanes.update_one({"_id": subscription_id}, {"$set": fresh})

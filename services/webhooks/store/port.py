@@ -38,7 +38,10 @@ class WebhookStore(Protocol):
         """Return those whose events are queued: active and paused ones."""
 
     def enqueue(self, deliveries: Sequence[Delivery]) -> None:
-        """Keep deliveries that are new and wake their lanes; the same id again changes nothing."""
+        """Keep deliveries that are new and wake their lanes, one that rests at the end of its rest.
+
+        The same id again changes nothing.
+        """
 
     def waiting(self, subscription_id: str, limit: int) -> int:
         """Count what waits, up to a limit."""
