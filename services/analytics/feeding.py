@@ -14,7 +14,7 @@ from services.analytics.domain.rows import Row, message_of, rows_of
 from services.analytics.domain.tables import TABLES
 from services.analytics.lake import rows_table
 from services.analytics.scoring import rescore
-from services.analytics.store import Entry, Inbox
+from services.analytics.store import BYTES_AT_ONCE, Entry, Inbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.repeating import Repeating
 
@@ -29,8 +29,22 @@ _log = logging.getLogger(__name__)
 
 
 def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
-    """Move waiting entries into the lake and return how many; safe to be killed, repeated or raced."""
-    entries = inbox.waiting(limit)
+    """Move waiting entries into the lake and return how many; safe to be killed, repeated or raced.
+
+    What is too much to be held in memory at once goes in parts.
+    """
+    moved, part = 0, BYTES_AT_ONCE
+    while part >= BYTES_AT_ONCE and moved < limit:
+        entries = inbox.waiting(limit - moved)
+        _carry(entries, warehouse)
+        if entries:
+            inbox.remove([entry.id for entry in entries])
+        moved, part = moved + len(entries), sum(len(entry.body) for entry in entries)
+    return moved
+
+
+def _carry(entries: Sequence[Entry], warehouse: Warehouse) -> None:
+    """Bring the rows of entries into the lake."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for entry in entries:
         for name, found in rows_of(message_of(entry.kind, entry.body)).items():
@@ -43,9 +57,6 @@ def flush(inbox: Inbox, warehouse: Warehouse, limit: int = BATCH) -> int:
         rescore(warehouse, parted)
     if erased := erased_of(entries):
         warehouse.erase(erased)
-    if entries:
-        inbox.remove([entry.id for entry in entries])
-    return len(entries)
 
 
 def parted_profiles(entries: Sequence[Entry]) -> list[str]:

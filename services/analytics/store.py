@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from itertools import islice
+from typing import ClassVar, Final, Protocol
 
 import mongoengine as me
 import pymongo
@@ -17,6 +18,7 @@ from services.chassis.records import RECORD_INDEXES, Fact, Record
 
 SERVICE = "analytics"
 SCORES_NAME = "scores/rfm"
+BYTES_AT_ONCE: Final = 4 << 20  # of entries in memory; as rows of the lake they take some twenty times as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,18 @@ class Entry:
     body: bytes
 
 
+def held_at_once(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the first of the entries, as many as reach BYTES_AT_ONCE."""
+    held: list[Entry] = []
+    size = 0
+    for entry in entries:
+        held.append(entry)
+        size += len(entry.body)
+        if size >= BYTES_AT_ONCE:
+            break
+    return held
+
+
 class Inbox(Protocol):
     """A durable waiting room: what is put is there until it is removed."""
 
@@ -35,7 +49,7 @@ class Inbox(Protocol):
         """Keep an entry; one whose id waits already changes nothing."""
 
     def waiting(self, limit: int) -> list[Entry]:
-        """Return entries, in no order."""
+        """Return so many entries or fewer that reach BYTES_AT_ONCE, in no order."""
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget entries that are in the lake."""
@@ -71,8 +85,8 @@ class MongoInbox:
     def waiting(self, limit: int) -> list[Entry]:
         """Return entries."""
         with records.driver_errors():
-            found = list(self._collection().find({"open": True}).limit(limit))
-        return [Entry(row["_id"], row["kind"], bytes(row["body"])) for row in found]
+            found = self._collection().find({"open": True}).limit(limit)
+            return held_at_once(Entry(row["_id"], row["kind"], bytes(row["body"])) for row in found)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget entries."""
@@ -95,7 +109,7 @@ class MemoryInbox:
     def waiting(self, limit: int) -> list[Entry]:
         """Return entries."""
         with self._lock:
-            return list(self._entries.values())[:limit]
+            return held_at_once(islice(self._entries.values(), limit))
 
     def remove(self, ids: Sequence[str]) -> None:
         """Forget entries."""

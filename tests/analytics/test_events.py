@@ -30,7 +30,7 @@ from services.analytics.feeding import Feeder, flush
 from services.analytics.lake import rows_table
 from services.analytics.reading import Reader
 from services.analytics.scoring import _forget_rescored, compute_scores
-from services.analytics.store import Entry, Inbox, MemoryInbox, MongoInbox
+from services.analytics.store import BYTES_AT_ONCE, Entry, Inbox, MemoryInbox, MongoInbox
 from services.analytics.warehouse import Warehouse
 from services.chassis.consuming import Event
 from services.chassis.consuming.contract import handlers
@@ -118,6 +118,19 @@ def test_consents_and_deliveries_keep_what_stands(warehouse: Warehouse) -> None:
     assert values(warehouse, "deliveries", "run_id, outcome") == [("r", "sent")]
 
 
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_the_later_answer_stands_though_a_clock_says_otherwise(warehouse: Warehouse, seconds: int) -> None:
+    inbox, state = MemoryInbox(), consent_pb2.ConsentState.Value
+    consumer = AnalyticsConsumer(inbox, plain)
+    for version, name, after in ((1, "GRANTED", 0), (2, "REVOKED", seconds)):
+        fact = ConsentChanged(profile_id="a", purpose_id="ads", state=state(f"CONSENT_STATE_{name}"), version=version)
+        fact.event_time.FromDatetime(NOON + timedelta(seconds=after))
+        consumer.on_consent_changed(event(fact, f"e{version}"))
+        flush(inbox, warehouse)
+
+    assert values(warehouse, "consents", "state") == [("revoked",)]
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_an_unmerged_profile_has_no_alias_in_whatever_order_the_facts_come(
     warehouse: Warehouse, order: tuple[int, ...]
@@ -170,6 +183,21 @@ def test_the_inbox_keeps_an_entry_once_until_it_is_removed(inbox: Inbox) -> None
     assert len(inbox.waiting(1)) == 1
     inbox.remove(["a"])
     assert [entry.id for entry in inbox.waiting(10)] == ["b"]
+
+
+def test_a_backlog_goes_into_the_lake_in_parts_that_memory_holds(inbox: Inbox, warehouse: Warehouse) -> None:
+    request = analytics_pb2.BatchCreateInteractionsRequest()
+    for number in range(500):
+        request.interactions.add(profile="profiles/a", message_id=f"m{number}-" + "x" * 100, event_time=stamp())
+    body = request.SerializeToString()
+    count = 3 * BYTES_AT_ONCE // len(body)
+    for number in range(count):
+        inbox.put(Entry(f"e{number}", request.DESCRIPTOR.full_name, body))
+
+    assert sum(len(entry.body) for entry in inbox.waiting(count)) < BYTES_AT_ONCE + len(body)
+    assert flush(inbox, warehouse) == count
+    assert inbox.waiting(1) == []
+    assert len(values(warehouse, "interactions", "message_id")) == 500
 
 
 def test_the_feeder_carries_what_waits(warehouse: Warehouse) -> None:

@@ -111,7 +111,7 @@ CONSENTS: Final = Table(
         "part": "string",
     },
     key=("profile_id", "purpose_id", "channel"),
-    order="event_time",
+    order="version",  # of the profile's consents: clocks of processes differ
     partition="part",
     sort=("profile_id",),
 )
