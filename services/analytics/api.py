@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import grpc
 from google.longrunning import operations_pb2
@@ -69,14 +70,15 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
     ) -> pb.BatchCreateInteractionsResponse:
         """Keep interactions durably; the feeder carries them into the lake."""
         check_times(request.interactions, self._parts.clock())
-        entry_id = new_id(request.request_id, "interactions", current_call().caller.subject)
         for one in request.interactions:
             if one.HasField("source_record"):
                 named = one.source_record
                 token = record_token(self._parts.keyed, named.source.removeprefix("sources/"), named.source_record_id)
                 one.source_record.Clear()
                 one.source_record.source_record_id = token
-        self._parts.inbox.put(Entry(entry_id, request.DESCRIPTOR.full_name, request.SerializeToString()))
+        body = request.SerializeToString(deterministic=True)
+        scope = "interactions", current_call().caller.subject, sha256(body).hexdigest()
+        self._parts.inbox.put(Entry(new_id(request.request_id, *scope), request.DESCRIPTOR.full_name, body))
         return pb.BatchCreateInteractionsResponse(accepted_count=len(request.interactions))
 
     def ImportInteractions(
@@ -88,7 +90,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             raise UnreadableInteractionFile("send the header first, then the file")
         header, owner = first.header, _owner()
         options = options_of(header)
-        name = new_id(header.request_id, "upload", owner.subject)
+        name = new_id()  # of its own: a repeat at the same time takes nothing from the first
         upload = self._parts.uploads.receive(name, (part.chunk for part in request_iterator))
         try:
             file = InteractionFile(lambda: self._parts.uploads.open(name), options)

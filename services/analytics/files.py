@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from services.chassis.crypto import HEADER_BYTES, NONCE_BYTES, TAG_BYTES, Parted
 LIMIT_BYTES: Final = 2 << 30
 UNCLAIMED_SECONDS: Final = 3600.0
 BATCH_ROWS: Final = 65_536
+MOST_TEXT_BYTES: Final = 64 << 20  # of one batch of a Parquet file, which may pack them into nearly nothing
 CSV_BLOCK_BYTES: Final = 4 << 20
 PART_BYTES: Final = 1 << 20
 SEAL_BYTES: Final = HEADER_BYTES + NONCE_BYTES + TAG_BYTES  # that sealing adds to each part
@@ -145,9 +147,9 @@ class InteractionFile:
         theirs = list(self.columns.values())
         try:
             if self._is_parquet:
-                with self._opened() as opened, pq.ParquetFile(opened) as file:
+                with self._opened() as opened, pq.ParquetFile(opened, read_dictionary=theirs) as file:
                     for batch in file.iter_batches(BATCH_ROWS, columns=theirs, use_threads=False):
-                        yield self._renamed(pa.Table.from_batches([batch]))
+                        yield self._renamed(pa.Table.from_batches([_held(batch)]))
                 return
             self.misfits = 0
             with self._csv() as reader:
@@ -173,3 +175,24 @@ class InteractionFile:
             parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
             convert_options=pa_csv.ConvertOptions(column_types={name: pa.string() for name in names}),
         )
+
+
+def _held(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose texts memory can hold; one text of many rows is there once.
+
+    Raises:
+        UnreadableInteractionFile: they are too long.
+    """
+    if sum(map(_text_bytes, batch.columns)) > MOST_TEXT_BYTES:
+        raise UnreadableInteractionFile("the Parquet file unpacks to more than an import takes; send shorter values")
+    return batch
+
+
+def _text_bytes(column: pa.Array) -> int:
+    """Return how many bytes the texts of a column have, that of each row counted."""
+    if not pa.types.is_dictionary(column.type):
+        return column.nbytes
+    if not (pa.types.is_string(column.type.value_type) or pa.types.is_binary(column.type.value_type)):
+        return 0
+    lengths = pc.binary_length(column.dictionary).take(column.indices)
+    return int(pc.sum(lengths).as_py() or 0)

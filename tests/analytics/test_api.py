@@ -148,6 +148,16 @@ def test_a_repeated_request_is_kept_once(world: World) -> None:
     assert len(world.inbox.waiting(10)) == 1
 
 
+def test_what_is_accepted_is_kept_though_its_request_id_was_used_for_something_else(world: World) -> None:
+    for number in (1, 2):
+        request = pb.BatchCreateInteractionsRequest(interactions=[bought(number)], request_id="r-1")
+        assert world.stub.BatchCreateInteractions(request, timeout=10).accepted_count == 1
+    flush(world.inbox, world.warehouse)
+    page = world.stub.ListInteractions(pb.ListInteractionsRequest(parent="profiles/p1"), timeout=10)
+
+    assert [one.message_id for one in page.interactions] == ["m002", "m001"]
+
+
 def test_malformed_interactions_are_refused_whole(world: World) -> None:
     bad = [
         bought(1, currency="USD"),
@@ -186,6 +196,19 @@ def upload(world: World, content: bytes, **header: str) -> operations_pb2.Operat
             yield pb.ImportInteractionsRequest(chunk=content[start : start + 1000])
 
     return world.stub.ImportInteractions(parts(), timeout=20)
+
+
+def test_a_repeat_that_is_refused_takes_nothing_from_the_import_that_was_begun(world: World) -> None:
+    content = b"source_record_id,message_id,event_time,amount\nc1,m1,2025-03-01 08:00:00,1.5\n"
+    operation = upload(world, content, request_id="r-1")
+    with pytest.raises(grpc.RpcError):
+        upload(world, content[:9], request_id="r-1")
+    world.work()
+    done = Jobs("analytics", world.operations).get(operation.name, "data-office")
+    response = pb.ImportInteractionsResponse()
+
+    assert done.response.Unpack(response)
+    assert response.written_rows == 1
 
 
 def test_an_uploaded_file_is_imported_by_an_operation(world: World) -> None:

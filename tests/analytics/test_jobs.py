@@ -293,6 +293,21 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, desk: Desk) -> None:
             InteractionFile(partial(path.open, "rb"), FileOptions("till", "order_completed", "", {}, 480))
 
 
+def test_a_small_parquet_file_that_unpacks_to_more_than_memory_holds_is_refused(tmp_path: Path) -> None:
+    from services.analytics.domain.importing import FileOptions
+    from services.analytics.files import InteractionFile
+
+    path, count = tmp_path / "packed.parquet", 60_000
+    columns = dict.fromkeys(("message_id", "event_time", "amount"), pa.array(["1"] * count))
+    columns["source_record_id"] = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), ["x" * 3000])
+    pq.write_table(pa.table(columns), path, store_schema=False)
+    file = InteractionFile(partial(path.open, "rb"), FileOptions("till", "order_completed", "", {}, 480))
+
+    assert path.stat().st_size < 100_000
+    with pytest.raises(UnreadableInteractionFile):
+        list(file.batches())
+
+
 def test_a_file_over_the_limit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LIMIT_BYTES", 10)
     uploads = Uploads(tmp_path / "uploads", Sealer("analytics", tmp_path / "keys"))
