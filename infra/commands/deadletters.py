@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail, new_table
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, shown
 
 if TYPE_CHECKING:
     from services.chassis.consuming.deadletters import DeadLetter
@@ -45,7 +45,7 @@ def list_letters(data: Data = DEFAULT_DATA, amqp_uri: AmqpUri = "", limit: int =
     table = new_table("queue", "event", "about", "error", "tries", "parked", title=f"{len(letters)} parked events")
     for letter in letters:
         tries = str(letter.attempts)
-        table.add_row(letter.queue, letter.event_id, letter.subject, letter.error, tries, letter.parked_at)
+        table.add_row(*shown(letter.queue, letter.event_id, letter.subject, letter.error, tries, letter.parked_at))
     Console(soft_wrap=True).print(table)
 
 

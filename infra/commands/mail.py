@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, new_table
+from infra.commands.options import DEFAULT_DATA, Data, new_table, shown
 
 
 def mail(
@@ -31,5 +31,5 @@ def mail(
     count = sum(1 for _ in (data / "mailbox").glob("*.eml"))
     table = new_table("to", "subject", "unsubscribe", title=f"{len(mails)} of {count} mails")
     for each in mails:
-        table.add_row(each.recipient, each.subject, each.list_unsubscribe)
+        table.add_row(*shown(each.recipient, each.subject, each.list_unsubscribe))
     Console(soft_wrap=True).print(table)

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from infra.api import SignIns
 
@@ -57,3 +58,10 @@ def new_table(*columns: str, title: str = "") -> Table:
     from rich.table import Column, Table
 
     return Table(*(Column(name, overflow="fold") for name in columns), title=title or None)
+
+
+def shown(*cells: str) -> list[Text]:
+    """Return cells of a table as they were written: no markup of ours, and nothing that a terminal would obey."""
+    from rich.text import Text
+
+    return [Text("".join(char if char.isprintable() else "\ufffd" for char in cell)) for cell in cells]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, signing_in
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, shown, signing_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,7 +110,7 @@ def list_policies(data: Data = DEFAULT_DATA) -> None:
     with signing_in(data) as sign_ins:
         for policy in sign_ins.administrator().access.list_policies():
             state = _word(PolicyState, policy.state, "POLICY_STATE_")
-            table.add_row(policy.name, str(policy.version or ""), state, policy.author, policy.comment)
+            table.add_row(*shown(policy.name, str(policy.version or ""), state, policy.author, policy.comment))
     Console().print(table)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, signing_in
+from infra.commands.options import DEFAULT_DATA, Data, fail, new_table, shown, signing_in
 
 if TYPE_CHECKING:
     from kehu.search.v1.search_pb2 import Hit
@@ -40,7 +40,7 @@ def search(
     title = f"{found.total_size} hits as {department}, {why or 'no purpose'}"
     table = new_table("name", "shown", "phone or number", "department", title=title)
     for hit in found.hits:
-        table.add_row(*_row(hit))
+        table.add_row(*shown(*_row(hit)))
     Console().print(table)
     if found.groups_not_searched:
         typer.echo(f"not searched, for want of the right: {', '.join(found.groups_not_searched)}")
