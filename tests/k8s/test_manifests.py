@@ -173,6 +173,17 @@ def test_checkpoints_of_the_audit_trail_outlive_the_pods_that_write_them():
     assert [name for name, other in pods("production") if claim in str(other["volumes"])] == ["access"]
 
 
+def test_what_the_engine_of_analytics_spills_has_a_volume_of_its_own():
+    spilling = {name: pod for name, pod in pods("production") if name in ("analytics", "analytics-work")}
+    for pod in spilling.values():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in pod["containers"][0]["volumeMounts"]}
+        claim = mounted["/var/lib/kehu/spill"]["ephemeral"]["volumeClaimTemplate"]["spec"]
+
+        assert claim["resources"]["requests"]["storage"] == "20Gi"
+    assert len(spilling) == 2
+
+
 def lets_monitoring_in(labels: dict[str, str]) -> bool:
     policy = next(d for d in of_kind("local", "NetworkPolicy") if d["metadata"]["name"] == "metrics-ingress")
     chosen = policy["spec"]["podSelector"]["matchExpressions"]
