@@ -173,6 +173,17 @@ def test_checkpoints_of_the_audit_trail_outlive_the_pods_that_write_them():
     assert [name for name, other in pods("production") if claim in str(other["volumes"])] == ["access"]
 
 
+def test_a_process_that_waits_for_broker_or_database_at_its_start_is_not_killed():
+    containers = [pod["containers"][0] for _, pod in pods("production")]
+    waiting = [container for container in containers if "exec" in container["livenessProbe"]]
+    for container in waiting:
+        probe, beats = container["startupProbe"], container["livenessProbe"]["exec"]
+
+        assert probe["exec"] == beats
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
+    assert len(waiting) >= len(SERVICES)
+
+
 def test_what_the_engine_of_analytics_spills_has_a_volume_of_its_own():
     spilling = {name: pod for name, pod in pods("production") if name in ("analytics", "analytics-work")}
     for pod in spilling.values():
