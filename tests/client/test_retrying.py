@@ -1,5 +1,8 @@
 """How often all calls of a client together may be sent again."""
 
+import httpx
+import pytest
+from kehu.client import GivenToken, Kehu, QuotaExceeded
 from kehu.client.retrying import RetryBudget
 
 
@@ -30,3 +33,24 @@ def test_who_sends_little_goes_on_trying_each_second():
     for _ in range(90):
         clock.now += 1.0
         assert budget.take()
+
+
+@pytest.mark.parametrize(("asked", "sent"), [(60, 1), (1, 2)])
+def test_nothing_is_sent_before_the_time_that_retry_after_says(asked, sent, monkeypatch):
+    slept, tried = [], []
+    monkeypatch.setattr("kehu.client.connection.time.sleep", slept.append)
+
+    def answer(request):
+        tried.append(request)
+        busy = len(tried) == 1
+        return httpx.Response(429 if busy else 200, json={}, headers={"Retry-After": str(asked)} if busy else {})
+
+    with Kehu("https://kehu.example", GivenToken(lambda: "t"), transport=httpx.MockTransport(answer)) as kehu:
+        if sent > 1:
+            kehu.profiles.get_source(name="sources/till")
+        else:
+            with pytest.raises(QuotaExceeded) as full:
+                kehu.profiles.get_source(name="sources/till")
+            assert full.value.retry_after == asked
+
+    assert (len(tried), slept) == (sent, [asked] * (sent - 1))

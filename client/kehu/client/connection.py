@@ -14,7 +14,7 @@ from urllib.parse import quote_plus, urlsplit
 
 import httpx
 from kehu.client.errors import NO_ANSWER, STEP_UP_REQUIRED, KehuProblem, Refusal, problem_of, refusal_of
-from kehu.client.retrying import LONGEST_PAUSE, NOT_DONE, PERHAPS_DONE, RetryBudget, pauses
+from kehu.client.retrying import NOT_DONE, PERHAPS_DONE, RetryBudget, pauses
 from kehu.client.signing import SignIn, Token, TokenEndpoint
 
 RENEW_BEFORE_SECONDS = 30.0
@@ -96,7 +96,7 @@ class Connection:
             if isinstance(refused, httpx.Response):
                 return refused
             repeated = PERHAPS_DONE if is_harmless or not refused.was_sent else NOT_DONE
-            wait = max(pause, min(refused.wait_seconds, LONGEST_PAUSE))
+            wait = max(pause, refused.wait_seconds)
             if refused.status not in repeated or time.monotonic() + wait > deadline or not self._budget.take():
                 raise problem_of(refused)
             time.sleep(wait)

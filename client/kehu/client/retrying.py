@@ -13,7 +13,6 @@ from kehu.client.errors import NO_ANSWER
 NOT_DONE = frozenset({429})
 PERHAPS_DONE = frozenset({NO_ANSWER, 429, 502, 503, 504})
 PAUSES = (0.1, 0.2, 0.5, 1.0)  # between two tries, or two looks at an operation; the last one for ever
-LONGEST_PAUSE = 10.0  # of what Retry-After may ask
 
 SHARE = 0.2  # repeats, of calls
 PER_SECOND = 2.0  # repeats that are always allowed: a client that sends little may go on trying
