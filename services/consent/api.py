@@ -188,7 +188,8 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         answer = request.consent
         state = pb.ConsentState.Name(answer.state)
         record_id = _record_id(request, answer.purpose_id, answer.channel, state)
-        return Wish(request.profile_id, wire.record_from(request.consent, record_id, self._now()))
+        refuses_now = answer.state != pb.CONSENT_STATE_GRANTED and not answer.HasField("answer_time")
+        return Wish(request.profile_id, wire.record_from(answer, record_id, self._now()), refuses_now)
 
     def _purpose(self, purpose_id: str) -> Purpose:
         found = self._store.purpose(purpose_id)

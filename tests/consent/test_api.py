@@ -191,6 +191,18 @@ def test_a_withdrawal_counts_though_the_clock_that_stamped_the_grant_was_ahead(w
     assert world.decide("p1") == "REVOKED"
 
 
+@pytest.mark.parametrize("state", [pb.CONSENT_STATE_DENIED, pb.CONSENT_STATE_REVOKED])
+def test_a_refusal_recorded_without_a_time_counts_though_the_clock_that_stamped_the_grant_was_ahead(world, state):
+    world.call("RecordConsent", a_grant("p1"))
+    held = world.store.consents(["p1"])["p1"]
+    ahead = replace(held.records[0], answer_time=datetime.now(UTC) + timedelta(seconds=30))
+    world.store.save_consents([(replace(held, records=(ahead,)), [])])
+
+    world.call("RecordConsent", a_grant("p1", state=state))
+
+    assert world.decide("p1") == pb.ConsentState.Name(state).removeprefix("CONSENT_STATE_")
+
+
 def test_a_request_id_stands_for_one_answer_of_one_caller(world):
     other = world.harness.stub(consent_pb2_grpc.ConsentServiceStub, caller="app:other@sales")
     world.call("CreatePurpose", pb.CreatePurposeRequest(purpose_id="gifts", purpose=a_purpose()))

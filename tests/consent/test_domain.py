@@ -237,6 +237,26 @@ def test_an_answer_a_little_ahead_counts_as_now():
     assert accepted(ahead, OFFERS, NOTICE, NOW).answer_time == NOW
 
 
+def test_a_grant_from_a_fast_clock_that_showed_the_notice_a_moment_before_is_taken():
+    """Both times are ahead by as much as the answer may be."""
+    ahead = replace(draft(), answer_time=NOW + timedelta(minutes=4))
+    shown = replace(ahead.evidence, shown_time=ahead.answer_time - timedelta(seconds=9))
+
+    kept = accepted(replace(ahead, evidence=shown), OFFERS, NOTICE, NOW)
+
+    assert (NOW, NOW) == (kept.answer_time, kept.evidence.shown_time)
+
+
+def test_a_refusal_is_taken_for_a_channel_that_the_purpose_gave_up_and_a_grant_is_not():
+    """Whoever granted it before would else be written to again when the channel comes back."""
+    without = replace(OFFERS, channels=("sms",))
+    refusal = replace(draft(state="REVOKED"), channel="email")
+
+    assert accepted(refusal, without, NOTICE, NOW).channel == "email"
+    with pytest.raises(EvidenceInvalid):
+        accepted(replace(draft(), channel="email"), without, NOTICE, NOW)
+
+
 def test_a_grant_ends_when_its_purpose_says():
     """consent_valid_days counts from the answer."""
     purpose = replace(OFFERS, consent_valid_days=30)

@@ -165,17 +165,22 @@ def accepted(record: ConsentRecord, purpose: Purpose, notice: Notice | None, now
         raise EvidenceInvalid(
             "the answer lies in the future", violations=[FieldViolation("consent.answer_time", "must not be ahead")]
         )
-    evidence = replace(record.evidence, masked_address=mask_network_address(record.evidence.masked_address))
+    shown = record.evidence.shown_time
+    evidence = replace(
+        record.evidence,
+        masked_address=mask_network_address(record.evidence.masked_address),
+        shown_time=min(shown, now) if shown is not None and shown <= record.answer_time else shown,
+    )
     kept = replace(record, answer_time=min(record.answer_time, now), evidence=evidence)
-    if record.channel and record.channel not in purpose.channels:
-        fault = FieldViolation("consent.channel", "must be a channel of the purpose, or empty for all")
-        raise EvidenceInvalid("the purpose does not use this channel", violations=[fault])
     return _accepted_grant(kept, purpose, notice) if kept.state is ConsentState.GRANTED else kept
 
 
 def _accepted_grant(record: ConsentRecord, purpose: Purpose, notice: Notice | None) -> ConsentRecord:
     if purpose.state is PurposeState.RETIRED:
         raise PurposeRetired(purpose.purpose_id)
+    if record.channel and record.channel not in purpose.channels:
+        fault = FieldViolation("consent.channel", "must be a channel of the purpose, or empty for all")
+        raise EvidenceInvalid("the purpose does not use this channel", violations=[fault])
     if record.evidence.under_fourteen and not record.evidence.guardian:
         raise GuardianRequired(purpose.purpose_id)
     faults = list(_faults_of_grant(record, notice))
