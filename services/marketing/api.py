@@ -37,6 +37,7 @@ from services.marketing.domain.errors import (
 )
 from services.marketing.domain.segments import Segment, checked_rule
 from services.marketing.domain.templates import render
+from services.marketing.gate import SUPPRESSION_USE_SECONDS
 from services.marketing.jobs import RUN
 from services.marketing.listing import check_reach, next_token, position_of, reach
 from services.marketing.optouts import OptOuts, Surroundings
@@ -192,22 +193,31 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         return self._jobs.start(RUN, args, wire.report_to_proto(run, {}, campaign), owner, run.run_id)
 
     def PauseCampaign(self, request: pb.PauseCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
-        """Stop before the next chunk of messages."""
-        return self._step(request.campaign_id, "pause")
+        """Stop before the next message; it holds when acknowledged."""
+        paused = self._step(request, "pause")
+        self._around.settle(SUPPRESSION_USE_SECONDS)
+        return paused
 
     def ResumeCampaign(self, request: pb.ResumeCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
         """Go on."""
-        return self._step(request.campaign_id, "resume")
+        return self._step(request, "resume")
 
     def CancelCampaign(self, request: pb.CancelCampaignRequest, context: grpc.ServicerContext) -> res.Campaign:
-        """End a campaign for good."""
-        return self._step(request.campaign_id, "cancel")
+        """End a campaign for good; it holds when acknowledged."""
+        cancelled = self._step(request, "cancel")
+        self._around.settle(SUPPRESSION_USE_SECONDS)
+        return cancelled
 
-    def _step(self, campaign_id: str, name: str) -> res.Campaign:
-        known = self._campaign(campaign_id)
+    def _step(
+        self, request: pb.PauseCampaignRequest | pb.ResumeCampaignRequest | pb.CancelCampaignRequest, name: str
+    ) -> res.Campaign:
+        known = self._campaign(request.campaign_id)
+        request_id = f"{name}/{request.request_id}" if request.request_id else ""
+        if self._store.was_requested(known.campaign_id, request_id):
+            return wire.campaign_to_proto(known)
         changed, fact = step(known, name, self._around.now())
-        with unchanged_since("", known.version, f"campaigns/{campaign_id}"):
-            return wire.campaign_to_proto(self._store.save_campaign(changed, [fact]))
+        with unchanged_since("", known.version, f"campaigns/{known.campaign_id}"):
+            return wire.campaign_to_proto(self._store.save_campaign(changed, [fact], request_id))
 
     def GetCampaignReport(
         self, request: pb.GetCampaignReportRequest, context: grpc.ServicerContext

@@ -152,7 +152,7 @@ class CampaignRunner:
                 self._sender.skip(current, SkipReason.CANCELLED)
             return campaign
 
-        self._sender.send(page, go_on)
+        self._sender.send(page, go_on, lambda: self._may_go_on(run))
         run = self._store.save_run(close_page(run, page.deliveries.values()))
         job.save({}, report_to_proto(run, {}, self._campaign(run)))
         return run

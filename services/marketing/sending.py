@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.chassis.jobs import LeaseLost
-from services.marketing.domain.campaigns import Campaign
+from services.marketing.domain.campaigns import Campaign, CampaignState
 from services.marketing.domain.deliveries import (
     Delivery,
     DeliveryState,
@@ -57,7 +57,8 @@ class Page:
 class _Check:
     """When people were last asked about, for how long that may be acted on, and who answers for each of them."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], may_go_on: Callable[[], Campaign]) -> None:
+        self.may_go_on = may_go_on
         self._monotonic = monotonic
         self._asked_at = float("-inf")
         self.use_within_seconds = 0.0
@@ -84,20 +85,23 @@ class Sender:
         self._link_of = link_of
         self._clocks = clocks
 
-    def send(self, page: Page, go_on: Callable[[Page], Campaign]) -> None:
+    def send(self, page: Page, go_on: Callable[[Page], Campaign], may_go_on: Callable[[], Campaign]) -> None:
         """Send until nothing of the page waits.
 
-        `go_on` is asked before each chunk; it raises Waiting when the run must stop for now.
+        `go_on` is asked before each chunk and `may_go_on` with each last check; they raise Waiting when the run must
+        stop for now.
 
         Raises:
             Waiting: the run must stop for now; what was not sent waits in the page.
             LeaseLost: somebody else works on this page.
         """
+        forgotten = [d for d in page.planned() if not d.address_token]
+        self._save(page, [_skipped_as_erased(delivery, self._clocks.now()) for delivery in forgotten])
         tried: dict[str, int] = {}  # refused for now in this round: they wait for the next
         while _due(page, tried):
             campaign = go_on(page)
             chunk = _due(page, tried)[:CHUNK]
-            self._send_chunk(campaign, page, chunk)
+            self._send_chunk(campaign, page, chunk, may_go_on)
             tried |= {d.delivery_id: d.attempts for d in page.planned() if d.attempts}
         if page.planned():
             raise Waiting("MAIL_REFUSED", MAIL_RETRY_SECONDS)
@@ -107,29 +111,40 @@ class Sender:
         now = self._clocks.now()
         self._save(page, [skipped(d, reason, detail, now) for d in page.planned()])
 
-    def _send_chunk(self, campaign: Campaign, page: Page, chunk: Sequence[Delivery]) -> None:
+    def _send_chunk(
+        self, campaign: Campaign, page: Page, chunk: Sequence[Delivery], may_go_on: Callable[[], Campaign]
+    ) -> None:
         now = self._clocks.now()
-        held = self._save(page, [claimed(delivery, now) for delivery in chunk])
-        check = _Check(self._clocks.monotonic)
+        saved = self._save(page, [claimed(delivery, now) for delivery in chunk])
+        held = [delivery for delivery in saved if delivery.state is DeliveryState.CLAIMED]
+        check = _Check(self._clocks.monotonic, may_go_on)
         try:
             while held:
                 if not check.is_fresh():
-                    held = self._last_check(campaign, page, held, check)
+                    held = self._last_check(page, held, check)
                 if held:
                     self._send_one(campaign, page, held.pop(0), check)
         except Waiting:
             self._release_claims(page)
             raise
 
-    def _last_check(self, campaign: Campaign, page: Page, held: Sequence[Delivery], check: _Check) -> list[Delivery]:
-        """Return who may be written to now; the others are skipped."""
+    def _last_check(self, page: Page, held: Sequence[Delivery], check: _Check) -> list[Delivery]:
+        """Return who may be written to now; the others are skipped.
+
+        Raises:
+            Waiting: the run must stop for now.
+        """
         check.begin()
+        campaign = check.may_go_on()
         by_profile = {delivery.profile_id: delivery for delivery in held}
         own = frozenset(delivery.delivery_id for delivery in held)
         run_id = held[0].run_id
         known = self._gate.look(campaign, run_id, list(by_profile), page.people, self._clocks.now(), own)
         check.use_within_seconds = known.use_within_seconds
-        terms = PlanTerms(campaign.frequency_cap, campaign.quiet_hours, None, self._clocks.now(), known.persons_in_run)
+        is_cancelled = campaign.state is CampaignState.CANCELLED
+        terms = PlanTerms(
+            campaign.frequency_cap, campaign.quiet_hours, None, self._clocks.now(), known.persons_in_run, is_cancelled
+        )
         plans = plan_deliveries(known.candidates, terms)
         check.persons = {plan.profile_id: plan.person_id for plan in plans}
         self._save(page, [_skipped_by(by_profile[plan.profile_id], plan, terms.now) for plan in plans if plan.skip])
@@ -139,8 +154,10 @@ class Sender:
         person_id = check.persons[delivery.profile_id]
         mail = self._mail(campaign, page, delivery, person_id)
         (marked,) = self._save(page, [sending(delivery, page.people.token(delivery.profile_id, person_id))])
+        if marked.state is not DeliveryState.SENDING:  # erased since the last check
+            return
         try:
-            self._mailer.send(mail, lambda: self._confirm(campaign, page, marked, check))
+            self._mailer.send(mail, lambda: self._confirm(page, marked, check))
         except MailStale:
             return  # the last check recorded why
         except MailRefused as no:
@@ -156,12 +173,12 @@ class Sender:
         else:
             self._save(page, [sent(marked, self._clocks.now())])
 
-    def _confirm(self, campaign: Campaign, page: Page, marked: Delivery, check: _Check) -> bool:
+    def _confirm(self, page: Page, marked: Delivery, check: _Check) -> bool:
         """Say whether the message may go out now: the check is fresh, or a new one says so."""
         if check.is_fresh():
             return True
-        own = _Check(self._clocks.monotonic)  # says nothing about the others of the chunk
-        if not self._last_check(campaign, page, [marked], own):
+        own = _Check(self._clocks.monotonic, check.may_go_on)  # says nothing about the others of the chunk
+        if not self._last_check(page, [marked], own):
             return False
         if not own.is_fresh():
             raise Waiting("CONSENT_SLOW", SLOW_RETRY_SECONDS)
@@ -179,7 +196,7 @@ class Sender:
         self._save(page, [released(delivery) for delivery in held])
 
     def _save(self, page: Page, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Write deliveries and return them as written.
+        """Write deliveries and return them as written: to an erased person nothing goes out any more.
 
         Raises:
             LeaseLost: somebody else wrote one of them meanwhile.
@@ -194,16 +211,25 @@ class Sender:
         return written
 
     def _without_address(self, page: Page, delivery: Delivery) -> Delivery:
-        """Return the delivery to be written when its address alone was forgotten since: its person was erased."""
+        """Return the delivery to be written when its address alone was forgotten since: its person was erased.
+
+        What was not being handed over yet is skipped; of the others the outcome is kept.
+        """
         before, stored = page.deliveries[delivery.delivery_id], self._store.delivery(delivery.delivery_id)
         expected = (before.state, before.version + 1, "")
         if stored is None or (stored.state, stored.version, stored.address_token) != expected:
             raise LeaseLost("another worker has this page")
+        if before.state is not DeliveryState.SENDING:
+            return _skipped_as_erased(stored, self._clocks.now())
         return replace(delivery, address_token="", version=stored.version)
 
 
 def _due(page: Page, tried: dict[str, int]) -> list[Delivery]:
     return [d for d in page.planned() if tried.get(d.delivery_id) != d.attempts]
+
+
+def _skipped_as_erased(delivery: Delivery, now: datetime) -> Delivery:
+    return skipped(delivery, SkipReason.NO_ADDRESS, "ERASED", now)
 
 
 def _skipped_by(delivery: Delivery, plan: Plan, now: datetime) -> Delivery:

@@ -44,8 +44,13 @@ class MarketingStore(Protocol):
     def campaigns(self, after: str, limit: int, departments: Sequence[str] | None = None) -> list[Campaign]:
         """Return campaigns by id after the given one; only of those departments, None meaning all."""
 
-    def save_campaign(self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = ()) -> Campaign:
+    def save_campaign(
+        self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = (), request_id: str = ""
+    ) -> Campaign:
         """Insert or replace with facts; AlreadyExists, Conflict."""
+
+    def was_requested(self, campaign_id: str, request_id: str) -> bool:
+        """Say whether one of the last writes of the campaign carried this request id."""
 
     def run(self, run_id: str) -> Run | None:
         """Return a run."""

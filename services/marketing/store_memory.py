@@ -29,6 +29,7 @@ class MemoryMarketingStore:
         self.facts: list[Message] = []
         self._segments: dict[str, Segment] = {}
         self._campaigns: dict[str, Campaign] = {}
+        self._requests: set[tuple[str, str]] = set()
         self._runs: dict[str, Run] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._suppressions: dict[str, Suppression] = {}
@@ -56,12 +57,19 @@ class MemoryMarketingStore:
         """Return campaigns by id."""
         return _listed(self._campaigns, after, limit, departments)
 
-    def save_campaign(self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = ()) -> Campaign:
+    def save_campaign(
+        self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = (), request_id: str = ""
+    ) -> Campaign:
         """Insert or replace with facts."""
         with self._lock:
             saved = _save(self._campaigns, campaign.campaign_id, campaign)
             self.facts += facts
+            self._requests.add((campaign.campaign_id, request_id))
             return saved
+
+    def was_requested(self, campaign_id: str, request_id: str) -> bool:
+        """Say whether a write carried this request id."""
+        return bool(request_id) and (campaign_id, request_id) in self._requests
 
     def run(self, run_id: str) -> Run | None:
         """Return a run."""

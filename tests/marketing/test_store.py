@@ -110,6 +110,16 @@ def test_a_campaign_comes_back_as_it_was_saved(store):
     assert campaign.campaign_id in [c.campaign_id for c in store.campaigns(campaign.campaign_id[:-1], 1000)]
 
 
+def test_a_request_is_remembered_with_the_change_of_its_campaign(store):
+    campaign = store.save_campaign(a_campaign())
+    started, fact = step(campaign, "run", LATER, "r1")
+
+    store.save_campaign(started, [fact], "run/a")
+
+    asked = [store.was_requested(campaign.campaign_id, each) for each in ("run/a", "run/b", "")]
+    assert asked == [True, False, False]
+
+
 def test_a_run_comes_back_as_it_was_saved(store):
     run = Run(fresh(), "c1", RULE.SerializeToString(), RunState.PAUSED, "PERSON", 9, 2, ("p1", "p2"), "token", True,
               {"SENT": 3, "SKIPPED|CONSENT|NO_RECORD": 4}, START, START, LATER, "JOB_FAILED")  # fmt: skip

@@ -31,6 +31,7 @@ from services.marketing.store_memory import MemoryMarketingStore
 from services.marketing.wire import report_to_proto
 
 START = datetime(2026, 5, 6, 2, 0, tzinfo=UTC)  # ten in the morning in Beijing
+ALLOWANCE_SECONDS = 0.25  # what the consent service says
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 NEVER = QuietHours(start=QuietHours().end, end=QuietHours().end)
 RULE = audience_pb2.AudienceRule(
@@ -103,7 +104,7 @@ class Consents:
             for person in person_ids
         }
         self._steps.tick()
-        return ConsentAnswers(answers, 0.25)
+        return ConsentAnswers(answers, ALLOWANCE_SECONDS)
 
     def revoke(self, profile_id: str, purpose_id: str, channel: str, request_id: str) -> None:
         """Remember a withdrawal."""
@@ -182,9 +183,9 @@ class SteppedStore(MemoryMarketingStore):
         self.steps.tick()
         return saved
 
-    def save_campaign(self, campaign, facts=()):
+    def save_campaign(self, campaign, facts=(), request_id=""):
         self.steps.tick()
-        saved = super().save_campaign(campaign, facts)
+        saved = super().save_campaign(campaign, facts, request_id)
         self.steps.tick()
         return saved
 
