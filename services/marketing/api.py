@@ -27,7 +27,7 @@ from services.marketing.domain.campaigns import (
     checked_campaign,
     step,
 )
-from services.marketing.domain.deliveries import OVER, RAN, DeliveryState, Run, RunState, tally
+from services.marketing.domain.deliveries import OVER, RAN, DeliveryState, Run, scheduled, tally
 from services.marketing.domain.errors import (
     CampaignNotFound,
     ProfileNeeded,
@@ -165,7 +165,7 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         now = self._around.now()
         started, fact = step(campaign, "run", now, run_id)
         rule = self._rule_in_reach(self._segment(campaign.segment_id)).SerializeToString(deterministic=True)
-        run = Run(run_id, campaign.campaign_id, rule, RunState.SCHEDULED, start_time=now)
+        run = scheduled(run_id, campaign, rule, now)
         with contextlib.suppress(AlreadyExists):
             run = self._store.save_run(run)
         operation = self._job(run, campaign, owner)

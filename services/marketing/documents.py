@@ -77,6 +77,8 @@ class RunDocument(Record):
     start_time = me.DateTimeField()
     end_time = me.DateTimeField()
     failure_reason = me.StringField()
+    message_cost_cents = me.IntField()
+    currency = me.StringField()
     meta: ClassVar[dict[str, object]] = _meta("runs")
 
 
@@ -226,6 +228,8 @@ def run_document(run: Run) -> RunDocument:
         start_time=run.start_time,
         end_time=run.end_time,
         failure_reason=run.failure_reason or None,
+        message_cost_cents=run.message_cost_cents or None,
+        currency=run.currency or None,
     )
 
 
@@ -247,6 +251,8 @@ def run_of(document: RunDocument) -> Run:
         start_time=document.start_time,
         end_time=document.end_time,
         failure_reason=document.failure_reason or "",
+        message_cost_cents=document.message_cost_cents or 0,
+        currency=document.currency or "",
         version=document.version,
     )
 

@@ -100,6 +100,7 @@ def report_to_proto(run: Run, in_hand: Tally, campaign: Campaign) -> pb.Campaign
     settled = sum(counts.values())
     skips = [_skip_count(key, count) for key, count in sorted(counts.items()) if key.startswith("SKIPPED|")]
     charged = counts.get("SENT", 0) + counts.get("UNKNOWN", 0)
+    cost_cents = run.message_cost_cents if run.currency else campaign.message_cost_cents
     audience = max(run.audience, settled)
     return pb.CampaignReport(
         campaign=f"campaigns/{run.campaign_id}",
@@ -113,8 +114,8 @@ def report_to_proto(run: Run, in_hand: Tally, campaign: Campaign) -> pb.Campaign
         unknown=counts.get("UNKNOWN", 0),
         pending=audience - settled,
         skips=skips,
-        cost_cents=charged * campaign.message_cost_cents,
-        currency=campaign.currency,
+        cost_cents=charged * cost_cents,
+        currency=run.currency or campaign.currency,
         data_cutoff=run.data_cutoff,
         start_time=run.start_time,
         end_time=run.end_time,

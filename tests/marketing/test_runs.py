@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import time, timedelta
 
 import pytest
@@ -491,6 +492,15 @@ def test_who_was_erased_while_their_page_waited_is_not_written_to():
 
     assert sorted(world.mailbox.recipients()) == ["p000", "p002"]
     assert skips_of(report) == {"NO_ADDRESS:ERASED": 1}
+
+
+def test_a_later_price_does_not_change_what_a_run_cost():
+    world = World(people=2)
+    world.campaign(message_cost_cents=10)
+    world.work(world.start("c1", "run1"))
+    world.store.save_campaign(replace(world.store.campaign("c1"), message_cost_cents=99, currency="USD"))
+
+    assert (world.report().cost_cents, world.report().currency) == (20, "CNY")
 
 
 def an_erasing_run() -> tuple[World, str]:

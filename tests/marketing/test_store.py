@@ -122,7 +122,7 @@ def test_a_request_is_remembered_with_the_change_of_its_campaign(store):
 
 def test_a_run_comes_back_as_it_was_saved(store):
     run = Run(fresh(), "c1", RULE.SerializeToString(), RunState.PAUSED, "PERSON", 9, 2, ("p1", "p2"), "token", True,
-              {"SENT": 3, "SKIPPED|CONSENT|NO_RECORD": 4}, START, START, LATER, "JOB_FAILED")  # fmt: skip
+              {"SENT": 3, "SKIPPED|CONSENT|NO_RECORD": 4}, START, START, LATER, "JOB_FAILED", 5, "CNY")  # fmt: skip
 
     saved = store.save_run(run)
 

@@ -18,7 +18,7 @@ from kehu.marketing.v1 import resources_pb2 as res
 from services.chassis.errors import KehuError
 from services.chassis.jobs import MemoryOperations, OperationStore, Owner, Worker
 from services.marketing.domain.campaigns import Campaign, CampaignState, FrequencyCap, QuietHours, step
-from services.marketing.domain.deliveries import Run, RunState, tally
+from services.marketing.domain.deliveries import scheduled, tally
 from services.marketing.domain.planning import ConsentAnswer
 from services.marketing.domain.templates import Template
 from services.marketing.gate import Gate
@@ -229,8 +229,7 @@ class World:
     def start(self, campaign_id: str = "c1", run_id: str = "run1") -> str:
         """Start a run as the API does, and return its operation's name."""
         campaign = self.store.campaign(campaign_id)
-        rule = RULE.SerializeToString()
-        run = self.store.save_run(Run(run_id, campaign_id, rule, RunState.SCHEDULED, start_time=self.clock.now()))
+        run = self.store.save_run(scheduled(run_id, campaign, RULE.SerializeToString(), self.clock.now()))
         args = {"run_id": run_id, "campaign_id": campaign_id}
         owner = Owner("user:mia", "marketing")
         operation = self.jobs.start(RUN, args, report_to_proto(run, {}, campaign), owner, run_id)

@@ -17,6 +17,7 @@ from services.marketing.domain.errors import (
 from services.marketing.domain.templates import Template, checked_template
 
 CHANNELS = frozenset({"email"})
+MOST_COST_CENTS = 10**9  # of a message: what the largest audience costs fits the report's 64 bits
 CHANGEABLE = (
     "display_name", "segment_id", "purpose_id", "channel", "template", "frequency_cap", "quiet_hours",
     "budget_cents", "message_cost_cents", "currency", "schedule_time",
@@ -118,6 +119,8 @@ def checked_campaign(campaign: Campaign) -> Campaign:
         faults.append(FieldViolation("campaign.channel", f"must be one of {', '.join(sorted(CHANNELS))}"))
     if campaign.budget_cents < 0 or campaign.message_cost_cents < 0:
         faults.append(FieldViolation("campaign.budget_cents", "money must not be negative"))
+    if campaign.message_cost_cents > MOST_COST_CENTS:
+        faults.append(FieldViolation("campaign.message_cost_cents", f"must be at most {MOST_COST_CENTS}"))
     if campaign.budget_cents and not campaign.message_cost_cents:
         faults.append(FieldViolation("campaign.message_cost_cents", "a budget needs the cost of a message"))
     cap = campaign.frequency_cap

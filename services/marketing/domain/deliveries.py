@@ -15,6 +15,7 @@ from enum import StrEnum
 
 from kehu.marketing.v1 import events_pb2
 
+from services.marketing.domain.campaigns import Campaign
 from services.marketing.domain.planning import Plan, SkipReason
 
 TRIES = 3  # of a message the mail server refuses for now
@@ -190,7 +191,10 @@ def add(one: Tally, other: Tally) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a campaign: where it is in the audience, and the tally of the pages behind it."""
+    """One run of a campaign: where it is in the audience, and the tally of the pages behind it.
+
+    Without a `currency` it is from before a run kept its price: the campaign's holds.
+    """
 
     run_id: str
     campaign_id: str
@@ -207,7 +211,17 @@ class Run:
     start_time: datetime | None = None
     end_time: datetime | None = None
     failure_reason: str = ""
+    message_cost_cents: int = 0
+    currency: str = ""
     version: int = 0
+
+
+def scheduled(run_id: str, campaign: Campaign, rule: bytes, now: datetime) -> Run:
+    """Return a new run of a campaign, at the price of now."""
+    return Run(
+        run_id, campaign.campaign_id, rule, RunState.SCHEDULED, start_time=now,
+        message_cost_cents=campaign.message_cost_cents, currency=campaign.currency,
+    )  # fmt: skip
 
 
 def open_page(run: Run, ids: tuple[str, ...], next_token: str, total: int, data_cutoff: datetime | None) -> Run:

@@ -12,7 +12,7 @@ from services.marketing.domain.errors import TemplateInvalid
 
 NAMES = ("display_name", "unsubscribe_url")
 _SLOT = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _CLOSING = "\n\n-- \n不想再收到此类邮件，请打开链接退订 / To unsubscribe open: {{unsubscribe_url}}\n"
 _CLOSING_HTML = '<p><a href="{{unsubscribe_url}}">退订 / Unsubscribe</a></p>'
 
