@@ -54,12 +54,13 @@ class PoliciesServicer(tickets_pb2_grpc.TicketsServiceServicer):
         """Return a page of policies."""
         size = paging.page_size_of(request.page_size)
         shape = paging.filter_hash("slaPolicies")
-        start = paging.number_of(paging.decode_token(request.page_token, shape), "start")
-        found = self._store.policies()
-        page = found[start : start + size]
-        reply = pb.ListSlaPoliciesResponse(sla_policies=[wire.policy_message(each) for each in page])
-        if start + size < len(found):
-            reply.next_page_token = paging.encode_token({"start": start + size}, shape)
+        place = paging.decode_token(request.page_token, shape)
+        last = (paging.number_of(place, "rank"), str(place.get("id"))) if place else None
+        found = [each for each in self._store.policies() if last is None or (each.rank, each.id) > last]
+        reply = pb.ListSlaPoliciesResponse(sla_policies=[wire.policy_message(each) for each in found[:size]])
+        if len(found) > size:
+            shown = found[size - 1]
+            reply.next_page_token = paging.encode_token({"rank": shown.rank, "id": shown.id}, shape)
         return reply
 
     def UpdateSlaPolicy(self, request: pb.UpdateSlaPolicyRequest, context: grpc.ServicerContext) -> pb.SlaPolicy:

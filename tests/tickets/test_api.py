@@ -428,6 +428,20 @@ def test_policies_are_kept_changed_and_deleted(tickets):
     assert len(tickets.ListSlaPolicies(pb.ListSlaPoliciesRequest()).sla_policies) == 0
 
 
+def test_a_policy_that_is_deleted_while_they_are_listed_hides_no_other(tickets):
+    made = [
+        tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy(rank=rank))) for rank in (1, 2, 2, 3)
+    ]
+    expected = sorted(made, key=lambda each: (each.rank, each.name))
+    first = tickets.ListSlaPolicies(pb.ListSlaPoliciesRequest(page_size=2))
+    tickets.DeleteSlaPolicy(pb.DeleteSlaPolicyRequest(name=first.sla_policies[0].name))
+
+    rest = tickets.ListSlaPolicies(pb.ListSlaPoliciesRequest(page_size=2, page_token=first.next_page_token))
+
+    assert [*first.sla_policies, *rest.sla_policies] == expected
+    assert rest.next_page_token == ""
+
+
 @pytest.mark.parametrize(
     ("fields", "bad"),
     [
