@@ -288,8 +288,9 @@ class ConsentRevoker:
         """Withdraw the consent behind a delivery; tried again until the consent service took it."""
         delivery = self._store.delivery(str(job.args["delivery_id"]))
         if delivery is not None:
+            request_id = str(job.args.get("request_id", delivery.delivery_id))
             try:
-                self._consents.revoke(delivery.profile_id, delivery.purpose_id, delivery.channel, delivery.delivery_id)
+                self._consents.revoke(delivery.profile_id, delivery.purpose_id, delivery.channel, request_id)
             except Waiting as wait:
                 raise Paused(wait.reason, wait.seconds) from wait
         return messages_pb2.UnsubscribeResponse(message="consent withdrawn")

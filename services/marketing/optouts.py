@@ -69,7 +69,10 @@ class OptOuts:
         return pb.ListSuppressionsResponse(suppressions=suppressions, next_page_token=token)
 
     def Unsubscribe(self, request: pb.UnsubscribeRequest, context: grpc.ServicerContext) -> pb.UnsubscribeResponse:
-        """Suppress at once; the consent service is told by a job that is tried until it succeeds."""
+        """Suppress at once; the consent service is told by a job that is tried until it succeeds.
+
+        It is told once an hour at most: who consented again since may withdraw again by the old link.
+        """
         delivery_id = self._around.delivery_of(request.token)
         delivery = self._store.delivery(delivery_id) if delivery_id else None
         if delivery is None:
@@ -81,8 +84,9 @@ class OptOuts:
         )
         progress = pb.UnsubscribeResponse(message="suppressed")
         with contextlib.suppress(AlreadyExists):  # another click came at the same moment
-            args = {"delivery_id": delivery.delivery_id}
-            self._jobs.start(REVOKE, args, progress, Owner("svc:marketing", "marketing"), delivery.delivery_id)
+            request_id = f"{delivery.delivery_id}-{self._around.now():%Y%m%d%H}"
+            args = {"delivery_id": delivery.delivery_id, "request_id": request_id}
+            self._jobs.start(REVOKE, args, progress, Owner("svc:marketing", "marketing"), request_id)
         self._around.settle(SUPPRESSION_USE_SECONDS)
         return pb.UnsubscribeResponse(message=UNSUBSCRIBED)
 

@@ -80,7 +80,9 @@ class World:
         self.operations = MemoryOperations()
         jobs = CampaignOperations(self.store, self.operations)
         forwarded = others["analytics"].stub(AnalyticsServiceStub, peer="marketing", forward=True)
-        around = Surroundings(lambda token: delivery_of((KEY,), token), settle=self.waits.append)
+        self.late = timedelta()
+        now = lambda: datetime.now(UTC) + self.late  # noqa: E731
+        around = Surroundings(lambda token: delivery_of((KEY,), token), now, self.waits.append)
         servicer = MarketingServicer(self.store, jobs, forwarded, around)
         add = marketing_pb2_grpc.add_MarketingServiceServicer_to_server
         harness = stack.enter_context(running(Serving("marketing", [(add, servicer)], jobs), self.policy))
@@ -401,6 +403,24 @@ def test_one_unsubscribed_by_their_link_is_skipped_in_the_next_run_and_their_con
     )
     listed = world.consent.ListConsents(consent_pb2.ListConsentsRequest(profile_id="p1"), timeout=5)
     assert len(listed.consents) == 2
+
+
+def test_who_consents_again_and_clicks_the_old_link_again_has_withdrawn_again(world):
+    world.people(1)
+    world.run(world.campaign())
+    world.work()
+    link = pb.UnsubscribeRequest(token=world.outbox.mails[0].unsubscribe_url.rpartition("/")[2])
+    world.call("Unsubscribe", link)
+    world.work()
+    world.consent.RecordConsent(consent_pb2.RecordConsentRequest(profile_id="p0", consent=a_grant()), timeout=5)
+    asked = consent_pb2.DecideRequest(profile_id="p0", purpose_id="offers", channel="email")
+    assert world.consent.Decide(asked, timeout=5).reason == "GRANTED"
+    world.late = timedelta(hours=1)
+
+    world.call("Unsubscribe", link)
+    world.work()
+
+    assert world.consent.Decide(asked, timeout=5).reason == "REVOKED"
 
 
 def test_a_link_suppresses_the_address_of_who_was_suppressed_by_hand_before(world):

@@ -16,7 +16,7 @@ def waiting_page() -> tuple[World, str, list[str]]:
     world = World(people=60)
     world.campaign()
     name = world.start()
-    pausing = iter([False] * 25 + [True] + [False] * 100)
+    pausing = iter([False] * 39 + [True] + [False] * 100)
     world.mailbox.trouble = lambda address: world.change("pause") if next(pausing, False) else None
     world.work_once(name)
     waiting = sorted(set(world.ids) - set(world.mailbox.recipients()))
