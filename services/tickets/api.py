@@ -14,7 +14,7 @@ from kehu.tickets.v1 import shares_pb2
 from kehu.tickets.v1 import tickets_pb2 as pb
 
 from services.chassis import paging, records
-from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldViolation, Invalid
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldViolation, Invalid, Unavailable
 from services.chassis.identities import one_living
 from services.chassis.server import current_call, validate
 from services.chassis.server.lending import Lending
@@ -25,6 +25,7 @@ from services.tickets.domain.ticket import Status, Ticket, TicketParent, Tickets
 from services.tickets.store import Comment, TicketFilter, TicketsStore
 
 WRITE_TRIES = 3  # lost races are repeated as long as the caller did not name an etag
+NUMBER_TRIES = 50  # of numbers that were given already
 STATES_PAGE = 500  # the proto documents this maximum
 NUMBER_ZONE = ZoneInfo("Asia/Shanghai")  # the day in a ticket's number is China's
 Change = Callable[[Ticket], Ticket]
@@ -61,11 +62,27 @@ class TicketsServicer(PoliciesServicer):
         draft = self._draft(request.ticket, ticket_id, caller.department)
         self._check_parent(ticket_id, draft.parent_id)
         opened = rules.open_ticket(draft, self._store.policies())
-        try:
-            self._store.insert(opened, request.request_id)
-        except AlreadyExists:
-            opened = self._store.get(ticket_id) or opened
-        return self._reply(self._after_merge(opened))
+        return self._reply(self._after_merge(self._kept(opened, request.request_id)))
+
+    def _kept(self, opened: Ticket, request_id: str) -> Ticket:
+        """Write a new ticket and return it, or the one that the same request wrote at this moment.
+
+        Raises:
+            Unavailable: its numbers were all given before: the counter is behind, as after a restore.
+        """
+        for _ in range(NUMBER_TRIES):
+            try:
+                self._store.insert(opened, request_id)
+                return opened
+            except AlreadyExists:
+                known = self._store.get(opened.id)
+                if known is not None:
+                    return known
+                opened = replace(opened, number=self._next_number(opened.create_time))
+        raise Unavailable("the ticket numbers of today are being counted up; try again")
+
+    def _next_number(self, now: datetime) -> str:
+        return self._store.next_number(now.astimezone(NUMBER_ZONE).strftime("%Y%m%d"))
 
     def _after_merge(self, ticket: Ticket) -> Ticket:
         """Follow a merge or a split that became known between reading the profile and writing the ticket."""
@@ -88,7 +105,7 @@ class TicketsServicer(PoliciesServicer):
         now = self._now()
         draft = Ticket(
             id=ticket_id,
-            number=self._store.next_number(now.astimezone(NUMBER_ZONE).strftime("%Y%m%d")),
+            number=self._next_number(now),
             kind=wire.KINDS[message.kind],
             status=Status.NEW,
             priority=wire.PRIORITIES[message.priority or pb.PRIORITY_NORMAL],

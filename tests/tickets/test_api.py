@@ -109,6 +109,16 @@ def test_a_repeated_request_returns_the_first_ticket(tickets):
     assert tickets.CreateTicket(request).name == tickets.CreateTicket(request).name
 
 
+def test_a_ticket_whose_number_was_given_before_a_restore_gets_another_and_is_kept(tickets, store):
+    before = [create(tickets) for _ in range(3)]
+    store._counters.clear()  # a backup takes one collection after the other
+
+    after = create(tickets)
+
+    assert after.number not in [each.number for each in before]
+    assert tickets.GetTicket(pb.GetTicketRequest(name=after.name)).number == after.number
+
+
 def test_the_first_response_due_of_friday_afternoon_is_monday_morning(tickets):
     tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
 

@@ -107,6 +107,14 @@ def test_an_id_is_taken_once(store):
         store.insert(TICKET)
 
 
+def test_a_number_is_taken_once(store):
+    store.insert(TICKET)
+    with pytest.raises(AlreadyExists):
+        store.insert(replace(TICKET, id="another"))
+
+    assert store.get("another") is None
+
+
 def test_only_the_next_version_is_kept(store):
     store.insert(TICKET)
     second = assign(TICKET, "user:bo", NOW)

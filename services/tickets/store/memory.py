@@ -42,7 +42,7 @@ class MemoryTicketsStore:
     def insert(self, ticket: Ticket, request_id: str = "") -> None:
         """Keep a new ticket."""
         with self._lock:
-            if ticket.id in self._tickets:
+            if ticket.id in self._tickets or ticket.number in {each.number for each in self._tickets.values()}:
                 raise AlreadyExists("a record with this name or key exists already")
             self._keep(ticket, request_id)
 
