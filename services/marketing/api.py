@@ -185,7 +185,7 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
 
         The run itself is evaluated as this service, which sees everything.
         """
-        question = analytics_pb2.EvaluateAudienceRequest(rule=segment.rule, check_only=True)
+        question = analytics_pb2.EvaluateAudienceRequest(rule=checked_rule(segment.rule), check_only=True)
         return self._analytics.EvaluateAudience(question, timeout=CHECK_TIMEOUT_SECONDS).rule
 
     def _job(self, run: Run, campaign: Campaign, owner: Owner) -> operations_pb2.Operation:

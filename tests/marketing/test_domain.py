@@ -108,6 +108,10 @@ def test_a_rule_that_can_be_evaluated_is_taken(rule):
         (trait(operator=aud.OPERATOR_LT), "rule.trait.operator"),
         (trait("age", aud.OPERATOR_LT, ["thirty"]), "rule.trait.values"),
         (trait("city_code", aud.OPERATOR_EQ, ["杭州"]), "rule.trait.values"),
+        # nobody's is written so: "not that" would be everybody
+        (trait("province_code", aud.OPERATOR_NE, ["４４００００"]), "rule.trait.values"),
+        (trait("gender", aud.OPERATOR_NE, ["男"]), "rule.trait.values"),
+        (trait("age", aud.OPERATOR_GE, ["１８"]), "rule.trait.values"),
         (
             aud.AudienceRule(score=aud.ScoreCondition(score="rfm_recency", operator=aud.OPERATOR_GE, values=["9"])),
             "rule.score.values",

@@ -15,6 +15,7 @@ DEPTH_LIMIT = 8  # Segment.rule documents both
 CONDITIONS_LIMIT = 100
 ORDERED = frozenset({pb.OPERATOR_LT, pb.OPERATOR_LE, pb.OPERATOR_GT, pb.OPERATOR_GE})
 NUMERIC_SCORES = frozenset({"rfm_recency", "rfm_frequency", "rfm_monetary"})
+GENDERS = frozenset({"male", "female"})
 CODES = frozenset({"province_code", "city_code", "district_code"})
 
 
@@ -95,10 +96,17 @@ def _trait_faults(condition: pb.TraitCondition, place: str) -> Iterator[FieldVio
     yield from _value_faults(condition.operator, values, place)
     if condition.operator in ORDERED and condition.trait != "age":
         yield FieldViolation(f"{place}.operator", "orders only age")
-    if condition.trait == "age" and not all(value.isdecimal() and int(value) <= 150 for value in values):
+    if condition.trait == "age" and not all(_is_digits(value, 3) and int(value) <= 150 for value in values):
         yield FieldViolation(f"{place}.values", "must be ages in full years")
-    if condition.trait in CODES and not all(value.isdecimal() and len(value) == 6 for value in values):
+    if condition.trait in CODES and not all(_is_digits(value, 6) and len(value) == 6 for value in values):
         yield FieldViolation(f"{place}.values", "must be GB/T 2260 codes of six digits")
+    if condition.trait == "gender" and not GENDERS.issuperset(values):
+        yield FieldViolation(f"{place}.values", "must be male or female")
+
+
+def _is_digits(value: str, most: int) -> bool:
+    """Say whether a value is written as profiles are: ０ to ９ of full width are no digits of theirs."""
+    return value.isascii() and value.isdecimal() and len(value) <= most
 
 
 def _score_faults(condition: pb.ScoreCondition, place: str) -> Iterator[FieldViolation]:
