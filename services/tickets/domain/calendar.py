@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import chinese_calendar
@@ -13,6 +14,7 @@ from services.chassis.errors import FieldViolation, Invalid
 
 MINUTES_OF_DAY = 24 * 60
 SATURDAY = 5
+DAYS_KNOWN = 20_000  # a list asks about the same days for each of its tickets
 SEARCH_DAYS = 4000  # 90 days of promise at a few minutes of work a week still ends within it
 
 
@@ -89,6 +91,7 @@ def _block_faults(field: str, blocks: Sequence[WorkBlock]) -> list[FieldViolatio
     return []
 
 
+@lru_cache(maxsize=DAYS_KNOWN)
 def _published(day: date) -> bool | None:
     """Tell whether China works on this day; None when the State Council's notice is not in the package yet."""
     try:
@@ -112,6 +115,7 @@ def blocks_of(day: date, calendar: BusinessCalendar) -> tuple[tuple[WorkBlock, .
     return plain or _make_up(day, calendar), False
 
 
+@lru_cache(maxsize=DAYS_KNOWN)
 def _is_holiday(day: date) -> bool:
     """Tell a public holiday from a plain weekend, on which a team with weekend blocks does work."""
     _, name = chinese_calendar.get_holiday_detail(day)
