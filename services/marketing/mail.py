@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import smtplib
 import ssl
@@ -23,6 +24,7 @@ IDLE_SECONDS = 10.0  # a connection unused for longer is asked whether it still 
 ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}")
 POLICY = SMTP_POLICY.clone(max_line_length=998)  # RFC 5322 §2.1.1; a folded link breaks in some programs
 NOT_AN_ADDRESS = 553  # RFC 5321 §4.2.3: mailbox name not allowed
+_log = logging.getLogger(__name__)
 
 
 def compose(mail: OutgoingMail, sender: str) -> bytes:
@@ -86,7 +88,11 @@ class SmtpMailer:
             raise MailStale
 
     def _envelope(self, connection: smtplib.SMTP, address: str) -> None:
-        self._expect(connection.mail(parseaddr(self._config.sender)[1]), 250)
+        code, text = connection.mail(parseaddr(self._config.sender)[1])
+        if code >= 400 and code != 421:  # the recipient was not named yet: nobody of the audience is at fault
+            _log.warning("the mail server refuses the sender: ask its operator", extra={"code": str(code)})
+            raise smtplib.SMTPSenderRefused(code, b"", "")
+        self._expect((code, text), 250)
         code, text = connection.rcpt(address)
         self._expect((code, text), 250, 251)
 

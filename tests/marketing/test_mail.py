@@ -157,12 +157,24 @@ def scripted():
         server.server_close()
 
 
+@pytest.mark.parametrize("answer", ["550 not you", "552 too much today", "451 slower"])
+def test_a_server_that_refuses_the_sender_is_down_and_no_recipient_is_refused(scripted, answer):
+    """Else the rest of an audience would be given up for what one setting or one quota of ours is to blame."""
+    mailer, server = scripted(MAIL=answer)
+
+    with pytest.raises(MailDown):
+        mailer.send(MAIL, lambda: True)
+    server.script["MAIL"] = "250 ok"
+    mailer.send(MAIL, lambda: True)
+
+    assert server.messages == 1
+
+
 @pytest.mark.parametrize(
     ("script", "code", "permanent"),
     [
         ({"RCPT": "550 unknown"}, 550, True),
         ({"RCPT": "450 greylisted"}, 450, False),
-        ({"MAIL": "552 too much"}, 552, True),
         ({"DATA": "554 no"}, 554, True),
         ({"END": "554 content"}, 554, True),
         ({"END": "451 later"}, 451, False),
