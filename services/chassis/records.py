@@ -116,6 +116,11 @@ def new_id(request_id: str = "", *scope: str) -> str:
     return uuid.uuid5(_NAMESPACE, "\0".join((*scope, request_id))).hex if request_id else uuid.uuid4().hex
 
 
+def remembered(request_id: str, *scope: str) -> str:
+    """Return what a record remembers of a request id, which stands for one scope only; empty for none."""
+    return new_id(request_id, *scope) if request_id else ""
+
+
 def etag_of(version: int) -> str:
     """Return the etag of a version; the gateway writes the quotes that HTTP wants around it (AIP-154)."""
     return str(version)

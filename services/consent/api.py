@@ -12,7 +12,7 @@ from kehu.consent.v1 import consent_pb2_grpc
 
 from services.chassis.errors import AlreadyExists, KehuError
 from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
-from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
+from services.chassis.records import fields_to_change, new_id, remembered, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.consent import wire
 from services.consent.domain.decision import USE_WITHIN_SECONDS, Decision, Terms, decide, known_at
@@ -55,10 +55,11 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         """Register a purpose."""
         purpose = checked_purpose(wire.purpose_from(request.purpose_id, request.purpose))
         self._known_notice(purpose)
+        request_id = _remembered(request)
         try:
-            return wire.purpose_to_proto(self._store.save_purpose(purpose, request.request_id))
+            return wire.purpose_to_proto(self._store.save_purpose(purpose, request_id))
         except AlreadyExists:
-            if not self._store.was_requested(Purpose, request.purpose_id, request.request_id):
+            if not self._store.was_requested(Purpose, request.purpose_id, request_id):
                 raise PurposeExists(request.purpose_id) from None
         return wire.purpose_to_proto(self._purpose(request.purpose_id))
 
@@ -91,10 +92,11 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             raise NoticeInvalid("a new notice has exactly one version")
         notice = Notice(request.notice_id, request.notice.display_name)
         notice = self._with_version(notice, request.notice.versions[0])
+        request_id = _remembered(request)
         try:
-            return wire.notice_to_proto(self._store.save_notice(notice, request.request_id))
+            return wire.notice_to_proto(self._store.save_notice(notice, request_id))
         except AlreadyExists:
-            if not self._store.was_requested(Notice, request.notice_id, request.request_id):
+            if not self._store.was_requested(Notice, request.notice_id, request_id):
                 raise NoticeExists(request.notice_id) from None
         return wire.notice_to_proto(self._notice(request.notice_id))
 
@@ -113,11 +115,12 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
     def PublishNotice(self, request: pb.PublishNoticeRequest, context: grpc.ServicerContext) -> pb.Notice:
         """Publish the next version."""
         notice = self._notice(request.notice_id)
-        if self._store.was_requested(Notice, notice.notice_id, request.request_id):
+        request_id = _remembered(request)
+        if self._store.was_requested(Notice, notice.notice_id, request_id):
             return wire.notice_to_proto(notice)
         with unchanged_since(request.etag, notice.version, f"notices/{notice.notice_id}"):
             grown = self._with_version(notice, request.version)
-            return wire.notice_to_proto(self._store.save_notice(grown, request.request_id))
+            return wire.notice_to_proto(self._store.save_notice(grown, request_id))
 
     def RecordConsent(self, request: pb.RecordConsentRequest, context: grpc.ServicerContext) -> pb.ConsentRecord:
         """Append a record."""
@@ -213,6 +216,11 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
             raise NoticeInvalid("a version has one wording in each language")
         effective = wire.time_of(version.effective_time)
         return publish(notice, wordings, effective, version.material, self._now())
+
+
+def _remembered(request: pb.CreatePurposeRequest | pb.CreateNoticeRequest | pb.PublishNoticeRequest) -> str:
+    """Return what a record remembers of a request: its id stands for one method of one caller."""
+    return remembered(request.request_id, current_call().caller.subject, request.DESCRIPTOR.name)
 
 
 def _record_id(

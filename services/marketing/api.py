@@ -16,7 +16,7 @@ from kehu.marketing.v1 import resources_pb2 as res
 from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, KehuError
 from services.chassis.jobs import Jobs, Owner
 from services.chassis.paging import filter_hash, page_size_of
-from services.chassis.records import fields_to_change, new_id, unchanged_since, updated
+from services.chassis.records import fields_to_change, new_id, remembered, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.marketing import wire
 from services.marketing.domain.campaigns import (
@@ -212,7 +212,7 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         self, request: pb.PauseCampaignRequest | pb.ResumeCampaignRequest | pb.CancelCampaignRequest, name: str
     ) -> res.Campaign:
         known = self._campaign(request.campaign_id)
-        request_id = f"{name}/{request.request_id}" if request.request_id else ""
+        request_id = remembered(request.request_id, current_call().caller.subject, name)
         if self._store.was_requested(known.campaign_id, request_id):
             return wire.campaign_to_proto(known)
         changed, fact = step(known, name, self._around.now())

@@ -29,6 +29,13 @@ NUMBER_TRIES = 50  # of numbers that were given already
 STATES_PAGE = 500  # the proto documents this maximum
 NUMBER_ZONE = ZoneInfo("Asia/Shanghai")  # the day in a ticket's number is China's
 Change = Callable[[Ticket], Ticket]
+Verb = (
+    pb.RespondTicketRequest
+    | pb.PauseTicketRequest
+    | pb.ResumeTicketRequest
+    | pb.ResolveTicketRequest
+    | pb.ReopenTicketRequest
+)
 
 
 def now_in_milliseconds() -> datetime:
@@ -232,7 +239,7 @@ class TicketsServicer(PoliciesServicer):
         return self._change(
             request.name,
             request.etag,
-            request.request_id,
+            _asked(request),
             lambda ticket: rules.assign(ticket, request.assignee, self._now()),
         )
 
@@ -258,14 +265,10 @@ class TicketsServicer(PoliciesServicer):
 
     def _verb(
         self,
-        request: pb.RespondTicketRequest
-        | pb.PauseTicketRequest
-        | pb.ResumeTicketRequest
-        | pb.ResolveTicketRequest
-        | pb.ReopenTicketRequest,
+        request: Verb,
         rule: Callable[[Ticket, datetime], Ticket],
     ) -> pb.Ticket:
-        return self._change(request.name, request.etag, request.request_id, lambda ticket: rule(ticket, self._now()))
+        return self._change(request.name, request.etag, _asked(request), lambda ticket: rule(ticket, self._now()))
 
     def CreateComment(self, request: pb.CreateCommentRequest, context: grpc.ServicerContext) -> pb.Comment:
         """Add a comment; a repeated request id returns the first answer."""
@@ -321,3 +324,8 @@ class TicketsServicer(PoliciesServicer):
         if len(found) > size:
             reply.next_page_token = paging.encode_token({"after": found[size - 1].ticket_id}, shape)
         return reply
+
+
+def _asked(request: pb.AssignTicketRequest | Verb) -> str:
+    """Return what a ticket remembers of a request: its id stands for one verb of one caller."""
+    return records.remembered(request.request_id, current_call().caller.subject, request.DESCRIPTOR.name)

@@ -277,6 +277,17 @@ def test_a_repeated_publication_makes_one_version(world):
     assert len(world.call("PublishNotice", request).versions) == 2
 
 
+def test_a_publication_with_the_request_id_of_the_creation_or_of_another_caller_is_one_of_its_own(world):
+    notice = pb.Notice(display_name="门店隐私告知", versions=[a_notice_version()])
+    world.call("CreateNotice", pb.CreateNoticeRequest(notice_id="store", notice=notice, request_id="1"))
+    request = pb.PublishNoticeRequest(notice_id="store", version=a_notice_version(effective=NOW), request_id="1")
+    other = world.harness.stub(consent_pb2_grpc.ConsentServiceStub, caller="app:other@sales")
+
+    world.call("PublishNotice", request)
+
+    assert len(world.call("PublishNotice", request, other).versions) == 3
+
+
 def test_looking_back_shows_the_decision_of_that_time(world):
     world.call("RecordConsent", a_grant("p1"))
     before = a_time(datetime.now(UTC) + timedelta(milliseconds=1))

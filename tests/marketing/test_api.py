@@ -552,6 +552,17 @@ def test_a_verb_repeated_later_with_its_request_id_changes_nothing_and_another_o
     assert cancelled == [res.CAMPAIGN_STATE_CANCELLED] * 2
 
 
+def test_a_request_id_of_another_caller_is_another_request(world):
+    campaign_id = world.campaign()
+    world.run(campaign_id)
+    other = world.harness.stub(marketing_pb2_grpc.MarketingServiceStub, caller="app:crm@marketing", purpose="marketing")
+    pause = pb.PauseCampaignRequest(campaign_id=campaign_id, request_id="1")
+    world.call("PauseCampaign", pause)
+    world.call("ResumeCampaign", pb.ResumeCampaignRequest(campaign_id=campaign_id))
+
+    assert world.call("PauseCampaign", pause, other).state == res.CAMPAIGN_STATE_PAUSED
+
+
 def test_a_pause_or_a_cancel_holds_when_acknowledged(world):
     campaign_id = world.campaign()
     world.run(campaign_id)

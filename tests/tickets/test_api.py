@@ -169,6 +169,19 @@ def test_a_repeated_verb_of_one_request_changes_once(tickets):
     assert tickets.PauseTicket(request).etag == tickets.PauseTicket(request).etag
 
 
+def test_a_request_id_stands_for_one_verb_of_one_caller(server, tickets):
+    other = Tickets(server, caller="app:callcentre@service")
+    name = tickets.CreateTicket(pb.CreateTicketRequest(ticket=ticket(), request_id="1")).name
+    assigned = tickets.AssignTicket(pb.AssignTicketRequest(name=name, assignee="user:lan", request_id="1"))
+    paused = tickets.PauseTicket(pb.PauseTicketRequest(name=name, request_id="1"))
+    tickets.ResumeTicket(pb.ResumeTicketRequest(name=name, request_id="1"))
+
+    again = other.PauseTicket(pb.PauseTicketRequest(name=name, request_id="1"))
+
+    paused_twice = [paused.status, again.status] == [pb.TICKET_STATUS_PAUSED] * 2
+    assert (assigned.assignee, paused_twice) == ("user:lan", True)
+
+
 def test_a_new_priority_retargets_and_the_history_is_shown(tickets):
     tickets.CreateSlaPolicy(pb.CreateSlaPolicyRequest(sla_policy=office_policy()))
     name = create(tickets).name
