@@ -157,7 +157,7 @@ class MarketingServicer(OptOuts, marketing_pb2_grpc.MarketingServiceServicer):
         """Start a run: its record, its job, then the campaign's state; a start cut short ends by itself."""
         call = current_call()
         campaign = self._campaign(request.campaign_id)
-        run_id = new_id(request.request_id, "runs", campaign.campaign_id)
+        run_id = new_id(request.request_id, "runs", campaign.campaign_id, call.caller.subject)
         owner = Owner(call.caller.subject, call.caller.department)
         known = self._store.run(run_id)
         if known and (campaign.run_id == run_id or known.state in RAN):  # the same request came before

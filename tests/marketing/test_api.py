@@ -563,6 +563,22 @@ def test_a_request_id_of_another_caller_is_another_request(world):
     assert world.call("PauseCampaign", pause, other).state == res.CAMPAIGN_STATE_PAUSED
 
 
+def test_a_run_asked_for_by_another_caller_with_the_same_request_id_is_a_run_of_its_own(world):
+    world.people(1)
+    campaign_id = world.campaign()
+    other = world.harness.stub(marketing_pb2_grpc.MarketingServiceStub, caller="app:crm@marketing", purpose="marketing")
+    request = pb.RunCampaignRequest(campaign_id=campaign_id, request_id="1")
+    first = world.call("RunCampaign", request)
+    refused = world.refusal("RunCampaign", request, other)
+    world.work()
+
+    second = world.call("RunCampaign", request, other)
+
+    assert refused == (grpc.StatusCode.FAILED_PRECONDITION, "CAMPAIGN_STATE")
+    assert {first.name, second.name} == set(world.operations._documents)
+    assert second.name != first.name and not second.done
+
+
 def test_a_pause_or_a_cancel_holds_when_acknowledged(world):
     campaign_id = world.campaign()
     world.run(campaign_id)
