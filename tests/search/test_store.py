@@ -15,6 +15,7 @@ import pytest
 
 from services.search.domain.queries import Match
 from services.search.store import (
+    MAX_HITS,
     Engine,
     EngineUnavailable,
     IndexDocument,
@@ -105,6 +106,21 @@ def test_the_heavier_match_ranks_first_then_the_latest_change_then_the_id(engine
         ("profiles/0003", 1.0),
         ("profiles/0001", 1.0),
     ]
+
+
+def test_of_more_than_can_be_paged_through_the_latest_are_listed(engine):
+    for numbers in (range(MAX_HITS), range(MAX_HITS, MAX_HITS + 3)):
+        engine.write([document(number) for number in numbers])
+
+    assert found(engine, having()).total == MAX_HITS + 3
+    assert ids(engine, limit=3) == [f"profiles/{number}" for number in (1002, 1001, 1000)]
+
+
+def test_hits_of_one_moment_are_in_the_order_of_their_ids(engine):
+    for number in (3, 1, 4, 2):
+        engine.write([replace(document(number, 1, "x"), changed=7)])
+
+    assert ids(engine, "x") == ids(engine) == [f"profiles/{number:04d}" for number in (1, 2, 3, 4)]
 
 
 def test_an_older_event_after_a_newer_one_changes_nothing(engine):

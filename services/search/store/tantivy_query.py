@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import tantivy
 
@@ -15,15 +16,15 @@ Parts = list[tuple[tantivy.Occur, tantivy.Query]]
 def run(schema: tantivy.Schema, fields: frozenset[str], searcher: tantivy.Searcher, query: IndexQuery) -> IndexResult:
     """Return a page of hits and the counts of all; on a field that the index has not, nothing matches."""
     compiled = _compiled(schema, fields, query)
-    found = searcher.search(compiled, limit=MAX_HITS, count=True)
+    if query.clauses:
+        found = searcher.search(compiled, limit=MAX_HITS, count=True)
+    else:  # all score the same: those that were written first would be taken
+        found = searcher.search(compiled, limit=MAX_HITS, count=True, order_by_field="changed")
     addresses = [address for _, address in found.hits]
-    changed = searcher.fast_field_values("changed", addresses)
-    ranked = sorted(
-        zip(found.hits, changed, strict=True),
-        key=lambda hit: (-hit[0][0], -int(hit[1] or 0), hit[0][1].segment_ord, hit[0][1].doc),
-    )
-    page = ranked[query.offset : query.offset + query.limit]
-    hits = tuple(_hit(searcher, score, address) for (score, address), _ in page)
+    scores = [float(score) if query.clauses else 0.0 for score, _ in found.hits]
+    changed = [int(moment or 0) for moment in searcher.fast_field_values("changed", addresses)]
+    ranked = sorted(zip(scores, changed, addresses, strict=True), key=lambda hit: (-hit[0], -hit[1]))
+    hits = tuple(_page(searcher, ranked, query.offset, query.offset + query.limit))
     total = int(found.count)  # type: ignore[attr-defined]  # missing in the stub of tantivy 0.27
     return IndexResult(hits, total, _facets(searcher, compiled, [field for field in query.facets if field in fields]))
 
@@ -72,6 +73,19 @@ def _match(schema: tantivy.Schema, match: Match) -> tantivy.Query:
         (tantivy.Occur.Must, tantivy.Query.term_query(schema, match.field, token, "basic")) for token in match.tokens
     ]
     return tantivy.Query.const_score_query(tantivy.Query.boolean_query(terms), match.weight)
+
+
+def _page(
+    searcher: tantivy.Searcher, ranked: Sequence[tuple[float, int, tantivy.DocAddress]], first: int, last: int
+) -> Iterator[IndexHit]:
+    """Yield the hits from `first` to before `last`; those of one score and moment are in the order of their ids."""
+    start = 0
+    for _, group in groupby(ranked, key=lambda hit: hit[:2]):
+        alike = list(group)
+        if start < last and first < start + len(alike):
+            hits = sorted((_hit(searcher, score, address) for score, _, address in alike), key=lambda hit: hit.id)
+            yield from hits[max(first - start, 0) : last - start]
+        start += len(alike)
 
 
 def _hit(searcher: tantivy.Searcher, score: float, address: tantivy.DocAddress) -> IndexHit:
