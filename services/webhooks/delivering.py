@@ -140,6 +140,7 @@ class Deliverer(Repeating):
                     break
         except Exception:
             wake = self._now() + AFTER_A_FAULT
+            lane = replace(lane, rests_until=wake)
             raise
         finally:
             self._store.release(lane, self._holder, wake)

@@ -282,6 +282,21 @@ def test_an_owner_that_is_away_costs_no_try(world: World) -> None:
     assert (world.states(), len(receiver.got)) == (["delivered"], 1)
 
 
+def test_an_owner_that_is_away_is_not_asked_more_often_for_events_that_come(world: World) -> None:
+    world.is_away, asked = True, 0
+    with receiving(Receiver()) as receiver:
+        world.subscribe(receiver.url)
+        for number in range(20):
+            world.queue(1, first=number)
+            for lane in world.store.due_lanes(world.now, 9):
+                asked += 1
+                with pytest.raises(Unavailable):
+                    world.deliverer.take_turn(lane.subscription_id)
+            world.forward(seconds=1)
+
+    assert asked <= 5
+
+
 def test_after_an_erasure_nothing_that_was_queued_is_sent(world: World) -> None:
     """Not even while the owner still answered: the delivery is gone, also one that waits to be tried again."""
     with receiving(Receiver(lambda got: (500, {}))) as receiver:
