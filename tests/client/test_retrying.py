@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from kehu.client import GivenToken, Kehu, QuotaExceeded
+from kehu.client import GivenToken, Kehu, NotFound, QuotaExceeded
 from kehu.client.retrying import RetryBudget
 
 
@@ -54,3 +54,18 @@ def test_nothing_is_sent_before_the_time_that_retry_after_says(asked, sent, monk
             assert full.value.retry_after == asked
 
     assert (len(tried), slept) == (sent, [asked] * (sent - 1))
+
+
+def deleting(*statuses):
+    answers = iter(statuses)
+    transport = httpx.MockTransport(lambda request: httpx.Response(next(answers), json={}))
+    with Kehu("https://kehu.example", GivenToken(lambda: "t"), transport=transport) as kehu:
+        kehu.webhooks.delete_webhook_subscription(name="webhookSubscriptions/a")
+
+
+def test_a_deletion_whose_first_answer_was_lost_has_been_done_when_nothing_is_there_any_more():
+    deleting(503, 404)
+    with pytest.raises(NotFound):
+        deleting(404)
+    with pytest.raises(NotFound):
+        deleting(429, 404)

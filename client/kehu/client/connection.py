@@ -91,10 +91,14 @@ class Connection:
         request_id = uuid.uuid4().hex
         deadline = time.monotonic() + options.deadline_seconds
         self._budget.called()
+        is_perhaps_done = False
         for pause in pauses():
             refused = self._signed(outgoing, options, request_id, deadline)
             if isinstance(refused, httpx.Response):
                 return refused
+            if outgoing.verb == "DELETE" and refused.status == 404 and is_perhaps_done:
+                return httpx.Response(204)  # gone since the try whose answer was lost
+            is_perhaps_done |= refused.was_sent and refused.status in PERHAPS_DONE - NOT_DONE
             repeated = PERHAPS_DONE if is_harmless or not refused.was_sent else NOT_DONE
             wait = max(pause, refused.wait_seconds)
             if refused.status not in repeated or time.monotonic() + wait > deadline or not self._budget.take():
