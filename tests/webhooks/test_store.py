@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import mongoengine
 import pytest
 from kehu.webhooks.v1 import events_pb2
+from pymongo.errors import BulkWriteError
 
 from services.chassis import records
 from services.chassis.access import Condition
@@ -118,6 +119,21 @@ def test_what_waits_comes_in_the_order_it_is_due_and_the_same_event_once(store: 
     assert store.next_delivery(WANTED.id).attempts == (Attempt(NOW, 500, "status", 7),)
     assert store.waiting(WANTED.id, 10) == 1
     assert store.next_delivery("b" * 32) is None
+
+
+def test_an_event_that_the_database_may_lose_again_is_not_taken_for_queued(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    class Unsure:
+        """Written, and not told by the majority."""
+
+        def insert_many(self, rows: list[object], ordered: bool) -> None:
+            raise BulkWriteError({"writeErrors": [], "writeConcernErrors": [{"code": 64}]})
+
+    monkeypatch.setattr(MongoWebhookStore, "_rows", Unsure())
+    monkeypatch.setattr(MongoWebhookStore, "_wake", lambda *_: None)
+    with pytest.raises(BulkWriteError):
+        MongoWebhookStore(Sealer("webhooks", tmp_path)).enqueue([delivery(0)])  # type: ignore[arg-type]
 
 
 def test_a_lane_has_one_holder(store: WebhookStore) -> None:

@@ -187,7 +187,8 @@ class MongoWebhookStore:
             try:
                 self._rows.insert_many([_row(each) for each in deliveries], ordered=False)
             except BulkWriteError as error:
-                if any(item.get("code") != 11000 for item in error.details.get("writeErrors", ())):
+                found = error.details
+                if found.get("writeConcernErrors") or any(item["code"] != 11000 for item in found["writeErrors"]):
                     raise
             for delivery in deliveries:
                 self._wake(delivery.subscription_id, delivery.create_time)
