@@ -191,6 +191,15 @@ def test_a_withdrawal_counts_though_the_clock_that_stamped_the_grant_was_ahead(w
     assert world.decide("p1") == "REVOKED"
 
 
+def test_a_grant_of_now_is_taken_from_a_clock_that_is_as_fast_as_an_answers_may_be(world):
+    ahead = [a_time(datetime.now(UTC) + timedelta(minutes=minutes)) for minutes in (4, 6)]
+
+    world.call("RecordConsent", a_grant("p1", shown_time=ahead[0]))
+
+    assert world.decide("p1") == "GRANTED"
+    assert world.refusal("RecordConsent", a_grant("p2", shown_time=ahead[1]))[1] == "EVIDENCE_INVALID"
+
+
 @pytest.mark.parametrize("state", [pb.CONSENT_STATE_DENIED, pb.CONSENT_STATE_REVOKED])
 def test_a_refusal_recorded_without_a_time_counts_though_the_clock_that_stamped_the_grant_was_ahead(world, state):
     world.call("RecordConsent", a_grant("p1"))

@@ -166,10 +166,11 @@ def accepted(record: ConsentRecord, purpose: Purpose, notice: Notice | None, now
             "the answer lies in the future", violations=[FieldViolation("consent.answer_time", "must not be ahead")]
         )
     shown = record.evidence.shown_time
+    latest = now + CLOCK_SKEW if record.answer_time == record.create_time else record.answer_time  # of one of now
     evidence = replace(
         record.evidence,
         masked_address=mask_network_address(record.evidence.masked_address),
-        shown_time=min(shown, now) if shown is not None and shown <= record.answer_time else shown,
+        shown_time=min(shown, now) if shown is not None and shown <= latest else shown,
     )
     kept = replace(record, answer_time=min(record.answer_time, now), evidence=evidence)
     return _accepted_grant(kept, purpose, notice) if kept.state is ConsentState.GRANTED else kept
