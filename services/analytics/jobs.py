@@ -149,15 +149,16 @@ def _import_response(progress: Progress, sha256: str) -> pb.ImportInteractionsRe
 
 
 def _scores_response(found: Computation) -> pb.ComputeScoresResponse:
-    """Return what may be told; of fewer customers than the least nothing, for cut points are values of theirs."""
+    """Return what may be told; cut points are customers' values, and tell of each where a quintile has few of them."""
     counts = dict(found.segment_counts)
     hidden = suppressed({(segment,): count for segment, count in counts.items()})
     is_told = found.profile_count >= LEAST_CUSTOMERS
+    cut_points = found.cut_points if found.profile_count >= LEAST_CUSTOMERS * rfm.QUINTILES else ()
     response = pb.ComputeScoresResponse(
         profile_count=found.profile_count if is_told else 0,
         definition_version=rfm.DEFINITION_VERSION,
         data_cutoff=found.cutoff,
-        cut_points=[pb.CutPoints(measure=name, values=values) for name, values in found.cut_points if is_told],
+        cut_points=[pb.CutPoints(measure=name, values=values) for name, values in cut_points],
     )
     for segment, title in rfm.SEGMENTS.items():
         small = (segment,) in hidden

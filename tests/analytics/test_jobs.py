@@ -389,6 +389,14 @@ def test_no_size_of_a_small_segment_is_the_rest_of_the_total(
     assert (response.profile_count, len(response.cut_points)) == (total, 1 if total else 0)
 
 
+@pytest.mark.parametrize(("customers", "told"), [(5, 0), (24, 0), (25, 1)])
+def test_cut_points_are_not_told_where_a_quintile_is_of_few(customers: int, told: int) -> None:
+    cuts = (("monetary_cents", (100, 200, 300, 400)),)
+    response = _scores_response(Computation(NOON, customers, cuts, (("champions", customers),)))
+
+    assert (response.profile_count, len(response.cut_points)) == (customers, told)
+
+
 def test_a_computation_repeated_after_a_crash_tells_its_fact_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(desk.warehouse)
     name = desk.start(COMPUTE, {})
