@@ -12,7 +12,7 @@ from services.access.store.ports import Blocks
 
 LAG = timedelta(minutes=2)  # spools ship every second; what comes later than this is not watched
 WINDOWS_AT_ONCE = 6
-MANY = 1_000_000
+READ_AT_ONCE = 5_000  # entries: a busy ten minutes have a million
 PAGE = 100
 
 
@@ -42,7 +42,7 @@ class Sentinel:
     def _window(self, since: datetime, until: datetime) -> Iterator[Seen]:
         start = None
         while True:
-            page, start = search(self._blocks, Wanted({}, since, until), start, MANY)
+            page, start = search(self._blocks, Wanted({}, since, until), start, READ_AT_ONCE)
             yield from map(_seen, page)
             if start is None:
                 return

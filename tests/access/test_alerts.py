@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from kehu.access.v1 import alerts_pb2 as pb
 
-from services.access.domain.anomalies import DEFAULTS, WINDOW, Alert, Rule
+from services.access.domain.anomalies import DEFAULTS, WINDOW, Alert, Rule, Seen
+from services.access.domain.anomalies import alerts as found_in
 from services.access.sentinel import LAG, Sentinel
 from services.access.store.alerts import AlertRecord, Alerts, MemoryAlerts, MongoAlerts
 from services.chassis import records
@@ -74,6 +76,40 @@ def test_reads_at_night_raise_one_alert_a_night_and_those_by_day_none() -> None:
     assert watched(world, NOON) == []
     assert [(a.rule, a.subject, a.count, a.detail) for a in found] == [("night-reads", "user:ann", 6, "2026-11-21")]
     assert len(found[0].examples) == 6
+
+
+class _NoPast:
+    """A trail with nothing before the window."""
+
+    def used(self, *_: object) -> bool:
+        return False
+
+    def shown_to(self, *_: object) -> list[Seen]:
+        return []
+
+
+def busy(reads: int) -> Iterator[Seen]:
+    """Yield the reads of one app within ten minutes, the newest first, those of ten at a time the wrong way round."""
+    for number in range(reads):
+        at = NIGHT + WINDOW * (1 - (number - number % 10 + 9 - number % 10) / reads)
+        entry = AuditEntry.of(
+            now=at, service="profiles", subject="app:shop", department="sales", outcome="allowed", purpose="service",
+            shown=("personal/name",), profiles=(f"{number * 37 % 97:08}",),
+        )  # fmt: skip
+        yield Seen(f"auditEntries/{number}-0", entry)
+
+
+def peak_of(reads: int) -> int:
+    tracemalloc.start()
+    try:
+        assert found_in(DEFAULTS, busy(reads), NIGHT, _NoPast()) == []
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_held_of_a_busy_window_does_not_grow_with_its_entries() -> None:
+    assert peak_of(60_000) < 1.5 * peak_of(20_000)
 
 
 def test_a_few_reads_in_each_ten_minutes_of_a_night_are_an_alert_once() -> None:

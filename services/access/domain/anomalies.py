@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+import heapq
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
@@ -18,6 +19,7 @@ Kind = Literal["night", "bulk", "order", "first"]
 KINDS: tuple[str, ...] = get_args(Kind)
 WINDOW = timedelta(minutes=10)  # what is counted together
 EXAMPLES = 10
+SORTED_AT_ONCE = 5_000  # entries that may lie between two of one subject that are kept the wrong way round
 OPEN, ACKNOWLEDGED, CLOSED = "open", "acknowledged", "closed"
 FINDINGS = ("justified", "mistaken", "misuse")
 
@@ -93,19 +95,66 @@ class Past(Protocol):
         """Return the entries of a period that showed a subject something, at most so many."""
 
 
+class Tally:
+    """How often something was seen, and the first names of it; what is seen comes newest first."""
+
+    def __init__(self) -> None:
+        self.count, self.department = 0, ""
+        self._names: deque[str] = deque(maxlen=EXAMPLES)
+
+    def add(self, seen: Seen) -> None:
+        """Count what was earlier than all before."""
+        self.count, self.department = self.count + 1, seen.entry.department
+        self._names.appendleft(seen.name)
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """The names of the earliest."""
+        return tuple(self._names)
+
+
+class Finder(Protocol):
+    """What a rule keeps of one subject's window: counts and a few names, however many the entries."""
+
+    def see(self, seen: Seen) -> None:
+        """Take in an entry, each earlier than the one before."""
+
+    def found(self, subject: str, start: datetime, past: Past) -> Iterable[Alert]:
+        """Return the alerts."""
+
+
 def alerts(rules: Iterable[Rule], window: Iterable[Seen], start: datetime, past: Past) -> list[Alert]:
-    """Return what the rules find in a window; the same window gives the same alerts."""
-    by_subject: dict[str, list[Seen]] = defaultdict(list)
-    for seen in window:
-        if has_shown(seen.entry):
-            by_subject[seen.entry.subject].append(seen)
-    found = []
-    for subject, entries in sorted(by_subject.items()):
-        entries.sort(key=lambda seen: seen.entry.time)
-        for rule in rules:
-            if rule.enabled and subject.partition(":")[0] in ((rule.callers,) if rule.callers else ("user", "app")):
-                found += list(_FINDERS[rule.kind](rule, subject, entries, start, past))
-    return found
+    """Return what the rules find in a window that comes newest first; the same window gives the same alerts."""
+    used = [rule for rule in rules if rule.enabled]
+    finders: dict[str, list[Finder]] = {}
+    for seen in _newest_first(seen for seen in window if has_shown(seen.entry)):
+        subject = seen.entry.subject
+        if subject not in finders:
+            kind = subject.partition(":")[0]
+            finders[subject] = [
+                _FINDERS[rule.kind](rule)
+                for rule in used
+                if kind in ((rule.callers,) if rule.callers else ("user", "app"))
+            ]
+        for finder in finders[subject]:
+            finder.see(seen)
+    return [
+        alert
+        for subject, own in sorted(finders.items())
+        for finder in own
+        for alert in finder.found(subject, start, past)
+    ]
+
+
+def _newest_first(window: Iterable[Seen]) -> Iterator[Seen]:
+    """Yield entries newest first, of which services that write at one time keep theirs in blocks of their own."""
+    waiting: list[tuple[float, int, Seen]] = []
+    for number, seen in enumerate(window):
+        heapq.heappush(waiting, (-time_of(seen.entry).timestamp(), number, seen))
+        if len(waiting) > SORTED_AT_ONCE:
+            yield heapq.heappop(waiting)[2]
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def has_shown(entry: AuditEntry) -> bool:
@@ -113,78 +162,104 @@ def has_shown(entry: AuditEntry) -> bool:
     return entry.outcome == "allowed" and bool(entry.shown or entry.masked)
 
 
-def _alert(rule: Rule, subject: str, entries: list[Seen], bucket: str, start: datetime, detail: str = "") -> Alert:
+def _alert(rule: Rule, subject: str, tally: Tally, bucket: str, start: datetime, detail: str = "") -> Alert:
     id = hashlib.sha256(repr((rule.id, subject, bucket)).encode()).hexdigest()[:32]
-    examples = tuple(seen.name for seen in entries[:EXAMPLES])
-    department = entries[0].entry.department
-    return Alert(id, rule.id, rule.version, subject, department, start, len(entries), detail, examples)
+    return Alert(
+        id, rule.id, rule.version, subject, tally.department, start, tally.count, detail, tally.examples
+    )  # fmt: skip
 
 
-def _night(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
+class _Night:
     """What was read earlier that night counts too."""
-    zone = ZoneInfo(rule.time_zone)
-    nights: dict[str, list[Seen]] = defaultdict(list)
-    for seen in entries:
-        local = time_of(seen.entry).astimezone(zone)
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._zone = rule, ZoneInfo(rule.time_zone)
+        self._nights: dict[str, Tally] = defaultdict(Tally)
+
+    def see(self, seen: Seen) -> None:
+        rule, local = self._rule, time_of(seen.entry).astimezone(self._zone)
         if _within(local.hour, rule.from_hour, rule.to_hour):
             evening = local - timedelta(hours=rule.to_hour if rule.from_hour > rule.to_hour else 0)
-            nights[evening.date().isoformat()].append(seen)
-    for night, reads in nights.items():
-        evening = datetime.combine(date.fromisoformat(night), time(rule.from_hour), zone)
-        before = past.shown_to(subject, evening, start, rule.threshold) if evening < start else []
-        if len(before) + len(reads) >= rule.threshold:
-            yield _alert(rule, subject, [*before, *reads], night, start, night)
+            self._nights[evening.date().isoformat()].add(seen)
+
+    def found(self, subject: str, start: datetime, past: Past) -> Iterator[Alert]:
+        rule = self._rule
+        for night, reads in sorted(self._nights.items()):
+            evening = datetime.combine(date.fromisoformat(night), time(rule.from_hour), self._zone)
+            before = past.shown_to(subject, evening, start, rule.threshold) if evening < start else []
+            for seen in reversed(before):
+                reads.add(seen)
+            if reads.count >= rule.threshold:
+                yield _alert(rule, subject, reads, night, start, night)
 
 
 def _within(hour: int, first: int, until: int) -> bool:
     return first <= hour < until if first <= until else hour >= first or hour < until
 
 
-def _bulk(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
-    people = {profile for seen in entries for profile in seen.entry.profiles}
-    if len(people) >= rule.threshold:
-        found = _alert(rule, subject, entries, start.isoformat(), start, f"{len(people)} customers")
-        yield replace(found, count=len(people))
+class _Bulk:
+    """Customers are kept as eight bytes of a hash each."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._reads, self._people = rule, Tally(), set[int]()
+
+    def see(self, seen: Seen) -> None:
+        self._reads.add(seen)
+        self._people.update(map(hash, seen.entry.profiles))
+
+    def found(self, subject: str, start: datetime, past: Past) -> Iterator[Alert]:
+        people = len(self._people)
+        if people >= self._rule.threshold:
+            found = _alert(self._rule, subject, self._reads, start.isoformat(), start, f"{people} customers")
+            yield replace(found, count=people)
 
 
-def _order(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
+class _Order:
     """Ids are random: reads of living cases come in no order; thirty in a row ascend by chance once in 30! times."""
-    single = [seen for seen in entries if len(seen.entry.profiles) == 1]
-    run: list[Seen] = []
-    longest: list[Seen] = []
-    for seen in single:
-        profile = seen.entry.profiles[0]
-        before = run[-1].entry.profiles[0] if run else ""
-        if profile == before:
-            continue
-        if profile > before:
-            run.append(seen)
-        else:
-            run = [seen]
-        longest = run if len(run) > len(longest) else longest
-    if len(longest) >= rule.threshold:
-        yield _alert(rule, subject, longest, start.isoformat(), start)
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule, self._later = rule, ""
+        self._run = self._longest = Tally()
+
+    def see(self, seen: Seen) -> None:
+        profiles = seen.entry.profiles
+        if len(profiles) != 1 or profiles[0] == self._later:
+            return
+        if profiles[0] > self._later:  # it was read before, and does not ascend to what was read next
+            self._run = Tally()
+        self._run.add(seen)
+        self._later = profiles[0]
+        if self._run.count >= self._longest.count:
+            self._longest = self._run
+
+    def found(self, subject: str, start: datetime, past: Past) -> Iterator[Alert]:
+        if self._longest.count >= self._rule.threshold:
+            yield _alert(self._rule, subject, self._longest, start.isoformat(), start)
 
 
-def _first(rule: Rule, subject: str, entries: list[Seen], start: datetime, past: Past) -> Iterator[Alert]:
-    since = start - timedelta(days=rule.days)
-    if not past.used(subject, "", "", since - timedelta(days=3650), since):
-        return  # somebody new uses everything for the first time
-    values: dict[tuple[str, str], list[Seen]] = defaultdict(list)
-    for seen in entries:
-        if seen.entry.purpose:
-            values["purpose", seen.entry.purpose].append(seen)
-        for group in (*seen.entry.shown, *seen.entry.masked):
-            if not rule.groups or group in rule.groups:
-                values["group", group].append(seen)
-    for (name, value), uses in sorted(values.items()):
-        if not past.used(subject, name, value, since, start):
-            yield _alert(rule, subject, uses, f"{name} {value} {start.isoformat()}", start, f"{name} {value}")
+class _First:
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._values: dict[tuple[str, str], Tally] = defaultdict(Tally)
+
+    def see(self, seen: Seen) -> None:
+        entry, wanted = seen.entry, self._rule.groups
+        if entry.purpose:
+            self._values["purpose", entry.purpose].add(seen)
+        for group in (*entry.shown, *entry.masked):
+            if not wanted or group in wanted:
+                self._values["group", group].add(seen)
+
+    def found(self, subject: str, start: datetime, past: Past) -> Iterator[Alert]:
+        since = start - timedelta(days=self._rule.days)
+        if not past.used(subject, "", "", since - timedelta(days=3650), since):
+            return  # somebody new uses everything for the first time
+        for (name, value), uses in sorted(self._values.items()):
+            if not past.used(subject, name, value, since, start):
+                yield _alert(self._rule, subject, uses, f"{name} {value} {start.isoformat()}", start, f"{name} {value}")
 
 
-_FINDERS: dict[str, Callable[[Rule, str, list[Seen], datetime, Past], Iterator[Alert]]] = {
-    "night": _night, "bulk": _bulk, "order": _order, "first": _first,
-}  # fmt: skip
+_FINDERS: dict[str, Callable[[Rule], Finder]] = {"night": _Night, "bulk": _Bulk, "order": _Order, "first": _First}
 
 
 def acknowledged(alert: Alert, by: str) -> Alert:
