@@ -25,6 +25,8 @@ from pymongo import errors as mongo
 from services.chassis.config import ProcessConfig
 from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable, Unavailable
 
+DUPLICATE = 11000
+_OUTAGES = (mongo.ConnectionFailure, mongo.ExecutionTimeout, mongo.WaitQueueTimeoutError, mongo.WriteConcernError)
 REQUEST_IDS_KEPT = 20  # a retry of an older request than this is taken for a new one
 _NAMESPACE = uuid.UUID("6f6a3c6e-3d0b-4b5e-9a5e-0a7b8e0c9a11")
 
@@ -61,8 +63,31 @@ def driver_errors() -> Iterator[None]:
         yield
     except mongo.DuplicateKeyError as error:
         raise AlreadyExists("a record with this name or key exists already") from error
-    except (mongo.ConnectionFailure, mongo.ExecutionTimeout, mongo.WaitQueueTimeoutError) as error:
+    except mongo.PyMongoError as error:
+        if not _is_outage(error):
+            raise
         raise Unavailable("the database does not answer; try again") from error
+
+
+def _is_outage(error: mongo.PyMongoError) -> bool:
+    """Tell whether the database was away, or cannot promise yet to keep what it wrote."""
+    if isinstance(error, mongo.ClientBulkWriteException):
+        return bool(error.write_concern_errors) or isinstance(error.error, _OUTAGES)
+    if isinstance(error, mongo.BulkWriteError):
+        return bool(error.details.get("writeConcernErrors"))
+    return isinstance(error, _OUTAGES)
+
+
+def places_taken(error: mongo.BulkWriteError) -> list[int]:
+    """Return the places of the documents whose keys are taken, when nothing else went wrong.
+
+    Raises:
+        BulkWriteError: something did, or the database cannot promise yet to keep the others.
+    """
+    found = error.details
+    if found.get("writeConcernErrors") or any(item.get("code") != DUPLICATE for item in found["writeErrors"]):
+        raise error
+    return [item["index"] for item in found["writeErrors"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +285,7 @@ def bulk_write(changes: Sequence[tuple[Record, Sequence[Fact]]]) -> list[str]:
             result = collection.bulk_write(operations, ordered=False)
             written = result.inserted_count + result.matched_count
         except mongo.BulkWriteError as error:
-            if any(item.get("code") != 11000 for item in error.details.get("writeErrors", ())):
-                raise
+            places_taken(error)
             written = -1
         lost = [] if written == len(changes) else _lost(collection, changes, token)
     notify([fact for _, facts in changes for fact in facts])

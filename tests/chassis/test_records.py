@@ -7,9 +7,10 @@ import mongoengine
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from kehu.marketing.v1.resources_pb2 import Segment
+from pymongo import errors as mongo
 
 from services.chassis import records
-from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable
+from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable, Unavailable
 from services.chassis.jobs import MongoOperations
 
 
@@ -45,6 +46,42 @@ def a_fact(version: int = 1) -> records.Fact:
 
 def stored(note: Note) -> dict:
     return Note._get_collection().find_one({"_id": note.id})
+
+
+NOT_BY_MOST = {"code": 64, "errmsg": "waiting for replication timed out"}
+CUT = mongo.ClientBulkWriteException({"error": mongo.AutoReconnect("cut"), "writeErrors": []}, True)
+UNSURE = mongo.ClientBulkWriteException({"error": None, "writeErrors": [], "writeConcernErrors": [NOT_BY_MOST]}, True)
+UNSURE_OF_ONE = mongo.WTimeoutError("waiting for replication timed out", 64)
+UNSURE_OF_MANY = mongo.BulkWriteError({"writeErrors": [], "writeConcernErrors": [NOT_BY_MOST]})
+
+
+@pytest.mark.parametrize("error", [CUT, UNSURE, UNSURE_OF_ONE, UNSURE_OF_MANY, mongo.AutoReconnect("cut")])
+def test_a_write_that_was_cut_or_may_be_lost_again_is_an_outage_to_be_repeated(error):
+    with pytest.raises(Unavailable), records.driver_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        mongo.ClientBulkWriteException({"error": None, "writeErrors": [{"code": 2}]}, True),
+        mongo.BulkWriteError({"writeErrors": [{"code": 2}], "writeConcernErrors": []}),
+        mongo.OperationFailure("no such command", 59),
+    ],
+)
+def test_what_the_database_refuses_is_no_outage(error):
+    with pytest.raises(type(error)), records.driver_errors():
+        raise error
+
+
+def test_records_that_the_database_may_lose_again_are_not_taken_for_written(monkeypatch):
+    class Unsure:
+        def bulk_write(self, *_: object, **__: object) -> None:
+            raise UNSURE_OF_MANY
+
+    monkeypatch.setattr(Note, "_get_collection", classmethod(lambda _: Unsure()))
+    with pytest.raises(Unavailable):
+        records.bulk_write([(a_note(), [])])
 
 
 def test_a_new_record_carries_its_fact_as_a_cloud_event():

@@ -15,7 +15,7 @@ from pymongo.errors import BulkWriteError
 from services.chassis import records
 from services.chassis.access import Condition
 from services.chassis.crypto import Sealer
-from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.errors import AlreadyExists, Conflict, Unavailable
 from services.chassis.records import Fact
 from services.webhooks.domain.subscriptions import (
     Attempt,
@@ -132,7 +132,7 @@ def test_an_event_that_the_database_may_lose_again_is_not_taken_for_queued(
 
     monkeypatch.setattr(MongoWebhookStore, "_rows", Unsure())
     monkeypatch.setattr(MongoWebhookStore, "_wake", lambda *_: None)
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(Unavailable):
         MongoWebhookStore(Sealer("webhooks", tmp_path)).enqueue([delivery(0)])  # type: ignore[arg-type]
 
 

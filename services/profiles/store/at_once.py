@@ -24,7 +24,6 @@ from services.profiles.values import Pair
 
 Step: TypeAlias = "InsertOne | ReplaceOne | UpdateOne"
 ROUND = "intake"
-DUPLICATE = 11000
 
 
 def look(
@@ -134,7 +133,7 @@ def write(database: pymongo.database.Database, pairs: MongoShelf[Pair], writing:
             return None  # a server before MongoDB 8.0
         except mongo.ClientBulkWriteException as error:
             faults = cast("list[dict[str, Any]]", error.write_errors or [])
-            if not faults or any(item.get("code") != DUPLICATE for item in faults):
+            if not faults or any(item.get("code") != records.DUPLICATE for item in faults):
                 raise
             return None
     records.notify([fact for _, facts in writing.changes for fact in facts])

@@ -332,10 +332,7 @@ class MongoStore(KeysPart, AgeingPart):
             try:
                 self._unsynced(name).bulk_write([InsertOne(item) for item in documents], ordered=False)
             except mongo.BulkWriteError as error:
-                faults = error.details["writeErrors"]
-                if any(item.get("code") != 11000 for item in faults):
-                    raise
-                return [str(documents[item["index"]]["_id"]) for item in faults]
+                return [str(documents[place]["_id"]) for place in records.places_taken(error)]
         return []
 
     def archived(self, source_id: str, source_record_id: str) -> list[StoredRecord]:

@@ -92,8 +92,7 @@ class MongoShelf(Generic[T]):
             try:
                 return len(self._collection().insert_many(documents, ordered=False).inserted_ids)
             except mongo.BulkWriteError as error:
-                if any(item.get("code") != 11000 for item in error.details["writeErrors"]):
-                    raise
+                records.places_taken(error)
                 return int(error.details["nInserted"])
 
     def new_document(self, item: T) -> dict[str, object]:

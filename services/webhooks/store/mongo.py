@@ -187,9 +187,7 @@ class MongoWebhookStore:
             try:
                 self._rows.insert_many([_row(each) for each in deliveries], ordered=False)
             except BulkWriteError as error:
-                found = error.details
-                if found.get("writeConcernErrors") or any(item["code"] != 11000 for item in found["writeErrors"]):
-                    raise
+                records.places_taken(error)
             for delivery in deliveries:
                 self._wake(delivery.subscription_id, delivery.create_time)
 
