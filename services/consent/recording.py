@@ -18,6 +18,7 @@ from services.consent.domain.records import (
     accepted,
     after_what_stands,
     append,
+    changed,
 )
 from services.consent.domain.registry import LegalBasis, Notice, Purpose
 from services.consent.store import ConsentStore, consents_for
@@ -142,7 +143,7 @@ class _Batch:
         self.withdrew = False
         self._lawful = lawful
         self._consents: dict[str, ProfileConsents] = {}
-        self._facts: dict[str, list[events_pb2.ConsentChanged]] = {}
+        self._answered: dict[str, dict[tuple[str, str], ConsentRecord]] = {}
         self._held_by: dict[int, str] = {}
         self._outcomes: dict[int, Outcome] = {}
 
@@ -164,7 +165,7 @@ class _Batch:
         self._consents[profile_id] = grown
         self._outcomes[index] = Kept(profile_id, kept)
         if fact is not None:
-            self._facts.setdefault(profile_id, []).append(fact)
+            self._answered.setdefault(profile_id, {})[kept.purpose_id, kept.channel] = kept
 
     def _note_withdrawal(self, consents: ProfileConsents, record: ConsentRecord) -> None:
         granted = any(
@@ -174,7 +175,12 @@ class _Batch:
         self.withdrew = self.withdrew or (could and record.state is not ConsentState.GRANTED)
 
     def changes(self) -> list[tuple[ProfileConsents, Sequence[events_pb2.ConsentChanged]]]:
-        return [(self._consents[profile_id], facts) for profile_id, facts in self._facts.items()]
+        """Return what is written of each profile; facts of one version tell what stands after all of its answers."""
+        return [
+            (grown, [changed(grown, record) for record in answered.values()])
+            for profile_id, answered in self._answered.items()
+            for grown in (self._consents[profile_id],)
+        ]
 
     def outcomes_without(self, lost: set[str]) -> dict[int, Outcome]:
         return {index: self._outcomes[index] for index, held in self._held_by.items() if held not in lost}

@@ -250,6 +250,18 @@ def test_a_batch_takes_what_is_sound_and_says_what_is_not(world):
     assert len(world.call("ListConsents", pb.ListConsentsRequest(profile_id="p1")).consents) == 2
 
 
+def test_a_batch_that_answers_twice_tells_others_once_what_stands_in_the_end(world):
+    yes, no = pb.CONSENT_STATE_GRANTED, pb.CONSENT_STATE_REVOKED
+    answers = (yes, "email"), (yes, "sms"), (no, "email")
+    requests = [a_grant("p1", state=state, channel=channel) for state, channel in answers]
+
+    world.call("BatchRecordConsents", pb.BatchRecordConsentsRequest(requests=requests))
+
+    told = [fact.message for fact in world.store.facts]
+    assert [(fact.channel, fact.state, fact.version) for fact in told] == [("email", no, 1), ("sms", yes, 1)]
+    assert len(world.call("ListConsents", pb.ListConsentsRequest(profile_id="p1")).consents) == 3
+
+
 def test_five_hundred_decisions_come_in_the_order_asked_and_one_more_is_refused(world):
     ids = [f"p{number}" for number in range(500)]
     world.call("BatchRecordConsents", pb.BatchRecordConsentsRequest(requests=[a_grant(i) for i in ids[::2]]))
