@@ -34,6 +34,7 @@ class Mongo:
     port: int
     password: str
     authenticated: bool = True
+    cache: str = "1G"
     name: str = "mongo"
 
     @property
@@ -58,9 +59,9 @@ class Mongo:
         marker.touch()
 
     def command(self) -> Command:
-        """Return the daemon's command line; 256 MB of cache are enough for the sample many times over."""
+        """Return the daemon's command line; what does not fit its cache makes every write dearer, docs/intake.md."""
         argv = [sys.executable, "-m", "secantus", "--host", LOOPBACK, "--port", str(self.port)]
-        argv += ["--storage-path", str(self.folder / "wiredtiger"), "--cache-size", "256M"]
+        argv += ["--storage-path", str(self.folder / "wiredtiger"), "--cache-size", self.cache]
         argv += ["--log-level", "WARNING"] + (["--auth"] if self.authenticated else [])
         return Command(tuple(argv), clean_environment(FRUGAL), self.folder)
 

@@ -75,9 +75,9 @@ class Clock:
 
 
 @contextmanager
-def embedded_database(folder: Path) -> Iterator[tuple[pymongo.MongoClient, Clock]]:
+def embedded_database(folder: Path, cache: str = "1G") -> Iterator[tuple[pymongo.MongoClient, Clock]]:
     """Start the embedded server, connect mongoengine, and yield a plain client beside it with the server's clock."""
-    server = Mongo(folder / "mongo", free_port(), "only-for-the-bench")
+    server = Mongo(folder / "mongo", free_port(), "only-for-the-bench", cache=cache)
     with running(server, folder / "mongo.log") as process:
         mongoengine.disconnect("profiles")
         mongoengine.connect(db="kehu_profiles", alias="profiles", host=server.uri, tz_aware=True)

@@ -33,6 +33,7 @@ RATE = 20.0
 KNOWN = 2_000  # people who are stored for real; the writes that match are of them
 COPIED = ("profiles", "links", "data_keys")
 COPIES_AT_ONCE = 1_000
+CACHE = "4G"  # what 300,000 take: beyond its cache the embedded server fills ever more slowly
 
 
 class Trips(monitoring.CommandListener):
@@ -141,7 +142,7 @@ def levels(sizes: Sequence[int], writes: int) -> list[Level]:
     monitoring.register(trips)
     with (
         tempfile.TemporaryDirectory(prefix="kehu-bench-", ignore_cleanup_errors=True) as name,
-        embedded_database(Path(name)) as (client, clock),
+        embedded_database(Path(name), CACHE) as (client, clock),
     ):
         records.ensure_indexes([ProfileDocument])
         store = MongoStore()
