@@ -23,7 +23,7 @@ from infra.processes import wait_until
 from infra.smtp_sink import read_mailbox
 from services.chassis.crypto import FieldCipher, MasterKey, SealBroken
 from services.chassis.crypto.keys import add_key
-from tests.flows.canaries import Canaries, Watch, keys_of
+from tests.flows.canaries import Canaries, Watch, files, keys_of
 from tests.flows.conftest import ROOT
 from tests.flows.raw import whole
 
@@ -249,8 +249,8 @@ def left(stack, backup: Backup, profile: str) -> dict[str, object]:
 
 def rows_of(stack) -> list[Path]:
     """Return the files of the lake that the person's purchases are in."""
-    found = sorted((stack.folder / "lake").rglob("*.parquet"))
-    return [path for path in found if path.exists() and PRODUCT.encode() in path.read_bytes()]
+    lake = files(stack.folder / "lake")
+    return [path for path, content in lake if path.suffix == ".parquet" and PRODUCT.encode() in content]
 
 
 def kehu(stack, *arguments: str) -> None:
