@@ -1,4 +1,4 @@
-"""Moments as protobuf timestamps, and the day it is."""
+"""Moments as protobuf timestamps, and the time of China."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_CHINA = timezone(timedelta(hours=8))  # one zone without summer time since 1991
+CHINA = timezone(timedelta(hours=8))  # one zone without summer time since 1991
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -21,7 +21,7 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 def china_today() -> date:
     """Return the day it is in China, whatever the zone of the machine: ages and ends of relationships are of it."""
-    return datetime.now(_CHINA).date()
+    return datetime.now(CHINA).date()
 
 
 def set_times(message: Message, **moments: datetime | None) -> None:

@@ -177,9 +177,8 @@ class _Batch:
     def changes(self) -> list[tuple[ProfileConsents, Sequence[events_pb2.ConsentChanged]]]:
         """Return what is written of each profile; facts of one version tell what stands after all of its answers."""
         return [
-            (grown, [changed(grown, record) for record in answered.values()])
+            (self._consents[profile_id], [changed(self._consents[profile_id], record) for record in answered.values()])
             for profile_id, answered in self._answered.items()
-            for grown in (self._consents[profile_id],)
         ]
 
     def outcomes_without(self, lost: set[str]) -> dict[int, Outcome]:

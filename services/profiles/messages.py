@@ -116,7 +116,7 @@ def visible_attributes(
         definition = definitions(name) if name != TIER else None
         if definition is None or definition.classification not in CLASSES:
             continue
-        if definition.permitted_purposes and purpose not in definition.permitted_purposes:
+        if not definition.permits(purpose):
             continue
         right = rights.disposition(CLASSES[definition.classification], definition.group)
         if right != HIDE:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.times import CHINA
 from services.profiles.errors import RevealsUsedUp
 from services.profiles.store import Store
 from services.profiles.values import RevealCount
 
-DAY_ZONE = ZoneInfo("Asia/Shanghai")  # a day is China's
 TRIES = 20
 
 
@@ -22,7 +21,7 @@ def count_reveal(store: Store, subject: str, now: datetime, limit: int) -> int:
         RevealsUsedUp: `limit` were counted today already.
         Conflict: the same person reveals so much at once that counting was lost again and again.
     """
-    key = f"{subject}/{now.astimezone(DAY_ZONE):%Y-%m-%d}"
+    key = f"{subject}/{now.astimezone(CHINA):%Y-%m-%d}"
     for _ in range(TRIES):
         known = store.reveals.get(key) or RevealCount(key)
         if known.count >= limit:

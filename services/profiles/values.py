@@ -229,6 +229,10 @@ class Field:
     create_time: datetime | None = None
     update_time: datetime | None = None
 
+    def permits(self, purpose: str) -> bool:
+        """Say whether the field may be used for a purpose; one that names none may be for each."""
+        return not self.permitted_purposes or purpose in self.permitted_purposes
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRule:

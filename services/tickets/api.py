@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -18,6 +17,7 @@ from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, Field
 from services.chassis.identities import one_living
 from services.chassis.server import current_call, validate
 from services.chassis.server.lending import Lending
+from services.chassis.times import CHINA
 from services.tickets import rows, updates, wire
 from services.tickets.api_policies import PoliciesServicer
 from services.tickets.domain import ticket as rules
@@ -27,7 +27,6 @@ from services.tickets.store import Comment, TicketFilter, TicketsStore
 WRITE_TRIES = 3  # lost races are repeated as long as the caller did not name an etag
 NUMBER_TRIES = 50  # of numbers that were given already
 STATES_PAGE = 500  # the proto documents this maximum
-NUMBER_ZONE = ZoneInfo("Asia/Shanghai")  # the day in a ticket's number is China's
 Change = Callable[[Ticket], Ticket]
 Verb = (
     pb.RespondTicketRequest
@@ -89,7 +88,7 @@ class TicketsServicer(PoliciesServicer):
         raise Unavailable("the ticket numbers of today are being counted up; try again")
 
     def _next_number(self, now: datetime) -> str:
-        return self._store.next_number(now.astimezone(NUMBER_ZONE).strftime("%Y%m%d"))
+        return self._store.next_number(now.astimezone(CHINA).strftime("%Y%m%d"))
 
     def _after_merge(self, ticket: Ticket) -> Ticket:
         """Follow a merge or a split that became known between reading the profile and writing the ticket."""

@@ -164,9 +164,7 @@ def has_shown(entry: AuditEntry) -> bool:
 
 def _alert(rule: Rule, subject: str, tally: Tally, bucket: str, start: datetime, detail: str = "") -> Alert:
     id = hashlib.sha256(repr((rule.id, subject, bucket)).encode()).hexdigest()[:32]
-    return Alert(
-        id, rule.id, rule.version, subject, tally.department, start, tally.count, detail, tally.examples
-    )  # fmt: skip
+    return Alert(id, rule.id, rule.version, subject, tally.department, start, tally.count, detail, tally.examples)
 
 
 class _Night:
@@ -198,7 +196,7 @@ def _within(hour: int, first: int, until: int) -> bool:
 
 
 class _Bulk:
-    """Customers are kept as eight bytes of a hash each."""
+    """Of a customer a hash is kept: there may be a million of them."""
 
     def __init__(self, rule: Rule) -> None:
         self._rule, self._reads, self._people = rule, Tally(), set[int]()

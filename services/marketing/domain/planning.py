@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import StrEnum
 
+from services.chassis.times import CHINA
 from services.marketing.domain.campaigns import FrequencyCap, QuietHours, QuietPolicy
-
-CHINA = timezone(timedelta(hours=8))  # one zone without summer time since 1991
 
 
 class SkipReason(StrEnum):

@@ -197,8 +197,7 @@ class ChangesPart:
 def _masked(item: Field | None, value: str) -> str:
     """Return a value masked as its definition says; only asterisks where the caller may not see the field."""
     call = current_call()
-    purposes = item.permitted_purposes if item else ()
-    if item is None or item.classification not in CLASSES or (purposes and call.caller.purpose not in purposes):
+    if item is None or item.classification not in CLASSES or not item.permits(call.caller.purpose):
         return "***" if value else ""
     if call.decision.obligations.disposition(CLASSES[item.classification], item.group) == HIDE:
         return "***" if value else ""

@@ -73,9 +73,13 @@ class OverridesPart:
         if definition is None:
             raise FieldNotFound("there is no such field", metadata={"name": f"fields/{field}"})
         name = CLASSES.get(definition.classification, "")
-        call, purposes = current_call(), definition.permitted_purposes
-        is_shown = call.decision.obligations.disposition(name, definition.group) == SHOW if name else False
-        if not is_shown or (purposes and call.caller.purpose not in purposes):
+        call = current_call()
+        rights = call.decision.obligations
+        if (
+            not name
+            or rights.disposition(name, definition.group) != SHOW
+            or not definition.permits(call.caller.purpose)
+        ):
             raise Denied(f"setting {field} is not permitted for this purpose")
 
     def _messages(self, profile: Profile) -> list[resources_pb2.Override]:

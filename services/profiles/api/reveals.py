@@ -50,8 +50,7 @@ class RevealsPart:
         definition, call = self.tools.dictionary.get(field), current_call()
         if definition is not None:
             group = f"{CLASSES.get(definition.classification, '')}/{definition.group}"
-            purposes = definition.permitted_purposes
-            if group in call.decision.obligations.revealable and (not purposes or call.caller.purpose in purposes):
+            if group in call.decision.obligations.revealable and definition.permits(call.caller.purpose):
                 return group
         raise Denied(f"revealing {field} is not permitted for this purpose")
 

@@ -48,7 +48,7 @@ def _group(item: Field) -> str:
 def _disposition(item: Field | None, subject: str, department: str, purpose: str, grants: Sequence[FieldGrant]) -> str:
     if item is None or item.is_deleted or item.classification not in CLASSES:
         return HIDE
-    if item.permitted_purposes and purpose not in item.permitted_purposes:
+    if not item.permits(purpose):
         return HIDE
     if CLASSES[item.classification] in OPEN_CLASSES:
         return SHOW

@@ -12,6 +12,7 @@ from kehu.profiles.v1 import quality_pb2 as pb
 
 from services.chassis.errors import AlreadyExists
 from services.chassis.jobs import Handler, Job, Jobs, Owner, Paused
+from services.chassis.times import CHINA
 from services.profiles.dictionary import Dictionary
 from services.profiles.domain.quality import MATCH, Dimension, Finding, reject_findings
 from services.profiles.overriding import NOBODY
@@ -24,7 +25,7 @@ from services.profiles.quality.examining import (
 )
 from services.profiles.quality.rules import all_rules
 from services.profiles.quality.tally import QualityRule, Tally
-from services.profiles.quality.values import CHINA, UNASSIGNED, day_of
+from services.profiles.quality.values import UNASSIGNED, day_of
 from services.profiles.store import Store
 from services.profiles.values import Pair, Profile, Reject
 from services.profiles.vault import Vault

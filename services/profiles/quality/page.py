@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from services.chassis.times import CHINA
 from services.profiles.domain.incidents import OPEN, Incident
 from services.profiles.domain.quality_report import Cell, RecurringCause, Response, rolled_up
 from services.profiles.quality.reporting import Report
-from services.profiles.quality.values import CHINA
 
 ROWS_LIMIT = 1000  # figures shown; the JSON has all
 DIMENSIONS = {

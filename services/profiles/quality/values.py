@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 
-CHINA = timezone(timedelta(hours=8))
+from services.chassis.times import CHINA
+
 UNASSIGNED = "unassigned"  # the department of profiles that no source gave one
 
 

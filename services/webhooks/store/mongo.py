@@ -193,13 +193,14 @@ class MongoWebhookStore:
 
     def _wake(self, subscription_id: str, now: datetime) -> None:
         """Have a lane looked at now, or when its rest is over."""
-        lane = self._lanes.find_one({"_id": subscription_id}, {"rests_until": 1})
+        lane = self._lanes.find_one({"_id": subscription_id}, {"wake": 1, "rests_until": 1})
         if lane is None:
             self._lanes.update_one(
                 {"_id": subscription_id}, {"$setOnInsert": {"wake": now, "until": LONG_AGO, "holder": ""}}, upsert=True
             )
         at = max(now, (lane or {}).get("rests_until") or now)
-        self._lanes.update_one({"_id": subscription_id, "wake": {"$gt": at}}, {"$set": {"wake": at}})
+        if lane is None or lane["wake"] > at:
+            self._lanes.update_one({"_id": subscription_id, "wake": {"$gt": at}}, {"$set": {"wake": at}})
 
     def waiting(self, subscription_id: str, limit: int) -> int:
         """Count what waits."""
