@@ -13,6 +13,7 @@ from services.chassis.errors import FieldViolation, Invalid
 DEFAULT_PAGE_SIZE = 50
 MOST = 1 << 53  # every position is below, and more is no whole number in JSON
 MAX_PAGE_SIZE = 1000  # the list methods of every proto document this maximum
+Seen = tuple[datetime, str]  # time and id of the last one told of a list by time: several may be of one moment
 
 
 class PageTokenInvalid(Invalid):
@@ -84,6 +85,21 @@ def moment_of(token: Mapping[str, str | int | None], name: str) -> datetime:
     if moment.tzinfo is None:
         raise _invalid()
     return moment
+
+
+def encode_seen(seen: Seen | None, of_filter: str) -> str:
+    """Return the token of a place in a list by time and id, empty for none."""
+    return encode_token({"at": seen[0].isoformat(), "id": seen[1]}, of_filter) if seen else ""
+
+
+def decode_seen(token: str, of_filter: str) -> Seen | None:
+    """Return the place of such a token, None for an empty one.
+
+    Raises:
+        PageTokenInvalid: when it is malformed or was made for another filter.
+    """
+    position = decode_token(token, of_filter)
+    return (moment_of(position, "at"), str(position.get("id"))) if position else None
 
 
 def _invalid() -> PageTokenInvalid:

@@ -24,6 +24,7 @@ from pymongo import errors as mongo
 
 from services.chassis.config import ProcessConfig
 from services.chassis.errors import AlreadyExists, Conflict, EtagMismatch, FieldNotChangeable, Unavailable
+from services.chassis.paging import Seen
 
 DUPLICATE = 11000
 _OUTAGES = (mongo.ConnectionFailure, mongo.ExecutionTimeout, mongo.WaitQueueTimeoutError, mongo.WriteConcernError)
@@ -190,6 +191,14 @@ def updated(current: M, change: M, fields: Collection[str]) -> M:
         (kept if field.name in fields else taken).ClearField(field.name)  # type: ignore[arg-type]
     kept.MergeFrom(taken)
     return kept
+
+
+def before_seen(time_field: str, seen: Seen | None) -> mongoengine.Q:
+    """Return what finds the rest of a list newest first; nothing seen finds all."""
+    if seen is None:
+        return mongoengine.Q()
+    at, last = seen
+    return mongoengine.Q(**{f"{time_field}__lt": at}) | mongoengine.Q(**{time_field: at, "id__lt": last})
 
 
 def on_write(wake: Callable[[], None]) -> None:

@@ -301,14 +301,12 @@ class TicketsServicer(PoliciesServicer):
         ticket = self._visible(request.parent)
         size = paging.page_size_of(request.page_size)
         shape = paging.filter_hash("comments", ticket.id)
-        place = paging.decode_token(request.page_token, shape)
-        after = (paging.moment_of(place, "time"), str(place.get("id"))) if place else None
+        after = paging.decode_seen(request.page_token, shape)
         found = self._store.comments(ticket.id, after, size + 1)
         reply = pb.ListCommentsResponse(comments=[wire.comment_message(each) for each in found[:size]])
         if len(found) > size:
             last = found[size - 1]
-            position = {"time": last.create_time.isoformat(), "id": last.id}
-            reply.next_page_token = paging.encode_token(position, shape)
+            reply.next_page_token = paging.encode_seen((last.create_time, last.id), shape)
         return reply
 
     def ListTicketStates(

@@ -172,13 +172,12 @@ class WebhooksServicer(webhooks_pb2_grpc.WebhooksServiceServicer):
         """Return a page of deliveries."""
         known, size = self._visible(request.parent), paging.page_size_of(request.page_size)
         shape = paging.filter_hash("webhookDeliveries", known.id, request.state)
-        place = paging.decode_token(request.page_token, shape)
-        before = (paging.moment_of(place, "time"), str(place.get("id"))) if place else None
+        before = paging.decode_seen(request.page_token, shape)
         found = self._store.deliveries(known.id, BY_STATE.get(request.state), before, size + 1)
         reply = pb.ListWebhookDeliveriesResponse(deliveries=map(delivery_message, found[:size]))
         if len(found) > size:
             last = found[size - 1]
-            reply.next_page_token = paging.encode_token({"time": last.create_time.isoformat(), "id": last.id}, shape)
+            reply.next_page_token = paging.encode_seen((last.create_time, last.id), shape)
         return reply
 
     def ReplayWebhookDeliveries(

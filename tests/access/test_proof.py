@@ -229,6 +229,20 @@ def test_an_exported_trail_is_verified_with_no_server(world: World, tmp_path: Pa
     assert verified(tmp_path, lines, "--key", "00" * 32)[0] == 1
 
 
+def test_a_page_of_the_trail_reads_only_the_checkpoints_of_its_blocks(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for hour in range(1, 9):
+        world.context.chain.append(f"{SPOOL}-{hour - 1:016d}", [AuditEntry.of(now=START, service="access")])
+        world.context.chain.checkpoint(START + timedelta(hours=hour))
+    monkeypatch.delattr(type(world.context.chain.checkpoints), "ascending")
+
+    lines = exported(world, page_size=3)
+
+    assert sum(b'"checkpoint":' in line for line in lines) == 8
+    assert verified(tmp_path, lines)[0] == 0
+
+
 def test_a_part_of_the_trail_says_how_far_a_checkpoint_covers_it(world: World, tmp_path: Path) -> None:
     filled(world, 6)
     world.context.chain.append("later", [AuditEntry.of(now=START, service="access")])

@@ -118,6 +118,8 @@ def test_checkpoints_are_numbered_once_and_the_last_is_found(stores: Stores) -> 
 
     assert last is not None and last.number == 9
     assert [checkpoint.number for checkpoint in stores.checkpoints.ascending(7)] == [7, 8, 9]
+    assert [checkpoint.number for checkpoint in stores.checkpoints.covering(1, 1)] == list(range(1, 10))
+    assert stores.checkpoints.covering(2, 9) == stores.checkpoints.covering(1, 0) == []
     with pytest.raises(AlreadyExists):
         stores.checkpoints.append(replace(last, time=""))
 

@@ -62,6 +62,24 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """A revision without its content, which may be megabytes; the fields are those of `Policy`."""
+
+    id: str
+    state: State
+    number: int
+    base: int
+    comment: str
+    author: str
+    submitter: str
+    approver: str
+    version: int
+    create_time: datetime | None
+    update_time: datetime | None
+    rule_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A revision; `number` is its version in force, 0 before; `version` the stored version of the record."""
 
@@ -77,6 +95,13 @@ class Policy:
     version: int = 0
     create_time: datetime | None = None
     update_time: datetime | None = None
+
+    def heading(self) -> Heading:
+        """Return it without its content."""
+        return Heading(
+            self.id, self.state, self.number, self.base, self.comment, self.author, self.submitter, self.approver,
+            self.version, self.create_time, self.update_time, len(self.content.rules),
+        )  # fmt: skip
 
 
 MOST_RULES, MOST_BYTES = 120_000, 12 * 1024 * 1024  # of a revision, which is stored as one document of 16 MiB at most

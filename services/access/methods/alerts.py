@@ -11,7 +11,7 @@ from kehu.access.v1 import alerts_pb2 as pb
 from services.access.domain.anomalies import Alert, Rule, acknowledged, closed
 from services.access.methods.context import Context
 from services.chassis.errors import AlreadyExists, EtagMismatch, FieldViolation, Invalid, NotFound
-from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
+from services.chassis.paging import decode_seen, encode_seen, filter_hash, page_size_of
 from services.chassis.records import etag_of, unchanged_since
 from services.chassis.server import current_call
 
@@ -52,11 +52,10 @@ class AlertMethods:
     ) -> pb.ListAuditAlertsResponse:
         """Return a page, the newest first."""
         size, of_filter = page_size_of(request.page_size), filter_hash("auditAlerts", request.state)
-        start = decode_token(request.page_token, of_filter)
-        before = moment_of(start, "before") if start else None
-        found = self._context.alerts.page(request.state, before, size)
-        token = encode_token({"before": found[-1].time.isoformat()}, of_filter) if len(found) >= size else ""
-        return pb.ListAuditAlertsResponse(audit_alerts=[_alert_message(a) for a in found], next_page_token=token)
+        found = self._context.alerts.page(request.state, decode_seen(request.page_token, of_filter), size + 1)
+        last = found[size - 1] if len(found) > size else None
+        token = encode_seen((last.time, last.id) if last else None, of_filter)
+        return pb.ListAuditAlertsResponse(audit_alerts=map(_alert_message, found[:size]), next_page_token=token)
 
     def AcknowledgeAuditAlert(
         self, request: pb.AcknowledgeAuditAlertRequest, context: grpc.ServicerContext

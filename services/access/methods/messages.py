@@ -7,7 +7,7 @@ import itertools
 from kehu.access.v1 import access_pb2 as pb
 
 from services.access.domain.errors import PolicyInvalid
-from services.access.domain.policies import Content, Policy, Row
+from services.access.domain.policies import Content, Heading, Policy, Row
 from services.access.domain.principals import Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.vocabulary import FIRST_DEPARTMENTS
@@ -125,40 +125,44 @@ def content_of(message: pb.Policy) -> Content:
 REPLY_BYTES = 2 * 1024 * 1024  # of rules; a message of gRPC has 4 MiB at most
 
 
-def policy_message(policy: Policy, whole: bool = True, first_rule: int = 0) -> pb.Policy:
-    """Return a revision; with its rules from one on, as many as a reply holds, and all else when `whole`."""
-    message = pb.Policy(
-        name=f"policies/{policy.id}",
-        version=policy.number,
-        state=STATES[policy.state],
-        base_version=policy.base,
-        comment=policy.comment,
-        author=policy.author,
-        submitter=policy.submitter,
-        approver=policy.approver,
-        create_time=policy.create_time,
-        update_time=policy.update_time,
-        etag=etag_of(policy.version),
-        rule_count=len(policy.content.rules),
+def heading_message(found: Heading) -> pb.Policy:
+    """Return a revision without its content."""
+    return pb.Policy(
+        name=f"policies/{found.id}",
+        version=found.number,
+        state=STATES[found.state],
+        base_version=found.base,
+        comment=found.comment,
+        author=found.author,
+        submitter=found.submitter,
+        approver=found.approver,
+        create_time=found.create_time,
+        update_time=found.update_time,
+        etag=etag_of(found.version),
+        rule_count=found.rule_count,
     )
-    if whole:
-        message.model = policy.content.model
-        left = REPLY_BYTES
-        for rule in itertools.islice(policy.content.rules, first_rule, None):
-            left -= sum(len(word.encode()) + 3 for word in rule)
-            if left < 0:
-                break
-            message.rules.append(rule_message(rule))
-        message.role_links.extend(link_message(link) for link in policy.content.links)
-        message.conditions.extend(condition_message(condition) for condition in policy.content.conditions)
-        for name, parent in policy.content.departments:
-            message.departments.add(name=name, parent=parent)
-        for name, members in policy.content.teams:
-            message.teams.add(name=name, members=members)
-        message.quotas.extend(quota_message(quota) for quota in policy.content.quotas)
-        message.row_filters.extend(row_filter_message(found) for found in policy.content.row_filters)
-        for test in policy.content.tests:
-            message.tests.add(name=test.name, table=test.table)
+
+
+def policy_message(policy: Policy, first_rule: int = 0) -> pb.Policy:
+    """Return a revision with its rules from one on, as many as a reply holds, and all else."""
+    message = heading_message(policy.heading())
+    message.model = policy.content.model
+    left = REPLY_BYTES
+    for rule in itertools.islice(policy.content.rules, first_rule, None):
+        left -= sum(len(word.encode()) + 3 for word in rule)
+        if left < 0:
+            break
+        message.rules.append(rule_message(rule))
+    message.role_links.extend(link_message(link) for link in policy.content.links)
+    message.conditions.extend(condition_message(condition) for condition in policy.content.conditions)
+    for name, parent in policy.content.departments:
+        message.departments.add(name=name, parent=parent)
+    for name, members in policy.content.teams:
+        message.teams.add(name=name, members=members)
+    message.quotas.extend(quota_message(quota) for quota in policy.content.quotas)
+    message.row_filters.extend(row_filter_message(found) for found in policy.content.row_filters)
+    for test in policy.content.tests:
+        message.tests.add(name=test.name, table=test.table)
     return message
 
 

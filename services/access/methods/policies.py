@@ -35,12 +35,19 @@ from services.access.domain.tables import (
 )
 from services.access.methods.approving import watch_approval
 from services.access.methods.context import Context
-from services.access.methods.messages import clause_message, content_of, policy_message, rule_message, rule_of
+from services.access.methods.messages import (
+    clause_message,
+    content_of,
+    heading_message,
+    policy_message,
+    rule_message,
+    rule_of,
+)
 from services.access.publication import MOST_POLICY_BYTES, row_filter_message
 from services.chassis.access import NO_PURPOSE, Caller, Condition, RowFilter
 from services.chassis.access.wire_conditions import seconds
 from services.chassis.errors import AlreadyExists, FieldViolation
-from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
+from services.chassis.paging import decode_seen, decode_token, encode_seen, encode_token, filter_hash, page_size_of
 from services.chassis.records import new_id, unchanged_since
 from services.chassis.server import current_call
 
@@ -90,18 +97,15 @@ class PolicyMethods:
         policy, caller = self._find_policy(request.policy_id), current_call().caller.subject
         longer = extended(policy, [rule_of(rule) for rule in request.rules], caller)
         with unchanged_since(request.etag, policy.version, f"policies/{policy.id}"):
-            return policy_message(self._context.policies.save(longer), whole=False)
+            return heading_message(self._context.policies.save(longer).heading())
 
     def ListPolicies(self, request: pb.ListPoliciesRequest, context: grpc.ServicerContext) -> pb.ListPoliciesResponse:
         """Return a page, the newest first."""
         size, of_filter = page_size_of(request.page_size), filter_hash("policies")
-        start = decode_token(request.page_token, of_filter)
-        found = self._context.policies.page(moment_of(start, "before") if start else None, size + 1)
-        more = ""
-        if len(found) > size and found[size - 1].create_time:
-            more = encode_token({"before": str(found[size - 1].create_time)}, of_filter)
-        messages = [policy_message(policy, whole=False) for policy in found[:size]]
-        return pb.ListPoliciesResponse(policies=messages, next_page_token=more)
+        found = self._context.policies.page(decode_seen(request.page_token, of_filter), size + 1)
+        last = found[size - 1] if len(found) > size else None
+        more = encode_seen((last.create_time, last.id) if last and last.create_time else None, of_filter)
+        return pb.ListPoliciesResponse(policies=map(heading_message, found[:size]), next_page_token=more)
 
     def ValidatePolicy(
         self, request: pb.ValidatePolicyRequest, context: grpc.ServicerContext

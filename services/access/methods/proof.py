@@ -54,9 +54,8 @@ class ProofMethods:
                 hash=block.hash, signature=block.signature,
             )  # fmt: skip
         reply.next_block = last + 1 if reply.blocks and last < end else 0
-        for checkpoint in chain.checkpoints.ascending(1):
-            if first <= checkpoint.sequence <= last:
-                reply.checkpoints.append(orjson.dumps(checkpoint.document()).decode())
+        for checkpoint in chain.checkpoints.covering(first, last):
+            reply.checkpoints.append(orjson.dumps(checkpoint.document()).decode())
         return reply
 
 

@@ -15,7 +15,7 @@ from services.access.methods.requests import RequestMethods
 from services.access.recertifying import OVERSEES, RESOURCE, answerers, grants_in, judged, settle
 from services.chassis.access import Caller
 from services.chassis.errors import FieldViolation, Invalid
-from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
+from services.chassis.paging import decode_seen, decode_token, encode_seen, encode_token, filter_hash, page_size_of
 from services.chassis.records import unchanged_since
 from services.chassis.server import current_call
 
@@ -31,11 +31,10 @@ class RecertificationMethods(RequestMethods):
         """Return a page, the newest first."""
         department = "" if self._may_do(*SEES_ALL) else self._person_calling().department
         size, of_filter = page_size_of(request.page_size), filter_hash(RESOURCE, department)
-        start = decode_token(request.page_token, of_filter)
-        before = (moment_of(start, "at"), str(start.get("id"))) if start else None
+        before = decode_seen(request.page_token, of_filter)
         found = self._context.recertifications.page(department, before, size)
         last = found[-1] if len(found) == size else None
-        token = encode_token({"at": last.start_time.isoformat(), "id": last.id}, of_filter) if last else ""
+        token = encode_seen((last.start_time, last.id) if last else None, of_filter)
         return pb.ListRecertificationsResponse(recertifications=map(_review_message, found), next_page_token=token)
 
     def GetRecertification(

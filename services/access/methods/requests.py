@@ -19,7 +19,7 @@ from services.access.methods.approving import watch_approval
 from services.access.methods.sessions import SessionMethods
 from services.chassis.access import Caller
 from services.chassis.errors import Unauthenticated
-from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
+from services.chassis.paging import decode_seen, encode_seen, filter_hash, page_size_of
 from services.chassis.records import etag_of, unchanged_since
 from services.chassis.server import current_call
 
@@ -61,12 +61,11 @@ class RequestMethods(SessionMethods):
         if self._oversees():
             subject = department = ""
         size, of_filter = page_size_of(request.page_size), filter_hash(RESOURCE, request.state, subject, department)
-        start = decode_token(request.page_token, of_filter)
-        before = (moment_of(start, "at"), str(start.get("id"))) if start else None
+        before = decode_seen(request.page_token, of_filter)
         found = self._context.requests.page(subject, department, before, READ_AT_ONCE)
         shown = [row for row in found if request.state in ("", row.state_at(now))][:size]
         last = shown[-1] if len(shown) == size else found[-1] if len(found) == READ_AT_ONCE else None
-        token = encode_token({"at": last.create_time.isoformat(), "id": last.id}, of_filter) if last else ""
+        token = encode_seen((last.create_time, last.id) if last else None, of_filter)
         messages = [self._told(row) for row in shown]
         return pb.ListAccessRequestsResponse(access_requests=messages, next_page_token=token)
 

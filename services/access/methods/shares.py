@@ -12,7 +12,7 @@ from services.access.domain.errors import PersonNeeded, ShareExists, ShareLimit,
 from services.access.domain.names import living
 from services.access.domain.shares import DEPARTMENT, Lent
 from services.access.methods.requests import READ_AT_ONCE, RequestMethods
-from services.chassis.paging import decode_token, encode_token, filter_hash, moment_of, page_size_of
+from services.chassis.paging import decode_seen, encode_seen, filter_hash, page_size_of
 from services.chassis.records import etag_of, new_id, unchanged_since
 from services.chassis.server import current_call
 
@@ -57,12 +57,11 @@ class ShareMethods(RequestMethods):
         lender, borrowers, department = self._whose(request.view)
         size = page_size_of(request.page_size)
         of_filter = filter_hash(RESOURCE, request.view, request.in_force, lender, borrowers, department)
-        start = decode_token(request.page_token, of_filter)
-        before = (moment_of(start, "at"), str(start.get("id"))) if start else None
+        before = decode_seen(request.page_token, of_filter)
         found = self._context.shares.page(lender, borrowers, department, before, READ_AT_ONCE)
         told = [share for share in found if share.is_in_force(now) or not request.in_force][:size]
         last = told[-1] if len(told) == size else found[-1] if len(found) == READ_AT_ONCE else None
-        token = encode_token({"at": last.create_time.isoformat(), "id": last.id}, of_filter) if last else ""
+        token = encode_seen((last.create_time, last.id) if last else None, of_filter)
         return pb.ListSharesResponse(shares=map(self._share, told), next_page_token=token)
 
     def RevokeShare(self, request: pb.RevokeShareRequest, context: grpc.ServicerContext) -> pb.Share:

@@ -14,6 +14,7 @@ from kehu.access.v1 import events_pb2
 from services.access.domain.anomalies import DEFAULTS, Alert, Rule
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.paging import Seen
 
 
 class Alerts(Protocol):
@@ -28,8 +29,8 @@ class Alerts(Protocol):
     def save(self, alert: Alert) -> Alert:
         """Write a new state with its fact if nobody changed it, else Conflict."""
 
-    def page(self, state: str, before: datetime | None, limit: int) -> list[Alert]:
-        """Return up to `limit` of a state, or of all, of windows before a time, the newest first."""
+    def page(self, state: str, before: Seen | None, limit: int) -> list[Alert]:
+        """Return up to `limit` of a state, or of all, the newest first; `before` is the last one seen."""
 
     def rules(self) -> list[Rule]:
         """Return the newest version of each rule, by id."""
@@ -80,10 +81,11 @@ class MemoryAlerts:
             self._rows[alert.id] = replace(alert, version=alert.version + 1)
             return self._rows[alert.id]
 
-    def page(self, state: str, before: datetime | None, limit: int) -> list[Alert]:
+    def page(self, state: str, before: Seen | None, limit: int) -> list[Alert]:
         """Return a page."""
-        rows = [a for a in self._rows.values() if state in ("", a.state) and (before is None or a.time < before)]
-        return _whole_windows(sorted(rows, key=lambda alert: (alert.time, alert.id), reverse=True), limit)
+        rows = [alert for alert in self._rows.values() if state in ("", alert.state)]
+        rows = [alert for alert in rows if before is None or (alert.time, alert.id) < before]
+        return sorted(rows, key=lambda alert: (alert.time, alert.id), reverse=True)[:limit]
 
     def rules(self) -> list[Rule]:
         """Return rules."""
@@ -105,11 +107,6 @@ class MemoryAlerts:
         with self._lock:
             if self._cursor == was:
                 self._cursor = to
-
-
-def _whole_windows(rows: list[Alert], limit: int) -> list[Alert]:
-    """Cut after the window in which the limit falls, so that the next page can begin before it."""
-    return [row for row in rows if row.time >= rows[min(limit, len(rows)) - 1].time]
 
 
 class AlertRecord(records.Record):
@@ -156,14 +153,13 @@ class MongoAlerts:
         records.replace(record, [_fact(alert, alert.version + 1)])
         return _alert(record)
 
-    def page(self, state: str, before: datetime | None, limit: int) -> list[Alert]:
+    def page(self, state: str, before: Seen | None, limit: int) -> list[Alert]:
         """Return a page."""
-        found = AlertRecord.objects(time__lt=before) if before else AlertRecord.objects(time__gt=datetime(2000, 1, 1))
+        found = AlertRecord.objects(records.before_seen("time", before))
         if state:
             found = found.filter(state=state)
         with records.driver_errors():
-            rows = [_alert(record) for record in found]
-        return _whole_windows(sorted(rows, key=lambda alert: (alert.time, alert.id), reverse=True), limit)
+            return [_alert(record) for record in found.order_by("-time", "-id").limit(limit)]
 
     def rules(self) -> list[Rule]:
         """Return rules; they are few."""

@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.access.domain.errors import PrincipalExists
-from services.access.domain.policies import Policy
+from services.access.domain.policies import Heading, Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.paging import Seen
 
 
 class MemoryPrincipals:
@@ -117,10 +118,11 @@ class MemoryPolicies:
             self._rows[policy.id] = stored
             return stored
 
-    def page(self, before: datetime | None, limit: int) -> list[Policy]:
+    def page(self, before: Seen | None, limit: int) -> list[Heading]:
         """Return a page, the newest first."""
-        rows = [p for p in self._rows.values() if p.create_time and (before is None or p.create_time < before)]
-        return sorted(rows, key=lambda p: str(p.create_time), reverse=True)[:limit]
+        dated = {(p.create_time, p.id): p for p in list(self._rows.values()) if p.create_time}
+        seen = sorted((place for place in dated if before is None or place < before), reverse=True)
+        return [dated[place].heading() for place in seen[:limit]]
 
     def newest_after(self, number: int) -> Policy | None:
         """Return the highest."""

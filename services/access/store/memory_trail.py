@@ -79,6 +79,11 @@ class MemoryCheckpoints:
         """Return the last."""
         return self._rows.get(max(self._rows, default=0))
 
+    def covering(self, first: int, last: int) -> list[Checkpoint]:
+        """Return those of some blocks."""
+        found = (self._rows[number] for number in sorted(self._rows))
+        return [checkpoint for checkpoint in found if first <= checkpoint.sequence <= last]
+
     def ascending(self, first: int) -> Iterator[Checkpoint]:
         """Walk them in order."""
         yield from (self._rows[number] for number in sorted(self._rows) if number >= first)

@@ -12,7 +12,7 @@ import orjson
 import pymongo
 
 from services.access.domain.errors import PrincipalExists
-from services.access.domain.policies import Content, Policy
+from services.access.domain.policies import Content, Heading, Policy
 from services.access.domain.principals import Authenticator, Credential, Principal
 from services.access.domain.tables import PolicyTest
 from services.access.domain.tokens import Revocation
@@ -24,6 +24,7 @@ from services.chassis.access.conditions import from_plain
 from services.chassis.access.quotas import Quota
 from services.chassis.crypto import Sealer
 from services.chassis.errors import AlreadyExists
+from services.chassis.paging import Seen
 
 
 class PrincipalRecord(records.Record):
@@ -65,6 +66,7 @@ class PolicyRecord(records.Record):
     base = mongoengine.IntField()
     comment = mongoengine.StringField()
     content = mongoengine.StringField()
+    rule_count = mongoengine.IntField()
     author = mongoengine.StringField()
     submitter = mongoengine.StringField()
     approver = mongoengine.StringField()
@@ -221,11 +223,11 @@ class MongoPolicies:
         records.replace(record)
         return _policy(record)
 
-    def page(self, before: datetime | None, limit: int) -> list[Policy]:
-        """Return a page, the newest first."""
-        found = PolicyRecord.objects(create_time__lt=before) if before else PolicyRecord.objects
+    def page(self, before: Seen | None, limit: int) -> list[Heading]:
+        """Return a page, the newest first; contents stay where they are."""
+        found = PolicyRecord.objects(records.before_seen("create_time", before)).exclude("content")
         with records.driver_errors():
-            return [_policy(record) for record in found.order_by("-create_time").limit(limit)]
+            return [self._heading(record) for record in found.order_by("-create_time", "-id").limit(limit)]
 
     def newest_after(self, number: int) -> Policy | None:
         """Return the highest; contents are large, so no other one is read."""
@@ -239,13 +241,24 @@ class MongoPolicies:
             record = next(iter(PolicyRecord.objects(number=number).limit(1)), None)
         return _policy(record) if record else None
 
+    def _heading(self, record: PolicyRecord) -> Heading:
+        rule_count = record.rule_count
+        if rule_count is None and (whole := self.get(record.id)):  # written before rules were counted
+            rule_count = len(whole.content.rules)
+        return Heading(
+            record.id, record.state, record.number or 0, record.base, record.comment or "", record.author,
+            record.submitter or "", record.approver or "", record.version, record.create_time, record.update_time,
+            rule_count or 0,
+        )  # fmt: skip
+
 
 def _policy_record(policy: Policy) -> PolicyRecord:
     content = orjson.dumps(policy.content).decode()
     return PolicyRecord(
         id=policy.id, state=policy.state, number=policy.number or None, base=policy.base, comment=policy.comment,
-        content=content, author=policy.author, submitter=policy.submitter, approver=policy.approver,
-        version=policy.version, create_time=policy.create_time, update_time=policy.update_time,
+        content=content, rule_count=len(policy.content.rules), author=policy.author, submitter=policy.submitter,
+        approver=policy.approver, version=policy.version, create_time=policy.create_time,
+        update_time=policy.update_time,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ def ensure_indexes() -> None:
     blocks.create_index("sequence", unique=True)
     blocks.create_index([("terms", 1), ("at", 1)])
     _checkpoints().create_index("number", unique=True)
+    _checkpoints().create_index("sequence")
 
 
 def _blocks() -> pymongo.collection.Collection[dict[str, Any]]:
@@ -127,6 +128,12 @@ class MongoCheckpoints:
             if self.get(low + step) is not None:
                 low += step
         return self.get(low) if low else None
+
+    def covering(self, first: int, last: int) -> list[Checkpoint]:
+        """Return those of some blocks."""
+        with records.driver_errors():
+            rows = list(_checkpoints().find({"sequence": {"$gte": first, "$lte": last}}))
+        return [Checkpoint.found(row, int(row["number"])) for row in sorted(rows, key=lambda row: int(row["number"]))]
 
     def ascending(self, first: int) -> Iterator[Checkpoint]:
         """Walk them; a hole wider than one reading ends the walk early."""

@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Protocol
 
 from services.access.domain.checkpoints import Checkpoint
-from services.access.domain.policies import Policy
+from services.access.domain.policies import Heading, Policy
 from services.access.domain.principals import Principal
 from services.access.domain.tokens import Revocation
 from services.access.domain.trail import Block
 from services.access.store.shadows import ShadowTotals
 from services.chassis.access.shadow import ShadowCounts, ShadowKey
+from services.chassis.paging import Seen
 
 
 class Principals(Protocol):
@@ -67,8 +68,8 @@ class Policies(Protocol):
     def save(self, policy: Policy) -> Policy:
         """Write a new state if nobody changed it, else Conflict; AlreadyExists when the number is taken."""
 
-    def page(self, before: datetime | None, limit: int) -> list[Policy]:
-        """Return up to `limit` created before a time, the newest first."""
+    def page(self, before: Seen | None, limit: int) -> list[Heading]:
+        """Return up to `limit`, the newest first; `before` is the last one seen."""
 
     def newest_after(self, number: int) -> Policy | None:
         """Return the published one with the highest number above this one."""
@@ -113,6 +114,9 @@ class Checkpoints(Protocol):
 
     def last(self) -> Checkpoint | None:
         """Return the one with the highest number."""
+
+    def covering(self, first: int, last: int) -> list[Checkpoint]:
+        """Return those that end with a block from one sequence to another, both included, in order."""
 
     def ascending(self, first: int) -> Iterator[Checkpoint]:
         """Walk them in order, holes left out."""

@@ -11,13 +11,11 @@ from typing import ClassVar, Protocol
 
 import mongoengine
 from kehu.access.v1 import events_pb2
-from mongoengine import Q
 
 from services.access.domain.recertification import CLOSED, Grant, Recertification
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
-
-Seen = tuple[datetime, str]  # start and id of the last one of a page
+from services.chassis.paging import Seen
 
 
 class Recertifications(Protocol):
@@ -181,9 +179,7 @@ class MongoRecertifications:
         found = RecertificationRecord.objects(id__gt="")
         if department:
             found = found.filter(department=department)
-        if before is not None:
-            at, last = before
-            found = found.filter(Q(start_time__lt=at) | Q(start_time=at, id__lt=last))
+        found = found.filter(records.before_seen("start_time", before))
         with records.driver_errors():
             return [_review(record) for record in found.order_by("-start_time", "-id").limit(limit)]
 

@@ -14,8 +14,7 @@ from mongoengine import Q
 from services.access.domain.requests import GRANTED, AccessRequest
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
-
-Seen = tuple[datetime, str]  # time and id of the last one of a page
+from services.chassis.paging import Seen
 
 
 class Requests(Protocol):
@@ -151,9 +150,7 @@ class MongoRequests:
         found = AccessRequestRecord.objects(id__gt="")
         if subject or department:
             found = found.filter(Q(subject=subject or None) | Q(department=department or None))
-        if before is not None:
-            at, last = before
-            found = found.filter(Q(create_time__lt=at) | Q(create_time=at, id__lt=last))
+        found = found.filter(records.before_seen("create_time", before))
         with records.driver_errors():
             return [_request(record) for record in found.order_by("-create_time", "-id").limit(limit)]
 

@@ -14,8 +14,8 @@ from mongoengine import Q
 from services.access.domain.shares import LENT, Lent
 from services.chassis import records
 from services.chassis.errors import AlreadyExists, Conflict
+from services.chassis.paging import Seen
 
-Seen = tuple[datetime, str]  # time and id of the last one of a page
 IDS_PER_QUERY = 32  # the embedded server compares each document found with each key asked for
 
 
@@ -172,9 +172,7 @@ class MongoShares:
         if lender or borrowers or department:
             whose = Q(lender=lender or None) | Q(department=department or None) | Q(borrower__in=list(borrowers))
             found = found.filter(whose)
-        if before is not None:
-            at, last = before
-            found = found.filter(Q(create_time__lt=at) | Q(create_time=at, id__lt=last))
+        found = found.filter(records.before_seen("create_time", before))
         with records.driver_errors():
             return [_share(record) for record in found.order_by("-create_time", "-id").limit(limit)]
 
