@@ -421,6 +421,24 @@ def test_a_request_id_used_for_something_else_still_opens_the_glass_and_a_repeat
     assert break_glass(world, request_id="r-1").name == opened.name
 
 
+def test_of_two_opened_at_the_same_moment_the_earlier_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, first = world.context.requests, list[pb.AccessRequest]()
+    insert = store.insert
+
+    def another_before(request: AccessRequest) -> AccessRequest:
+        monkeypatch.undo()
+        first.append(break_glass(world, request_id="r-1"))
+        world.clock.forward(1)
+        return insert(replace(request, create_time=world.clock.time))
+
+    monkeypatch.setattr(store, "insert", another_before)
+    with refusal("ACCESS_REQUEST_STATE"):
+        break_glass(world, request_id="r-2")
+
+    assert sorted(row.state for row in store.emergencies("user:ann")) == ["granted", "returned"]
+    assert act_get(world, AGENT, first[0]).state == "granted"
+
+
 def test_it_must_be_reviewed_by_another_and_overdue_bars_the_next(world: World) -> None:
     asked = break_glass(world)
     with refusal("ACCESS_REQUEST_STATE"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from services.access.domain.errors import AccessRequestInvalid, AccessRequestState, ReviewOverdue, SelfApproval
 from services.access.domain.policies import Content, Row
@@ -211,6 +212,12 @@ def reviewed(request: AccessRequest, by: str, finding: str, comment: str, now: d
     _require(request, now, REVIEW_DUE)
     _require_other(by, request.subject)
     return replace(request, state=CLOSED, closer=by, finding=finding, comment=comment)
+
+
+def earlier_than(request_id: str, stored: Iterable[AccessRequest]) -> list[AccessRequest]:
+    """Return those that were made before one of them; of two of one moment that with the smaller id."""
+    in_turn = sorted(stored, key=lambda request: (request.create_time, request.id))
+    return list(takewhile(lambda request: request.id != request_id, in_turn))
 
 
 def require_none_open(earlier: Iterable[AccessRequest], now: datetime) -> None:

@@ -12,7 +12,7 @@ from kehu.access.v1 import requests_pb2 as pb
 
 from services.access.domain import requests as domain
 from services.access.domain.anomalies import Alert
-from services.access.domain.errors import AccessRequestNotFound, NotDataOwner, PersonNeeded
+from services.access.domain.errors import AccessRequestNotFound, AccessRequestState, NotDataOwner, PersonNeeded
 from services.access.domain.principals import Principal
 from services.access.domain.requests import AccessRequest
 from services.access.methods.approving import watch_approval
@@ -138,6 +138,11 @@ class RequestMethods(SessionMethods):
         _log.warning("the glass was broken", extra=fields)
         current_call().note(f"break-glass {id}: {request.reason}")
         stored = c.requests.insert(checked)
+        try:  # another one may have been opened meanwhile: of two the earlier stays
+            domain.require_none_open(domain.earlier_than(id, c.requests.emergencies(person.subject)), now)
+        except AccessRequestState:
+            c.requests.save(domain.returned(stored, now))
+            raise
         c.directory.refresh(at_once=True)
         return self._told(stored)
 
