@@ -340,6 +340,18 @@ def test_the_page_is_complete_in_itself_and_shows_no_person(owner: Owner) -> Non
             assert not [told[n] for n in ("name", "phone", "email", "resident_id") if told[n] and told[n] in page]
 
 
+def test_the_latest_report_of_a_new_installation_is_asked_for_once(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, page = list[str](), owner.service.store.quality_figures.page
+    monkeypatch.setattr(
+        owner.service.store.quality_figures, "page", lambda *given: [reads.append(given[1]), page(*given)][1]
+    )
+
+    assert find_report(owner.service.store, "latest", Wanted(None)) is None
+    assert len(reads) == 1
+
+
 def test_the_page_escapes_what_others_named(owner: Owner) -> None:
     measure(owner.service)
     report = find_report(owner.service.store, "latest", Wanted(()))

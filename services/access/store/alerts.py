@@ -126,7 +126,7 @@ class AlertRecord(records.Record):
     comment = mongoengine.StringField()
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "audit_alerts", "auto_create_index": False, "strict": False,
-        "indexes": [*records.RECORD_INDEXES, "time", ("state", "time")],
+        "indexes": [*records.RECORD_INDEXES, ("-time", "-_id"), ("state", "-time", "-_id")],
     }  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class PolicyRecord(records.Record):
     meta: ClassVar[dict[str, object]] = {
         "db_alias": "access", "collection": "policies", "auto_create_index": False, "strict": False,
         "indexes": [
-            *records.RECORD_INDEXES, "create_time", {"fields": ["number"], "unique": True, "sparse": True},
+            *records.RECORD_INDEXES, ("-create_time", "-_id"), {"fields": ["number"], "unique": True, "sparse": True},
         ],
     }  # fmt: skip
 

@@ -17,7 +17,7 @@ from services.profiles.domain.quality_report import (
     rolled_up,
 )
 from services.profiles.quality.concluding import all_incidents, figures_of
-from services.profiles.quality.values import DayFigures, day_of
+from services.profiles.quality.values import DayFigures, day_of, figures_id
 from services.profiles.store import Store
 
 LATEST, LATEST_DAYS = "latest", 62
@@ -68,6 +68,8 @@ def find_report(store: Store, day: str, wanted: Wanted) -> Report | None:
     """Return the report of a day, or of the latest there is in the last 62; None without figures in reach."""
     today = day_of(datetime.now(UTC))
     days = [str(today - timedelta(days=back)) for back in range(LATEST_DAYS)] if day == LATEST else [day]
+    if not store.quality_figures.page({}, figures_id(days[-1], ""), 1):
+        return None  # as on a new installation: no need to ask for each day
     for one in days:
         held = [item for item in figures_of(store, one) if wanted.reaches(item.department)]
         if held:
