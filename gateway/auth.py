@@ -80,7 +80,7 @@ class Doorkeeper:
         """
         if self._quotas is None:
             return
-        rule = method.access
+        rule = method.plan
         accounts = self._quotas.of(self._holder.current.quotas, caller.subject, rule.resource, rule.action)
         if accounts:
             await self._quotas.spend(accounts)
@@ -140,7 +140,7 @@ class Doorkeeper:
 
     def decide(self, caller: Caller, method: Method, request_id: str) -> None:
         """Ask the policy, and audit its refusal: the service will never hear of it; see admit."""
-        rule = method.access
+        rule = method.plan
         if rule.purpose_required and not caller.purpose:
             decision = Decision(False, Reason.PURPOSE_REQUIRED.name, 0)
             told = {"decision_id": self._record(caller, method, decision, request_id)}

@@ -41,6 +41,8 @@ SILENCE_SECONDS = 2.0  # a call that waited so long, nothing being heard meanwhi
 OPEN_SECONDS = 2.0
 LEAVE_SECONDS = 0.5  # that a connection is used after the service said that it takes no more calls
 AGAIN_SECONDS = 5.0  # between two tries to connect
+CALLS = 12  # that wait for no more of the same moment: the service would have nothing to do meanwhile
+LOOK_SECONDS = 0.02  # between two looks at what expired: a timer for each call costs as much as sending it
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,6 @@ class _Waiting:
     """A call that is not answered; `made` by the loop's clock, seconds."""
 
     reply: asyncio.Future[bytes]
-    timer: asyncio.TimerHandle
     path: str
     headers: bytes
     request: bytes
@@ -67,6 +68,7 @@ class FrameConnection(asyncio.Protocol):
         self._unsent: deque[int] = deque()
         self._inbox = Inbox()
         self._number = 0
+        self._is_looking = False
         self._is_paused = False
         self.opened = self._heard = self._loop.time()
         self.is_open = True
@@ -88,11 +90,15 @@ class FrameConnection(asyncio.Protocol):
             raise failure(code_pb2.RESOURCE_EXHAUSTED, str(error)) from error
         self._number = number = (self._number + 1) & 0xFFFFFFFF
         reply: asyncio.Future[bytes] = self._loop.create_future()
-        timer = self._loop.call_later(timeout, self._expire, number)
-        self._waiting[number] = _Waiting(reply, timer, path, headers, request, self._loop.time(), timeout)
+        self._waiting[number] = _Waiting(reply, path, headers, request, self._loop.time(), timeout)
+        if not self._is_looking:
+            self._is_looking = True
+            self._loop.call_later(LOOK_SECONDS, self._look)
         if not self._unsent:
             self._loop.call_soon(self._send)
         self._unsent.append(number)
+        if len(self._unsent) >= CALLS:
+            self._send()
         return reply
 
     def finish(self) -> None:
@@ -132,7 +138,6 @@ class FrameConnection(asyncio.Protocol):
             if call is None:
                 continue  # it expired
             if call.reply.done():
-                call.timer.cancel()
                 del self._waiting[number]
                 continue
             left = max(int((call.made + call.timeout - now) * 1000), 1)
@@ -140,6 +145,15 @@ class FrameConnection(asyncio.Protocol):
             size += len(calls[-1])
             call.request = b""
         return calls
+
+    def _look(self) -> None:
+        """End the calls whose time is over, as long as any wait."""
+        now = self._loop.time()
+        for number in [number for number, call in self._waiting.items() if now - call.made >= call.timeout]:
+            self._expire(number)
+        self._is_looking = bool(self._waiting)
+        if self._waiting:
+            self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _expire(self, number: int) -> None:
         call = self._waiting.pop(number)
@@ -168,7 +182,6 @@ class FrameConnection(asyncio.Protocol):
             call = self._waiting.pop(answer.number, None)
             if call is None:
                 continue  # it came after its deadline
-            call.timer.cancel()
             reply = call.reply
             if reply.done():
                 continue  # nobody waits for it any more
@@ -184,7 +197,6 @@ class FrameConnection(asyncio.Protocol):
         """Fail the calls that wait."""
         self.is_open = False
         for call in self._waiting.values():
-            call.timer.cancel()
             if not call.reply.done():
                 call.reply.set_exception(ConnectionLost(LOST))
         self._waiting.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
 
@@ -50,6 +49,7 @@ from services.chassis.audit import AuditSpool, Shipper
 from services.chassis.client import Channels
 from services.chassis.config import ProcessConfig
 from services.chassis.logs import configure_logs
+from services.chassis.server.garbage import spare_collections
 from services.chassis.server.serving import Background
 from services.chassis.server.trail import SpoolTrail
 
@@ -184,5 +184,5 @@ def run(config: ProcessConfig, host: str, port: int) -> None:
     configure_logs(IDENTITY)
     connections = Connections(port, config.connections_each, config.certificate_proxies)
     app = create_app(config)
-    gc.freeze()  # what start-up made is never garbage; requests may be, in cycles as large as they are
+    spare_collections()
     uvloop.run(serve(app, host, port, config.notice_seconds, connections))

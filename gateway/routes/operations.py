@@ -5,7 +5,6 @@ from __future__ import annotations
 from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
-from kehu.options.v1 import options_pb2
 
 from gateway.problems import refusal
 from gateway.reasons import Reason
@@ -13,10 +12,10 @@ from gateway.routes.derived import DerivedRoute
 from gateway.transcoding.catalog import Binding, Method
 from services.chassis.server import plans_by_path
 
-# The proto of google.longrunning cannot carry our options; services.chassis.server.plans says the same.
+# The proto of google.longrunning cannot carry our options; services.chassis.server.plans has the rights.
 FORMS = {
-    "GetOperation": ("read", Binding("GET", "/v1/{name=operations/*}", ""), True),
-    "CancelOperation": ("cancel", Binding("POST", "/v1/{name=operations/*}:cancel", "*"), False),
+    "GetOperation": (Binding("GET", "/v1/{name=operations/*}", ""), True),
+    "CancelOperation": (Binding("POST", "/v1/{name=operations/*}:cancel", "*"), False),
 }
 
 
@@ -28,8 +27,7 @@ def operation_methods() -> list[Method]:
 
 def operation_method(descriptor: MethodDescriptor) -> Method:
     """Return one method of google.longrunning.Operations with its route and rule."""
-    action, binding, is_read = FORMS[descriptor.name]
-    rule = options_pb2.AccessRule(resource="operations", action=action, audience=options_pb2.AUDIENCE_PRINCIPAL)
+    binding, is_read = FORMS[descriptor.name]
     path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
     return Method(
         service="operations",
@@ -38,7 +36,6 @@ def operation_method(descriptor: MethodDescriptor) -> Method:
         request=descriptor.input_type,
         response=descriptor.output_type,
         bindings=(binding,),
-        access=rule,
         plan=plans_by_path([descriptor.containing_service.full_name])[path],
         is_upload=False,
         is_lines=False,

@@ -38,7 +38,6 @@ class Method:
     request: Descriptor
     response: Descriptor
     bindings: tuple[Binding, ...]
-    access: options_pb2.AccessRule
     plan: MethodPlan
     is_upload: bool
     is_lines: bool
@@ -47,15 +46,13 @@ class Method:
     @property
     def is_routed(self) -> bool:
         """Whether the gateway answers for it: it has a route, and its rule lets someone outside reach it."""
-        return bool(self.bindings) and self.access.audience in (
-            options_pb2.AUDIENCE_PUBLIC,
-            options_pb2.AUDIENCE_PRINCIPAL,
-        )
+        outside = options_pb2.AUDIENCE_PUBLIC, options_pb2.AUDIENCE_PRINCIPAL
+        return bool(self.bindings) and self.plan.audience in outside
 
     @property
     def is_public(self) -> bool:
         """Whether it is reached without a token."""
-        return bool(self.access.audience == options_pb2.AUDIENCE_PUBLIC)
+        return self.plan.audience == options_pb2.AUDIENCE_PUBLIC
 
 
 def import_protos() -> list[FileDescriptor]:
@@ -91,7 +88,6 @@ def method_of(descriptor: MethodDescriptor) -> Method:
         request=descriptor.input_type,
         response=descriptor.output_type,
         bindings=tuple(bindings_of(options.Extensions[annotations_pb2.http])),
-        access=options.Extensions[options_pb2.access],
         plan=plan_of(descriptor),
         is_upload=options.Extensions[options_pb2.upload],
         is_lines=options.Extensions[options_pb2.lines],

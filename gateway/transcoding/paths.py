@@ -16,7 +16,10 @@ T = TypeVar("T")
 PATH_LIMIT = 2048  # longest template filled with the longest ids stays far below
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 PLAIN = UNRESERVED | frozenset(b"!$&'()*+,=:@")
+PLAIN_PATH = bytes((*PLAIN, ord("/")))
+DOTS = frozenset(("", ".", ".."))
 FORBIDDEN = frozenset('/\\;%?#"<>^`{|}')
+DOTTED = "the path has an empty or dot segment"
 
 
 class BadPath(ValueError):
@@ -82,6 +85,16 @@ def parse_template(text: str) -> Template:
     return Template(tuple(segments), tuple(variables), verb)
 
 
+def segments_of(raw_path: bytes) -> list[str]:
+    """Decode the segments of a path; see decode_segment."""
+    if raw_path.translate(None, PLAIN_PATH):
+        return [decode_segment(piece) for piece in raw_path[1:].split(b"/")]
+    found = raw_path[1:].decode("ascii").split("/")
+    if not DOTS.isdisjoint(found):
+        raise BadPath(DOTTED)
+    return found
+
+
 def decode_segment(raw: bytes) -> str:
     """Decode one segment exactly once.
 
@@ -89,8 +102,8 @@ def decode_segment(raw: bytes) -> str:
         BadPath: it is empty, a dot segment, encodes what needs no encoding, or hides a delimiter.
     """
     text = raw.decode("ascii") if PLAIN.issuperset(raw) else decode_escapes(raw)
-    if text in ("", ".", ".."):
-        raise BadPath("the path has an empty or dot segment")
+    if text in DOTS:
+        raise BadPath(DOTTED)
     return text
 
 
@@ -172,9 +185,8 @@ class Router(Generic[T]):
         """
         if len(raw_path) > PATH_LIMIT or not raw_path.startswith(b"/"):
             raise BadPath(f"the path must start with / and have at most {PATH_LIMIT} bytes")
-        pieces = raw_path[1:].split(b"/")
-        last, _, verb = pieces[-1].rpartition(b":")
-        segments = [decode_segment(piece) for piece in pieces]
+        segments = segments_of(raw_path)
+        last, _, verb = raw_path.rpartition(b"/")[2].rpartition(b":")
         if last:
             found = self._walk(self._root, [*segments[:-1], decode_segment(last)], 0, decode_segment(verb))
             if found is not None:

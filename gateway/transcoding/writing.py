@@ -78,8 +78,11 @@ def fraction(nanos: int) -> str:
 
 def write_timestamp(value: object) -> Json:
     """Return RFC 3339 in UTC."""
-    moment = EPOCH + timedelta(seconds=value.seconds)  # type: ignore[attr-defined]
-    return f"{moment.isoformat()}{fraction(value.nanos)}Z"  # type: ignore[attr-defined]
+    nanos: int = value.nanos  # type: ignore[attr-defined]
+    moment = EPOCH + timedelta(0, value.seconds, nanos // 1000)  # type: ignore[attr-defined]
+    if not nanos % 1_000_000:
+        return f"{moment.isoformat('T', 'milliseconds' if nanos else 'seconds')}Z"
+    return f"{moment.isoformat('T', 'seconds')}{fraction(nanos)}Z"
 
 
 def write_duration(value: object) -> Json:
@@ -133,6 +136,14 @@ def write_key(key: object) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
+class Names(dict[object, Json]):
+    """The names of an enum's numbers; a number without one stands for itself."""
+
+    def __missing__(self, number: object) -> Json:
+        """Return the number."""
+        return number  # type: ignore[return-value]
+
+
 class Writers:
     """The compiled writers, one per message type, made on first use."""
 
@@ -152,18 +163,19 @@ class Writers:
         if descriptor.full_name in WRAPPERS:
             inner = self._scalar(descriptor.fields_by_name["value"])
             return lambda message: inner(message.value)  # type: ignore[attr-defined]
-        plan: dict[int, tuple[str, Write]] = {}
+        plan: dict[FieldDescriptor, tuple[str, Write | None]] = {}
 
         def write(message: object) -> Json:
             out: dict[str, Json] = {}
             for field, value in message.ListFields():  # type: ignore[attr-defined]
-                name, convert = plan[field.number]
-                out[name] = convert(value)
+                name, convert = plan[field]
+                out[name] = value if convert is None else convert(value)
             return out
 
         self._writers[descriptor.full_name] = write  # before its fields: a message may hold itself
         for field in descriptor.fields:
-            plan[field.number] = (field.name, self._field(field))
+            convert = self._field(field)
+            plan[field] = (field.name, None if convert is same else convert)
         return write
 
     def _field(self, field: FieldDescriptor) -> Write:
@@ -184,8 +196,7 @@ class Writers:
         if field.enum_type is not None:
             if field.enum_type.full_name == "google.protobuf.NullValue":
                 return lambda value: None
-            names: dict[object, Json] = {value.number: value.name for value in field.enum_type.values}
-            return lambda value: names.get(value, value)  # type: ignore[arg-type]
+            return Names((value.number, value.name) for value in field.enum_type.values).__getitem__
         if field.type in LONG_TYPES:
             return str
         special: dict[int, Write] = {

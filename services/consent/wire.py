@@ -22,6 +22,8 @@ from services.consent.domain.registry import (
 )
 
 _STATES = {state: pb.ConsentState.Value(f"CONSENT_STATE_{state}") for state in ConsentState}
+_VIAS = {name.removeprefix("COLLECTED_VIA_"): number for name, number in pb.CollectedVia.items()}
+_SEPARATE = {kind: pb.SeparateConsent.Value(f"SEPARATE_CONSENT_{kind}") for kind in SeparateConsent}
 
 
 def milliseconds(value: datetime) -> datetime:
@@ -39,8 +41,8 @@ def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
     return frozenset(SeparateConsent(name) for name in names)
 
 
-def _separate_to_proto(kinds: Iterable[SeparateConsent]) -> list[int]:
-    return sorted(pb.SeparateConsent.Value(f"SEPARATE_CONSENT_{kind}") for kind in kinds)
+def _separate_to_proto(kinds: Iterable[SeparateConsent]) -> list[pb.SeparateConsent]:
+    return sorted(map(_SEPARATE.__getitem__, kinds))
 
 
 def purpose_from(purpose_id: str, message: pb.Purpose) -> Purpose:
@@ -153,12 +155,12 @@ def record_to_proto(profile_id: str, record: ConsentRecord) -> pb.ConsentRecord:
         shown_time=timestamp(evidence.shown_time),
         answer_time=timestamp(record.answer_time),
         expire_time=timestamp(record.expire_time),
-        collected_via=pb.CollectedVia.Value(f"COLLECTED_VIA_{evidence.collected_via}"),
+        collected_via=_VIAS[evidence.collected_via],
         masked_address=evidence.masked_address,
         agent=evidence.agent,
         under_fourteen=evidence.under_fourteen,
         guardian=evidence.guardian,
-        separate_consents=_separate_to_proto(evidence.separate_consents),  # type: ignore[arg-type]
+        separate_consents=_separate_to_proto(evidence.separate_consents),
         origin_profile_id=record.origin_profile_id,
         derived_from=record.derived_from,
         create_time=timestamp(record.create_time),

@@ -184,7 +184,7 @@ def test_a_person_without_a_fresh_second_factor_gets_401_and_the_challenge(
     world: World, gate: Callable[..., Outcome], method: Method, kind: str
 ) -> None:
     trail = MemoryTrail()
-    holder = snapshot(world, (method.access.resource, method.access.action))
+    holder = snapshot(world, (method.plan.resource, method.plan.action))
 
     found = gate(world, holder, method, STALE[kind](world), trail)
 
@@ -199,7 +199,7 @@ def test_a_person_without_a_fresh_second_factor_gets_401_and_the_challenge(
 def test_a_person_with_a_fresh_second_factor_passes(
     world: World, gate: Callable[..., Outcome], method: Method, kind: str
 ) -> None:
-    holder = snapshot(world, (method.access.resource, method.access.action))
+    holder = snapshot(world, (method.plan.resource, method.plan.action))
 
     assert gate(world, holder, method, FRESH[kind](world), MemoryTrail()) == Outcome()
 
@@ -217,7 +217,7 @@ def test_a_second_factor_opens_nothing_that_the_policy_does_not(
 @GATES
 @EACH
 def test_an_app_needs_the_right_to_act_unattended(world: World, gate: Callable[..., Outcome], method: Method) -> None:
-    right = (method.access.resource, method.access.action)
+    right = (method.plan.resource, method.plan.action)
     unattended = (f"unattended/{right[0]}", right[1])
     bearer = token(world, APP, methods=("client_secret",))
     trail = MemoryTrail()
@@ -235,7 +235,7 @@ def test_an_app_needs_the_right_to_act_unattended(world: World, gate: Callable[.
 def test_the_right_to_act_unattended_does_not_spare_a_person(
     world: World, gate: Callable[..., Outcome], method: Method
 ) -> None:
-    right = (method.access.resource, method.access.action)
+    right = (method.plan.resource, method.plan.action)
     holder = snapshot(world, right, (f"unattended/{right[0]}", right[1]))
 
     assert gate(world, holder, method, token(world, age=301), MemoryTrail()).status == 401

@@ -150,7 +150,7 @@ def test_no_operation_carries_personal_data_past_the_trail() -> None:
 
 def personal(descriptor: object) -> bool:
     everything = Obligations(everything=True)
-    return any(kind in ("set", "filled") for _, kind, _, _ in steps(descriptor, everything))
+    return bool(steps(descriptor, everything).groups)
 
 
 def test_a_call_whose_entry_cannot_be_written_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:

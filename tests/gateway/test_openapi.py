@@ -69,8 +69,8 @@ def test_headers_that_the_document_allows_are_taken(document):
 
 def test_every_method_of_the_services_has_a_rule_and_a_route_only_if_outsiders_may_call_it():
     for method in methods_of(import_protos()):
-        assert method.access.resource and method.access.action, method.full_name
-        assert method.is_routed == (method.access.audience != options_pb2.AUDIENCE_SERVICE), method.full_name
+        assert method.plan.resource and method.plan.action, method.full_name
+        assert method.is_routed == (method.plan.audience != options_pb2.AUDIENCE_SERVICE), method.full_name
 
 
 def test_every_operation_says_what_it_does(document):

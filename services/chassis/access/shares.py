@@ -108,9 +108,10 @@ def narrowed(decision: Decision, fields: frozenset[str]) -> Decision:
 
 def beyond(decision: Decision, fields: frozenset[str]) -> str:
     """Return a field by which the rows are narrowed and a method is not that narrows by these; empty for none."""
-    if "*" in fields:
+    rows = decision.obligations.row_filter
+    if not rows or "*" in fields:
         return ""
-    asked = chain.from_iterable(clause.fields for clause in decision.obligations.row_filter)
+    asked = chain.from_iterable(clause.fields for clause in rows)
     return next((field for field in asked if field not in fields), "")
 
 

@@ -16,7 +16,7 @@ READ_FIELDS = "x-read-fields"  # beside them: the fields of the reply that are w
 CALLER_ADDRESS = "x-caller-address"  # metadata between our processes: where the call came from, as the gateway saw it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One served call; `authorization` is the caller's own token, forwarded to other services.
 

@@ -25,7 +25,7 @@ CONNECTIONS = 64
 RELIEF_SECONDS = 0.02  # more than a busy machine lets a thread wait for its turn, mostly
 OLDEST_SECONDS = 300.0  # of a connection: the peer's certificate is looked at when it begins
 LEAVING_SECONDS = 60.0  # that calls under way have when a connection was let go
-HELD_SECONDS = 0.001  # how long an answer waits for those of the same frame
+HELD_SECONDS = 0.0004  # how long an answer waits for those of the same frame: the gateway has nothing to do meanwhile
 _log = logging.getLogger(__name__)
 
 

@@ -71,7 +71,7 @@ def take_frame(parts: list[bytes]) -> bytes:
 LAST_FRAME = take_frame([])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallFrame:
     """One call; `timeout_ms` counts from when the frame was sent, `headers` is JSON pairs."""
 
@@ -83,10 +83,10 @@ class CallFrame:
 
     def metadata(self) -> Metadata:
         """Return the call's metadata."""
-        return [(str(name), str(value)) for name, value in orjson.loads(self.headers)]
+        return list(map(tuple, orjson.loads(self.headers)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplyFrame:
     """One answer: the serialized reply, or a serialized google.rpc.Status."""
 

@@ -247,11 +247,11 @@ class Guard(grpc.ServerInterceptor):
         resource: str,
     ) -> Message:
         _check_rows(plan, call.decision)
-        if isinstance(request, Iterator):
-            request = validated(request)
-        else:
+        if isinstance(request, Message):
             validate(request)
             check_changes(request, call.decision.obligations)
+        else:
+            request = validated(request)
         with serving_call(call):
             if telemetry.tracing_is_on():
                 with telemetry.span(plan.path, _carrier(context)):

@@ -25,9 +25,16 @@ NAME_FIELDS = ("name", "parent", "target")
 PROFILE_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 COLLECTION = "profiles/"
 
-# What to do with a field: take ids, note that it is set (or not empty), walk into its message, its messages, its map.
-Kind = Literal["profile", "name", "set", "filled", "one", "many", "map"]
-Step = tuple[str, Kind, str, str]
+# What to do with a field: take ids, or walk into its message, its messages, its map.
+Kind = Literal["profile", "name", "one", "many", "map"]
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What to look at in a message: of each group and what became of it the fields, those with presence apart."""
+
+    groups: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]
+    fields: tuple[tuple[str, Kind], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +70,10 @@ class _Found:
         found = self._known.get(descriptor)
         if found is None:
             found = self._known[descriptor] = steps(descriptor, self._rights)
-        for name, kind, group, right in found:
-            if right:
-                groups = self.groups[right]
-                if ids_only or group in groups:
-                    continue
-                if message.HasField(name) if kind == "set" else getattr(message, name):
-                    groups.add(group)
-            elif kind in ("profile", "name"):
+        if not ids_only:
+            self._note(message, found)
+        for name, kind in found.fields:
+            if kind in ("profile", "name"):
                 value = getattr(message, name)
                 if value:
                     self._take(value, kind == "name")
@@ -82,6 +85,14 @@ class _Found:
                 for inner in held.values() if kind == "map" else held:
                     self.walk(inner, ids_only)
 
+    def _note(self, message: Message, found: Steps) -> None:
+        for group, right, present, filled in found.groups:
+            groups = self.groups[right]
+            if group not in groups and (
+                any(map(message.HasField, present)) or any(getattr(message, name) for name in filled)
+            ):
+                groups.add(group)
+
     def _take(self, value: str | Iterable[str], is_name: bool) -> None:
         for text in (value,) if isinstance(value, str) else value:
             if is_name and not text.startswith(COLLECTION):
@@ -92,29 +103,32 @@ class _Found:
 
 
 @lru_cache(maxsize=RIGHTS_KNOWN)
-def _known_steps(rights: Rights) -> dict[Descriptor, tuple[Step, ...]]:
+def _known_steps(rights: Rights) -> dict[Descriptor, Steps]:
     """Return where the steps of each message are kept for these rights; looked up once for a whole reply."""
     return {}
 
 
-def steps(descriptor: Descriptor, rights: Rights) -> tuple[Step, ...]:
+def steps(descriptor: Descriptor, rights: Rights) -> Steps:
     """Return what to look at in a message: only what can hold an id or a classified value."""
-    return tuple(_steps(descriptor, rights))
-
-
-def _steps(descriptor: Descriptor, rights: Rights) -> Iterator[Step]:
+    groups: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     for field in descriptor.fields:
-        group, right = _group(field, rights)
-        if group:
-            yield field.name, "set" if field.has_presence else "filled", group, right
+        found = _group(field, rights)
+        if found[0]:
+            groups.setdefault(found, ([], []))[0 if field.has_presence else 1].append(field.name)
+    told = tuple((*key, tuple(present), tuple(filled)) for key, (present, filled) in groups.items())
+    return Steps(told, tuple(_fields(descriptor)))
+
+
+def _fields(descriptor: Descriptor) -> Iterator[tuple[str, Kind]]:
+    for field in descriptor.fields:
         if value_type(field) is not None:
             if _matters(field, frozenset()):
                 is_map = field.message_type.GetOptions().map_entry
-                yield field.name, "map" if is_map else "many" if field.is_repeated else "one", "", ""
+                yield field.name, "map" if is_map else "many" if field.is_repeated else "one"
         elif field.type == FieldDescriptor.TYPE_STRING and PROFILE_FIELD.search(field.name):
-            yield field.name, "profile", "", ""
+            yield field.name, "profile"
         elif field.type == FieldDescriptor.TYPE_STRING and field.name in NAME_FIELDS:
-            yield field.name, "name", "", ""
+            yield field.name, "name"
 
 
 def _group(field: FieldDescriptor, rights: Rights) -> tuple[str, str]:

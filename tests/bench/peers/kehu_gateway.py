@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gateway.upstreams import Upstreams, connect_by
 from services.chassis.access import SnapshotHolder, TokenVerifier
 from services.chassis.audit import AuditSpool
 from services.chassis.logs import configure_logs
+from services.chassis.server.garbage import spare_collections
 from services.chassis.server.trail import SpoolTrail
 from tests.bench.peers.scene import config_of, snapshot_of
 
@@ -36,7 +36,7 @@ def main(folder: Path, service: str, port: int) -> None:
     upstreams = Upstreams(methods, connect_by(config), reach=reach_by(config, "gateway"))
     edge = Edge(Doorkeeper(holder, tokens, trail, limits), upstreams, limits, Readers(), Writers())
     app = build_gateway(edge, methods, config.public_url, lambda: True)
-    gc.freeze()
+    spare_collections()
     uvloop.run(serve(app, "127.0.0.1", port, 0.0, Connections(port, config.connections_each)))
 
 
