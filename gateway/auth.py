@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 
 from kehu.options.v1 import options_pb2
 
@@ -175,6 +176,7 @@ class Doorkeeper:
             raise rate_limited(wait, "address", self._limits.anonymous_rate, self._limits.anonymous_burst)
 
 
+@lru_cache(maxsize=1024)
 def checked_purpose(purpose: str) -> str:
     """Return the purpose when it is well formed.
 

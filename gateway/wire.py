@@ -46,7 +46,7 @@ BODY_WAITS = 3
 TIMEOUT = re.compile(rb"[0-9]{1,4}(\.[0-9]{1,20})?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """A whole reply, or the beginning of one whose `rest` follows as it is made."""
 

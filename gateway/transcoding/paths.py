@@ -148,7 +148,7 @@ class Node(Generic[T]):
         return self.literals.setdefault(segment, Node())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Match(Generic[T]):
     """What a path led to: the methods answered there, and the segments its variables are cut from."""
 

@@ -81,8 +81,8 @@ def write_timestamp(value: object) -> Json:
     nanos: int = value.nanos  # type: ignore[attr-defined]
     moment = EPOCH + timedelta(0, value.seconds, nanos // 1000)  # type: ignore[attr-defined]
     if not nanos % 1_000_000:
-        return f"{moment.isoformat('T', 'milliseconds' if nanos else 'seconds')}Z"
-    return f"{moment.isoformat('T', 'seconds')}{fraction(nanos)}Z"
+        return moment.isoformat("T", "milliseconds" if nanos else "seconds") + "Z"
+    return moment.isoformat("T", "seconds") + fraction(nanos) + "Z"
 
 
 def write_duration(value: object) -> Json:

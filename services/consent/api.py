@@ -139,7 +139,7 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         """List a profile's records, the newest answer first."""
         consents = consents_for(self._store, [request.profile_id])[request.profile_id]
         chosen = [r for r in consents.records if request.purpose_id in ("", r.purpose_id)]
-        chosen.sort(key=_listing_key, reverse=True)
+        chosen.sort(key=lambda record: (record.answer_time, record.record_id), reverse=True)  # as _listing_key does
         size, listed = page_size_of(request.page_size), ("consents", request.profile_id, request.purpose_id)
         position = decode_token(request.page_token, filter_hash(*listed)) if request.page_token else {}
         if position:

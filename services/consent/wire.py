@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -41,8 +41,8 @@ def _separate(values: Iterable[int]) -> frozenset[SeparateConsent]:
     return frozenset(SeparateConsent(name) for name in names)
 
 
-def _separate_to_proto(kinds: Iterable[SeparateConsent]) -> list[pb.SeparateConsent]:
-    return sorted(map(_SEPARATE.__getitem__, kinds))
+def _separate_to_proto(kinds: Collection[SeparateConsent]) -> list[pb.SeparateConsent]:
+    return sorted(map(_SEPARATE.__getitem__, kinds)) if kinds else []
 
 
 def purpose_from(purpose_id: str, message: pb.Purpose) -> Purpose:

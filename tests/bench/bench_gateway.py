@@ -152,7 +152,7 @@ Measured = dict[tuple[int, str], list[tuple[float, float]]]  # requests a second
 
 def run(short: bool = False) -> list[dict[str, object]]:
     """Measure; for each number of connections a row against each peer."""
-    seconds, rounds = (2.0, 1) if short else (4.0, 3)
+    seconds, rounds = (2.0, 1) if short else (3.0, 5)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kehu-bench-")))
         sides = {"ours": stack.enter_context(ours(folder)), "plain": stack.enter_context(plain())}
@@ -181,17 +181,25 @@ def measured(side: Side, connections: int, seconds: float) -> tuple[float, float
     return rate, (side.cpu() - before) / (rate * (time.perf_counter() - began)) * 1e6
 
 
+def medians(rounds: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the median of each column."""
+    first, second = zip(*rounds, strict=True)
+    return statistics.median(first), statistics.median(second)
+
+
 def row(connections: int, found: Measured, peer: str) -> dict[str, object]:
-    """Return one side beside ours."""
-    value, cpu = (statistics.median(column) for column in zip(*found[connections, "ours"], strict=True))
-    theirs, theirs_cpu = (statistics.median(column) for column in zip(*found[connections, peer], strict=True))
-    reach, ratio = REACHES[connections], value / theirs
+    """Return one side beside ours; the ratios are the medians of those of each round, for machines change meanwhile."""
+    value, cpu = medians(found[connections, "ours"])
+    theirs, theirs_cpu = medians(found[connections, peer])
+    pairs = zip(found[connections, "ours"], found[connections, peer], strict=True)
+    ratio, cpu_ratio = medians([(own[0] / other[0], other[1] / own[1]) for own, other in pairs])
+    reach = REACHES[connections]
     name = {"plain": "FastAPI → grpc.aio", "go": "grpc-gateway → service, both in Go"}[peer]
     return {
         "figure": f"one read through gateway and service, {connections} connections",
         "value": f"{value:,.0f}/s, {cpu:,.0f} µs of CPU each",
         "peer": f"{theirs:,.0f}/s, {theirs_cpu:,.0f} µs, {name}",
-        "ratio": f"{ratio:.2f}× (CPU {theirs_cpu / cpu:.2f}×)",
+        "ratio": f"{ratio:.2f}× (CPU {cpu_ratio:.2f}×)",
         "reach": f"≥ {reach}×" if peer == "plain" else "told",
         "ok": ratio >= reach if peer == "plain" else None,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -237,7 +238,7 @@ class Revocations:
 
     def covers(self, token_id: str, subject: str, issued_at: float) -> bool:
         """Tell whether a token is revoked."""
-        if token_id in self.tokens or issued_at <= self.subjects.get(subject, float("-inf")):
+        if token_id in self.tokens or issued_at <= self.subjects.get(subject, -math.inf):
             return True
         credential, dot, _ = token_id.partition(".")  # the credential an app got it by
-        return bool(dot) and issued_at <= self.subjects.get(f"{subject}#{credential}", float("-inf"))
+        return bool(dot) and issued_at <= self.subjects.get(f"{subject}#{credential}", -math.inf)
