@@ -38,6 +38,7 @@ from gateway.routes.streams import StreamRoute
 from gateway.routes.tokens import PREFIX, TokenRoute
 from gateway.routes.uploads import UploadRoute
 from gateway.routes.views import VIEW_TEMPLATE, ViewRoute
+from gateway.threads import served
 from gateway.transcoding.catalog import Method, import_protos, methods_of
 from gateway.transcoding.paths import Router, parse_template
 from gateway.transcoding.reading import Readers
@@ -175,7 +176,7 @@ async def serve(app: Gateway, host: str, port: int, notice_seconds: float, conne
     connections.look()  # where that cannot be done, nothing is served
     watching = asyncio.ensure_future(connections.watch())
     with contextlib.suppress(asyncio.CancelledError):
-        await server.serve()
+        await served(server.serve())
     watching.cancel()
 
 
