@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from base64 import b64encode
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import isfinite, isnan
 from typing import TypeAlias
 
@@ -18,10 +18,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from services.chassis.times import NAIVE_EPOCH
+
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 Write: TypeAlias = Callable[[object], Json]
 
-EPOCH = datetime(1970, 1, 1)
 LONG_TYPES = frozenset(
     (
         FieldDescriptor.TYPE_INT64,
@@ -79,7 +80,7 @@ def fraction(nanos: int) -> str:
 def write_timestamp(value: object) -> Json:
     """Return RFC 3339 in UTC."""
     nanos: int = value.nanos  # type: ignore[attr-defined]
-    moment = EPOCH + timedelta(0, value.seconds, nanos // 1000)  # type: ignore[attr-defined]
+    moment = NAIVE_EPOCH + timedelta(0, value.seconds, nanos // 1000)  # type: ignore[attr-defined]
     if not nanos % 1_000_000:
         return moment.isoformat("T", "milliseconds" if nanos else "seconds") + "Z"
     return moment.isoformat("T", "seconds") + fraction(nanos) + "Z"

@@ -23,7 +23,7 @@ import orjson
 
 from services.chassis.errors import Invalid
 from services.chassis.repeating import Repeating
-from services.chassis.times import EPOCH
+from services.chassis.times import EPOCH, NAIVE_EPOCH
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 LONGEST_WAIT = 30.0  # seconds, while access is away
@@ -31,9 +31,6 @@ BATCH_ENTRIES = 500  # WriteAuditEntries documents this maximum
 BATCH_BYTES = 1024 * 1024  # entries of lists name many profiles; a call carries 4 MiB at most
 SPAN = 60  # seconds from a batch's first entry to its last at most: what a search by time relies on
 LONGEST = 256  # characters of a field: access refuses longer ones; a cut value is better than a lost entry
-
-MICROSECOND = timedelta(microseconds=1)
-NAIVE_EPOCH = EPOCH.replace(tzinfo=None)
 
 log = logging.getLogger("kehu.audit")
 _ids = random.Random()  # seeded by the system: ids must be new, it is no secret what they are
@@ -97,14 +94,15 @@ class AuditEntry:
     ) -> AuditEntry:
         """Return an entry stamped with the time and a fresh id that begins with it.
 
-        Fields not given are empty; long ones that a caller has a say in are cut.
+        Fields not given are empty, long ones cut.
         """
-        micros = time.time_ns() // 1000 if now is None else (now - EPOCH) // MICROSECOND
+        micros = time.time_ns() // 1000 if now is None else (now - EPOCH) // timedelta(microseconds=1)
         number = micros // 1000 << 80 | _ids.getrandbits(80)
         return cls(
-            service, subject[:LONGEST], department[:LONGEST], purpose[:LONGEST], resource, action, target[:LONGEST],
-            outcome, reason[:LONGEST], status, policy_version, request_id[:LONGEST],
-            _utc(micros), f"{number:032x}", method, profiles, shown, masked, emergency,
+            service[:LONGEST], subject[:LONGEST], department[:LONGEST], purpose[:LONGEST], resource[:LONGEST],
+            action[:LONGEST], target[:LONGEST], outcome[:LONGEST], reason[:LONGEST], status[:LONGEST], policy_version,
+            request_id[:LONGEST], _utc(micros), f"{number:032x}", method[:LONGEST], profiles, shown, masked,
+            emergency[:LONGEST],
         )  # fmt: skip
 
     @classmethod

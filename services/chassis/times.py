@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NAIVE_EPOCH = datetime(1970, 1, 1)  # of UTC: a moment without a zone is written in half the time
 CHINA = timezone(timedelta(hours=8))  # one zone without summer time since 1991
 
 

@@ -11,7 +11,15 @@ from kehu.consent.v1 import consent_pb2 as pb
 from kehu.consent.v1 import consent_pb2_grpc
 
 from services.chassis.errors import AlreadyExists, KehuError
-from services.chassis.paging import decode_token, encode_token, filter_hash, page_size_of
+from services.chassis.paging import (
+    Seen,
+    decode_seen,
+    decode_token,
+    encode_seen,
+    encode_token,
+    filter_hash,
+    page_size_of,
+)
 from services.chassis.records import fields_to_change, new_id, remembered, unchanged_since, updated
 from services.chassis.server import current_call, validate
 from services.consent import wire
@@ -139,17 +147,15 @@ class ConsentServicer(consent_pb2_grpc.ConsentServiceServicer):
         """List a profile's records, the newest answer first."""
         consents = consents_for(self._store, [request.profile_id])[request.profile_id]
         chosen = [r for r in consents.records if request.purpose_id in ("", r.purpose_id)]
-        chosen.sort(key=lambda record: (record.answer_time, record.record_id), reverse=True)  # as _listing_key does
+        chosen.sort(key=_place, reverse=True)
         size, listed = page_size_of(request.page_size), ("consents", request.profile_id, request.purpose_id)
-        position = decode_token(request.page_token, filter_hash(*listed)) if request.page_token else {}
-        if position:
-            last = (str(position.get("time")), str(position.get("id")))
-            chosen = [record for record in chosen if _listing_key(record) < last]
+        seen = decode_seen(request.page_token, filter_hash(*listed)) if request.page_token else None
+        if seen:
+            chosen = [record for record in chosen if _place(record) < seen]
         page = [wire.record_to_proto(consents.profile_id, record) for record in chosen[:size]]
         token = ""
         if len(chosen) > size:
-            when, record_id = _listing_key(chosen[size - 1])
-            token = encode_token({"time": when, "id": record_id}, filter_hash(*listed))
+            token = encode_seen(_place(chosen[size - 1]), filter_hash(*listed))
         return pb.ListConsentsResponse(consents=page, next_page_token=token)
 
     def RevokeConsent(self, request: pb.RevokeConsentRequest, context: grpc.ServicerContext) -> pb.ConsentRecord:
@@ -235,8 +241,8 @@ def _decision(consents: ProfileConsents, terms: Terms, past: datetime | None) ->
     return decide(consents.counting if past is None else known_at(consents.counting, past), terms)
 
 
-def _listing_key(record: ConsentRecord) -> tuple[str, str]:
-    return record.answer_time.isoformat(timespec="milliseconds"), record.record_id
+def _place(record: ConsentRecord) -> Seen:
+    return record.answer_time, record.record_id
 
 
 def _position(page_size: int, page_token: str, of: str) -> tuple[int, str]:

@@ -83,7 +83,7 @@ class CallFrame:
 
     def metadata(self) -> Metadata:
         """Return the call's metadata."""
-        return list(map(tuple, orjson.loads(self.headers)))
+        return [(str(name), str(value)) for name, value in orjson.loads(self.headers)]
 
 
 @dataclass(slots=True)
